@@ -44,8 +44,9 @@ void kvfs_batch_expect_absent(struct kvfs_batch_builder *b, enum kvfs_keyspace k
 size_t kvfs_batch_ops(const struct kvfs_batch_builder *b);   /* operations so far */
 size_t kvfs_batch_bytes(const struct kvfs_batch_builder *b); /* keys and values so far */
 
-/* Hand out the batch; it is valid until the builder is reset or freed.
- * -ENOMEM if any add call lacked memory. */
+/* Hand out the batch; it is valid until the builder is added to, reset or freed.
+ * -ENOMEM if any add call lacked memory, -EINVAL if a key was longer than the
+ * 65535 bytes that an operation can tell. */
 int kvfs_batch_end(struct kvfs_batch_builder *b, struct kvfs_batch *batch);
 
 #ifdef __cplusplus
