@@ -75,6 +75,13 @@ struct kvfs_key_parts {
 };
 int kvfs_key_parse(const void *key, size_t len, struct kvfs_key_parts *parts);
 
+#define KVFS_COOKIE_MIN 3 /* smaller ones stand for the start of a folder, "." and ".." */
+
+/* A name's bytes are allowed: 1..KVFS_NAME_MAX, no '/', no NUL. */
+bool kvfs_name_valid(const char *name, size_t len);
+/* It is "." or "..". */
+bool kvfs_name_is_dots(const char *name, size_t len);
+
 /* --- records -------------------------------------------------------------- */
 struct kvfs_super {
     uint32_t format_version;
