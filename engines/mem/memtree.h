@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * memtree.h - an ordered map whose versions share what they have in common.
+ *
+ * A tree is a pointer to its root; NULL is the empty one.  Whoever holds the
+ * pointer owns one reference.  Changes work on the caller's own reference:
+ * nodes that somebody else refers to as well are copied first, so any tree that
+ * another reference leads to never changes.
+ *
+ * Threads: reading, _ref and _drop from any; changes of one caller's root by
+ * that caller only.
+ */
+#ifndef KVFS_MEMTREE_H
+#define KVFS_MEMTREE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct kvfs_memtree; /* a node, so also a tree */
+
+struct kvfs_memrecord { /* never changes once it is in a tree */
+    atomic_uint refs;
+    uint32_t key_len;
+    size_t value_len;
+    uint8_t bytes[]; /* key, then value */
+};
+
+/* Compare as memcmp(), a prefix before its extensions. */
+int kvfs_memkey_compare(const void *a, size_t a_len, const void *b, size_t b_len);
+
+static inline const uint8_t *
+kvfs_memrecord_value(const struct kvfs_memrecord *r)
+{
+    return r->bytes + r->key_len;
+}
+
+struct kvfs_memtree *kvfs_memtree_ref(struct kvfs_memtree *t);
+void kvfs_memtree_drop(struct kvfs_memtree *t);
+
+/* Constant time: records, and the memory they take with their nodes. */
+uint64_t kvfs_memtree_count(const struct kvfs_memtree *t);
+uint64_t kvfs_memtree_bytes(const struct kvfs_memtree *t);
+
+/* The record of a key or NULL; lives as long as the tree. */
+const struct kvfs_memrecord *kvfs_memtree_get(const struct kvfs_memtree *t, const void *key,
+                                              size_t key_len);
+
+/* Change *ROOT.  PRIORITY is a random number: it keeps the tree balanced.  The
+ * value is the two pieces in turn.  After -ENOMEM *ROOT may have lost records
+ * and is only fit to be dropped. */
+int kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key,
+                     size_t key_len, const struct iovec value[2]);
+int kvfs_memtree_del(struct kvfs_memtree **root, const void *key, size_t key_len);
+/* Remove [lo, hi); hi_len 0: to the end. */
+int kvfs_memtree_del_range(struct kvfs_memtree **root, const void *lo, size_t lo_len,
+                           const void *hi, size_t hi_len);
+
+/* A walk in order of keys, or against it. */
+struct kvfs_memwalk {
+    const struct kvfs_memtree **path; /* nodes whose record and far side are yet to come */
+    size_t depth, cap;
+    bool reverse;
+};
+/* Start a forward walk at the first key >= BOUND, a reverse one at the last key
+ * < BOUND; an empty BOUND is the walk's own end of the tree.  -ENOMEM. */
+int kvfs_memwalk_start(struct kvfs_memwalk *w, const struct kvfs_memtree *t, const void *bound,
+                       size_t bound_len, bool reverse);
+/* *record is the next one, NULL at the end.  -ENOMEM. */
+int kvfs_memwalk_next(struct kvfs_memwalk *w, const struct kvfs_memrecord **record);
+void kvfs_memwalk_end(struct kvfs_memwalk *w);
+
+/* Check order, priorities and sums below T; call BAD for each node that is
+ * wrong.  Recursion is as deep as the tree. */
+void kvfs_memtree_check(const struct kvfs_memtree *t,
+                        void (*bad)(void *arg, const struct kvfs_memrecord *r, const char *what),
+                        void *arg);
+
+#endif /* KVFS_MEMTREE_H */
