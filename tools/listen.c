@@ -25,7 +25,7 @@
  *    that dies early is noticed at once.
  * 3. The exit status is the server's; 128 + N if signal N ended it.
  */
-#include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -47,7 +47,6 @@
 
 #define LISTEN_MAX 8        /* addresses */
 #define LISTEN_FD_FIRST 3   /* SD_LISTEN_FDS_START */
-#define LISTEN_SERVER_FD_MAX 65536
 
 struct listener {
     char *address;
@@ -181,37 +180,39 @@ server_exec(const struct listener *ls, size_t count, char **argv)
 }
 
 /* Shut the receiving side of every connection of the server. */
-static void
+static int
 server_shut_connections(pid_t server)
 {
-    int pidfd = (int)syscall(SYS_pidfd_open, server, 0);
-    bool refused = pidfd < 0;
+    char path[32];
+    struct dirent *entry;
+    int code = 0, pidfd = (int)syscall(SYS_pidfd_open, server, 0);
+    DIR *dir;
 
-    for (int fd = 0; fd < LISTEN_SERVER_FD_MAX && !refused; fd++) {
-        char path[64], link[32];
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)server);
+    dir = opendir(path);
+    if (dir == NULL || pidfd < 0)
+        code = -errno;
+    while (code == 0 && (entry = readdir(dir)) != NULL) { // NOLINT(concurrency-mt-unsafe)
         struct sockaddr_storage peer;
         socklen_t len = sizeof(peer);
-        ssize_t n;
-        int copy;
+        int copy, fd = (int)strtol(entry->d_name, NULL, 10); /* 0 for "." */
 
-        (void)snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)server, fd);
-        n = readlink(path, link, sizeof(link));
-        if (n < 7 || memcmp(link, "socket:", 7) != 0)
+        if (fd < LISTEN_FD_FIRST) /* may be a socket that is not the server's alone */
             continue;
         copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-        if (copy < 0) {
-            refused = errno == EPERM || errno == ENOSYS;
+        if (copy < 0) { /* EBADF: closed meanwhile */
+            code = errno == EBADF ? 0 : -errno;
             continue;
         }
-        if (getpeername(copy, (struct sockaddr *)&peer, &len) == 0)
+        if (getpeername(copy, (struct sockaddr *)&peer, &len) == 0) /* no socket: an error */
             (void)shutdown(copy, SHUT_RD);
         (void)close(copy);
     }
+    if (dir != NULL)
+        (void)closedir(dir);
     if (pidfd >= 0)
         (void)close(pidfd);
-    if (refused)
-        (void)fprintf(stderr, "kvfs-listen: waiting for the clients that are connected: "
-                              "disconnect them (nbd-client -d DEVICE)\n");
+    return code;
 }
 
 static void
@@ -275,14 +276,14 @@ server_watch(pid_t server, int signals, int probe, char *command,
     struct pollfd fds[2] = {{.fd = signals, .events = POLLIN},
                             {.fd = probe < 0 ? -1 : probe, .events = POLLIN}};
     bool ending = false;
-    int status = 0;
+    int status = 0, shut = 0;
 
     while (server_lives(server, &status)) {
         struct signalfd_siginfo info;
 
         /* A client may be between connecting and its first request when the
          * connections are shut down: look again. */
-        if (poll(fds, 2, ending ? 200 : -1) < 0 && errno != EINTR)
+        if (poll(fds, 2, ending && shut == 0 ? 200 : -1) < 0 && errno != EINTR)
             break;
         if (fds[1].revents != 0) {
             bool up = probe_greeted(probe);
@@ -298,8 +299,12 @@ server_watch(pid_t server, int signals, int probe, char *command,
                 (void)kill(server, SIGTERM);
             }
         }
-        if (ending)
-            server_shut_connections(server);
+        if (ending && shut == 0) {
+            shut = server_shut_connections(server);
+            if (shut != 0 && shut != -ESRCH)
+                (void)fprintf(stderr, "kvfs-listen: waiting for the clients that are connected; "
+                                      "disconnect them (nbd-client -d DEVICE)\n");
+        }
     }
     return status;
 }
