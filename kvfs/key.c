@@ -16,15 +16,6 @@
 #include "bytes.h"
 #include "record.h"
 
-enum { /* the byte behind `I ino` */
-    KEY_PART_INODE = 0x00,
-    KEY_PART_CONTENTS = 0x01,
-    KEY_PART_DENTRY = 0x10,
-    KEY_PART_COOKIE = 0x11,
-    KEY_PART_XATTR = 0x20,
-    KEY_PART_SYMLINK = 0x30,
-};
-
 void
 kvfs_key_letter(struct kvfs_key *k, char letter)
 {
@@ -65,38 +56,38 @@ kvfs_key_super(struct kvfs_key *k)
 void
 kvfs_key_inode(struct kvfs_key *k, uint64_t ino)
 {
-    kvfs_key_inode_part(k, ino, KEY_PART_INODE);
+    kvfs_key_inode_part(k, ino, KVFS_PART_INODE);
 }
 
 void
 kvfs_key_contents(struct kvfs_key *k, uint64_t ino)
 {
-    kvfs_key_inode_part(k, ino, KEY_PART_CONTENTS);
+    kvfs_key_inode_part(k, ino, KVFS_PART_CONTENTS);
 }
 
 void
 kvfs_key_dentry(struct kvfs_key *k, uint64_t ino, const char *name, size_t len)
 {
-    key_named(k, ino, KEY_PART_DENTRY, name, len);
+    key_named(k, ino, KVFS_PART_DENTRY, name, len);
 }
 
 void
 kvfs_key_cookie(struct kvfs_key *k, uint64_t ino, uint64_t cookie)
 {
-    kvfs_key_inode_part(k, ino, KEY_PART_COOKIE);
+    kvfs_key_inode_part(k, ino, KVFS_PART_COOKIE);
     key_append(k, cookie);
 }
 
 void
 kvfs_key_xattr(struct kvfs_key *k, uint64_t ino, const char *name, size_t len)
 {
-    key_named(k, ino, KEY_PART_XATTR, name, len);
+    key_named(k, ino, KVFS_PART_XATTR, name, len);
 }
 
 void
 kvfs_key_symlink(struct kvfs_key *k, uint64_t ino)
 {
-    kvfs_key_inode_part(k, ino, KEY_PART_SYMLINK);
+    kvfs_key_inode_part(k, ino, KVFS_PART_SYMLINK);
 }
 
 void
@@ -191,25 +182,25 @@ key_parse_inode(const uint8_t *part, size_t len, struct kvfs_key_parts *parts)
     if (parts->id == 0 || len < 1)
         return -EIO;
     switch (part[0]) {
-    case KEY_PART_INODE:
+    case KVFS_PART_INODE:
         parts->kind = KVFS_KEY_INODE;
         return len == 1 ? 0 : -EIO;
-    case KEY_PART_CONTENTS:
+    case KVFS_PART_CONTENTS:
         parts->kind = KVFS_KEY_CONTENTS;
         return len == 1 ? 0 : -EIO;
-    case KEY_PART_SYMLINK:
+    case KVFS_PART_SYMLINK:
         parts->kind = KVFS_KEY_SYMLINK;
         return len == 1 ? 0 : -EIO;
-    case KEY_PART_COOKIE:
+    case KVFS_PART_COOKIE:
         if (len != 9)
             return -EIO;
         parts->kind = KVFS_KEY_COOKIE;
         parts->second = kvfs_be64_get(part + 1);
         return parts->second >= KVFS_COOKIE_MIN ? 0 : -EIO;
-    case KEY_PART_DENTRY:
+    case KVFS_PART_DENTRY:
         parts->kind = KVFS_KEY_DENTRY;
         return key_parse_named(part + 1, len - 1, parts);
-    case KEY_PART_XATTR:
+    case KVFS_PART_XATTR:
         parts->kind = KVFS_KEY_XATTR;
         return key_parse_named(part + 1, len - 1, parts);
     default:
@@ -266,7 +257,7 @@ kvfs_key_parse(const void *key, size_t len, struct kvfs_key_parts *parts)
         break;
     case 'C':
         p.kind = KVFS_KEY_COUNTER;
-        rc = len == 2 && k[1] <= KVFS_COUNTER_INODES ? 0 : -EIO;
+        rc = len == 2 && k[1] <= KVFS_COUNTER_MOVES ? 0 : -EIO;
         p.second = len == 2 ? k[1] : 0;
         break;
     case 'I':

@@ -38,6 +38,14 @@ struct kvfs_key { /* a META or DATA key under construction */
 };
 
 /* --- keys --------------------------------------------------------------- */
+enum { /* the byte behind `I ino` */
+    KVFS_PART_INODE = 0x00,
+    KVFS_PART_CONTENTS = 0x01,
+    KVFS_PART_DENTRY = 0x10,
+    KVFS_PART_COOKIE = 0x11,
+    KVFS_PART_XATTR = 0x20,
+    KVFS_PART_SYMLINK = 0x30,
+};
 /* META */
 void kvfs_key_super(struct kvfs_key *k);                          /* S */
 void kvfs_key_inode(struct kvfs_key *k, uint64_t ino);            /* I ino 00 */
@@ -58,7 +66,11 @@ void kvfs_key_letter(struct kvfs_key *k, char letter);            /* one byte: a
 void kvfs_key_block(uint8_t key[KVFS_DATA_KEY_LEN], uint64_t fork, uint64_t index);
 void kvfs_key_block_parse(const uint8_t key[KVFS_DATA_KEY_LEN], uint64_t *fork, uint64_t *index);
 
-enum { KVFS_COUNTER_ID = 0, KVFS_COUNTER_INODES = 1 }; /* next free number; inodes there are */
+enum {
+    KVFS_COUNTER_ID = 0,     /* next free number, for inodes, forks and cookies */
+    KVFS_COUNTER_INODES = 1, /* inodes that have a name, the root too; so not orphans */
+    KVFS_COUNTER_MOVES = 2,  /* folders that got another parent; may be missing: 0 */
+};
 
 /* A META key taken apart; -EIO for one that no version of the format has. */
 enum kvfs_key_kind {
@@ -98,7 +110,7 @@ struct kvfs_inode_record { /* I ino 00: changed by names and attributes, with ex
     uint32_t block_size_bytes; /* regular files; else 0 */
     uint64_t fork;             /* regular files; else 0 */
     uint64_t parent;           /* folders: the folder above; else 0 */
-    int64_t atime_ns, mtime_ns, ctime_ns, crtime_ns; /* mtime: the newer of it and contents' */
+    int64_t atime_ns, mtime_ns, ctime_ns, crtime_ns; /* contents newer than ctime: theirs holds */
 };
 
 struct kvfs_contents_record { /* I ino 01: regular files, changed by who holds the lease */
