@@ -46,7 +46,8 @@ eval "$(apt-config shell http_proxy Acquire::http::Proxy https_proxy Acquire::ht
 export http_proxy https_proxy
 say "debootstrap from $mirror"
 debootstrap --variant=minbase "$suite" "$root" "$mirror" >"$log" 2>&1 || fail debootstrap
-cp -rL /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
+apt-config dump | grep -E '^Acquire::(http|https|ftp|Retries)' >"$root/etc/apt/apt.conf.d/99host" ||
+    true
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
 mkdir -p "$root/etc/ssl/certs"
 cp -rL /etc/ssl/certs/. "$root/etc/ssl/certs/" 2>/dev/null || true
