@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * cmd_check.c - kvfs check: verify a volume, as fsck does a disk.
+ *
+ * Findings are the command's data, so they go to standard output as they come;
+ * JSON too is printed piece by piece, since there may be millions.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+
+struct check_output {
+    bool json, begun;
+    struct cli_progress progress;
+    struct cli_json_list list;
+};
+
+static void
+check_begin(struct check_output *out)
+{
+    if (out->json && !out->begun)
+        (void)fputs("{ \"findings\": ", stdout);
+    out->begun = true;
+}
+
+static void
+check_finding(void *arg, const char *where, const char *what)
+{
+    struct check_output *out = arg;
+
+    check_begin(out);
+    if (out->json) {
+        struct json_object *obj = json_object_new_object();
+
+        cli_json_name(obj, "where", where, strlen(where));
+        cli_json_name(obj, "what", what, strlen(what));
+        cli_json_list_add_take(&out->list, obj);
+        return;
+    }
+    if (out->progress.drawn)
+        (void)fputs("\r\033[K", stderr); /* the bar would share the line */
+    cli_name_print(where, strlen(where));
+    (void)fputs(": ", stdout);
+    cli_name_print(what, strlen(what));
+    (void)putchar('\n');
+}
+
+static int
+check_status(const struct kvfs_check_result *r)
+{
+    if (r->findings == 0)
+        return CLI_OK;
+    return r->repaired >= r->findings ? CLI_CHECK_REPAIRED : CLI_CHECK_DAMAGED;
+}
+
+static void
+check_summary(struct check_output *out, const char *volume, const struct kvfs_check_result *r)
+{
+    static const char *const words[] = {"clean", "repaired", "", "", "damaged"};
+    const char *word = words[check_status(r)];
+
+    if (out->json) {
+        check_begin(out);
+        cli_json_list_end(&out->list);
+        (void)printf(",\n  \"state\": \"%s\", \"records\": %" PRIu64 ", \"inodes\": %" PRIu64
+                     ", \"blocks\": %" PRIu64 ", \"found\": %" PRIu64 ", \"repaired\": %" PRIu64
+                     " }\n",
+                     word, r->records, r->inodes, r->blocks, r->findings, r->repaired);
+        return;
+    }
+    (void)printf("%s: %s: %" PRIu64 " records, %" PRIu64 " inodes, %" PRIu64 " blocks", volume,
+                 word, r->records, r->inodes, r->blocks);
+    if (r->findings > 0)
+        (void)printf("; %" PRIu64 " found, %" PRIu64 " repaired", r->findings, r->repaired);
+    (void)putchar('\n');
+}
+
+static int
+check_run(struct cli *c)
+{
+    struct check_output out = {.json = c->o.json};
+    struct kvfs_check_options options = {
+        .repair = c->o.repair,
+        .finding = check_finding,
+        .finding_arg = &out,
+        .progress = cli_progress_call,
+        .progress_arg = &out.progress,
+    };
+    struct kvfs_check_result result = {0};
+    int rc;
+
+    cli_signals_catch();
+    cli_progress_start(&out.progress, c, "check", 0, false);
+    rc = kvfs_check(c->args[0], &options, &result, &c->err);
+    cli_progress_end(&out.progress);
+    if (rc < 0) {
+        if (out.json && out.begun) {
+            cli_json_list_end(&out.list);
+            (void)fputs(", \"state\": \"unfinished\" }\n", stdout);
+        }
+        (void)cli_fail(c, rc);
+        return CLI_CHECK_FAILED;
+    }
+    check_summary(&out, c->args[0], &result);
+    return check_status(&result);
+}
+
+static const struct cli_option check_options[] = {
+    CLI_SWITCH(0, "repair", repair, "repair what can be; the volume must not be in use"),
+    CLI_JSON,
+    CLI_QUIET,
+    CLI_LAST,
+};
+
+const struct cli_command cli_check = {
+    "check", "VOLUME", "verify every record, checksum, name and link count",
+    "Prints a line WHERE: WHAT for each damage.  Exit status: 0 clean, 1 all repaired,\n"
+    "4 damaged, 8 could not be checked, 2 wrong use.\n",
+    check_options, 1, 1, check_run,
+};

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * main.c - the `kvfs` command: finds the subcommand, runs it, tells the end.
+ *
+ * Exit status: 0 done, 1 failed, 2 wrong use; `check` has its own (cli.h).
+ * A signal that asks to stop only sets a flag.  The command undoes what it had
+ * half made, and then dies of that signal, so that a script sees why.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const struct cli_command *const main_commands[] = {
+    &cli_format, &cli_create, &cli_ls,     &cli_stat,   &cli_mkdir, &cli_rm,
+    &cli_mv,     &cli_ln,     &cli_resize, &cli_import, &cli_export, &cli_copy,
+    &cli_check,  &cli_compact, &cli_df,    &cli_engines,
+};
+#define MAIN_COMMANDS (sizeof(main_commands) / sizeof(main_commands[0]))
+
+static volatile sig_atomic_t main_signal;
+
+static void
+main_on_signal(int signo)
+{
+    main_signal = signo;
+}
+
+void
+cli_signals_catch(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction sa = {.sa_handler = main_on_signal}; /* no SA_RESTART: reads end too */
+
+    (void)sigemptyset(&sa.sa_mask);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        struct sigaction old;
+
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            (void)sigaction(signals[i], &sa, NULL); /* nohup's choice stays */
+    }
+}
+
+bool
+cli_interrupted(void)
+{
+    return main_signal != 0;
+}
+
+static void
+main_line(const struct cli *c, const char *text)
+{
+    char line[1024];
+    size_t n = 0;
+
+    for (; *text != '\0' && n < sizeof(line) - 1; text++)
+        line[n++] = (char)((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+    line[n] = '\0';
+    if (c->command != NULL)
+        (void)fprintf(stderr, "kvfs: %s: %s\n", c->command->name, line);
+    else
+        (void)fprintf(stderr, "kvfs: %s\n", line);
+}
+
+int
+cli_error(const struct cli *c, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    main_line(c, text);
+    return CLI_FAILED;
+}
+
+int
+cli_fail(const struct cli *c, int rc)
+{
+    if (rc == -EINTR && cli_interrupted())
+        return cli_error(c, "interrupted");
+    if (c->err.code != 0 && c->err.msg[0] != '\0')
+        main_line(c, c->err.msg);
+    else
+        return cli_error(c, "%s", strerrordesc_np(-rc));
+    return CLI_FAILED;
+}
+
+static const struct cli_command *
+main_find(const char *name)
+{
+    for (size_t i = 0; i < MAIN_COMMANDS; i++) {
+        if (strcmp(main_commands[i]->name, name) == 0)
+            return main_commands[i];
+    }
+    return NULL;
+}
+
+static int
+main_help(void)
+{
+    (void)printf("Usage: kvfs COMMAND [OPTION]... VOLUME ...\n"
+                 "Make, look at, check and copy volumes: files kept in a key-value engine.\n\n"
+                 "Commands:\n");
+    for (size_t i = 0; i < MAIN_COMMANDS; i++)
+        (void)printf("  %-9s %s\n", main_commands[i]->name, main_commands[i]->summary);
+    (void)printf("  %-9s %s\n\n", "help", "explain a command");
+    (void)printf("A VOLUME is a folder.  Sizes take the units K M G T P E (powers of 1024).\n"
+                 "`kvfs help COMMAND` or `kvfs COMMAND --help` tells a command's options;\n"
+                 "`kvfs --version` tells the version.  The manual is kvfs(1).\n");
+    return CLI_OK;
+}
+
+static int
+main_usage(const char *what, const char *name)
+{
+    const struct cli c = {.command = NULL};
+
+    (void)cli_error(&c, "%s%s%s; try 'kvfs --help'", what, name != NULL ? ": " : "",
+                    name != NULL ? name : "");
+    return CLI_USAGE;
+}
+
+static int
+main_run(int argc, char **argv)
+{
+    struct cli c = {.command = NULL};
+    const char *name = argc > 1 ? argv[1] : NULL;
+    bool help = false;
+    int status;
+
+    if (name == NULL)
+        return main_usage("no command given", NULL);
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        (void)printf("kvfs %s\n", KVFS_VERSION);
+        return CLI_OK;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) {
+        help = true;
+        name = argc > 2 ? argv[2] : NULL;
+        if (name == NULL)
+            return main_help();
+    } else if (name[0] == '-') {
+        return main_usage("unknown option", name);
+    }
+    c.command = main_find(name);
+    if (c.command == NULL)
+        return main_usage("unknown command", name);
+    if (help) {
+        cli_options_help(c.command);
+        return CLI_OK;
+    }
+    status = cli_options_parse(&c, argc - 1, argv + 1);
+    if (status == CLI_OK && c.o.help)
+        cli_options_help(c.command);
+    else if (status == CLI_OK)
+        status = c.command->run(&c);
+    free(c.args);
+    return status;
+}
+
+int
+main(int argc, char **argv)
+{
+    int status = main_run(argc, argv);
+
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == CLI_OK) {
+        (void)fprintf(stderr, "kvfs: standard output: %s\n", strerrordesc_np(errno));
+        status = CLI_FAILED;
+    }
+    if (main_signal != 0 && status != CLI_OK) {
+        struct sigaction dfl = {.sa_handler = SIG_DFL};
+
+        (void)sigaction(main_signal, &dfl, NULL);
+        (void)raise(main_signal);
+    }
+    return status;
+}
