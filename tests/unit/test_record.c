@@ -73,24 +73,17 @@ record__encoded__decodes_to_same_bytes(void **state)
 }
 
 static void
-one_golden(void *arg, const struct sample *s)
+golden_compare(const char *target, const char *name, const uint8_t *want, size_t n)
 {
-    static uint8_t want[3 + KVFS_KEY_MAX + KVFS_RECORD_MAX], have[sizeof(want)];
+    static uint8_t have[3 + KVFS_KEY_MAX + KVFS_RECORD_MAX];
     bool write = getenv("KVFS_SAMPLES_WRITE") != NULL; /* NOLINT(concurrency-mt-unsafe) */
     char path[512];
-    size_t n;
     FILE *fp;
 
-    (void)arg;
-    (void)snprintf(path, sizeof(path), "%s/%s/%s", KVFS_CORPUS, s->target, s->name);
-    want[0] = 1;
-    kvfs_be16_put(want + 1, (uint16_t)s->key.len);
-    memcpy(want + 3, s->key.bytes, s->key.len);
-    memcpy(want + 3 + s->key.len, s->value, s->len);
-    n = 3 + s->key.len + s->len;
+    (void)snprintf(path, sizeof(path), "%s/%s/%s", KVFS_CORPUS, target, name);
     fp = fopen(path, write ? "wb" : "rb");
     if (fp == NULL)
-        fail_msg("%s: %s", path, "cannot be opened");
+        fail_msg("%s cannot be opened", path);
     if (write) {
         assert_int_equal(fwrite(want, 1, n, fp), n);
     } else {
@@ -98,6 +91,21 @@ one_golden(void *arg, const struct sample *s)
         assert_memory_equal(have, want, n);
     }
     assert_int_equal(fclose(fp), 0);
+}
+
+static void
+one_golden(void *arg, const struct sample *s)
+{
+    static uint8_t want[3 + KVFS_KEY_MAX + KVFS_RECORD_MAX];
+
+    (void)arg;
+    want[0] = 1;
+    kvfs_be16_put(want + 1, (uint16_t)s->key.len);
+    memcpy(want + 3, s->key.bytes, s->key.len);
+    memcpy(want + 3 + s->key.len, s->value, s->len);
+    golden_compare(s->target, s->name, want, 3 + s->key.len + s->len);
+    if (!sample_is_block(s))
+        golden_compare("key", s->name, s->key.bytes, s->key.len);
 }
 
 static void
