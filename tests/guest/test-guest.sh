@@ -8,7 +8,8 @@
 #
 # nbdkit's log filter listens in, to show that the kernel's flush and FUA reach the plugin.
 #
-# KVFS_GUEST_DIR     where kernel and initramfs lie (made on first use; set by CMake)
+# KVFS_GUEST_DIR     where the kernel lies, fetched on first use (default: build/guest of the
+#                    source tree, which all presets share, else guest/ of the build tree)
 # KVFS_GUEST_KILLS   synced files after which the server is killed (default 24)
 # KVFS_GUEST_ACCEL   QEMU accelerator (default tcg)
 # KVFS_GUEST_LIMIT   seconds that one boot may take (default 150)
@@ -28,7 +29,7 @@ machine_choose()
     x86_64) machine=(qemu-system-x86_64 -M pc -cpu max) console=ttyS0 ;;
     *) skip "no guest is known for $(uname -m)" ;;
     esac
-    need "${machine[0]}" busybox nbd-client mkfs.ext4 e2fsck ldd
+    need "${machine[0]}" busybox nbd-client mkfs.ext4 e2fsck ldd flock gzip xz dpkg
 }
 
 # initramfs_add PROGRAM: with the libraries that it needs.
@@ -158,7 +159,9 @@ check_log()
 
 serve_init
 machine_choose
-kernel=${KVFS_GUEST_DIR:-$work}/kernel
+kernel=${KVFS_BINARY_DIR:-$work}/guest
+[[ ! -w $here/../../build ]] || kernel=$(cd "$here/../../build" && pwd)/guest
+kernel=${KVFS_GUEST_DIR:-$kernel}
 bash "$here/fetch-kernel.sh" "$kernel" || skip "no kernel: fetch-kernel.sh failed"
 version=$(basename "$kernel"/lib/modules/*)
 say "kernel $version"
@@ -171,7 +174,7 @@ say "boot 1: make a file system, copy a tree"
 large=''
 if [[ ${KVFS_TEST_SERVER:-kvfs} == kvfs ]]; then
     serve_plugin $size_bytes
-    "$KVFS_COMMAND" create "$volume" large --size=1T
+    "$KVFS_BIN" create "$volume" large --size=1T
     large=kvfs.large=yes
 fi
 guest_serve

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: the disk as a loop device of this machine, by nbdfuse.  Begins with all of serve.sh.
 #
 # loop_attach sets $loop; loop_mount puts the file system at $mnt.  Whatever a test leaves behind

@@ -1,10 +1,11 @@
+# shellcheck shell=bash disable=SC2034
 # Sourced by the tests that put a real kernel on a disk of ours.
 #
 # A test calls serve_init (a private folder, a trap that undoes everything), then serve_start and
 # serve_stop or serve_kill as often as it likes; the disk keeps its bytes in between.
 #
 # From the environment:
-#   KVFS_PLUGIN, KVFS_COMMAND, KVFS_PRELOAD   what to test, set by CMake
+#   KVFS_PLUGIN, KVFS_BIN, KVFS_PRELOAD   what to test, set by CMake
 #   KVFS_TEST_SERVER=kvfs|file                `file` tries a test itself against nbdkit's file plugin
 #   KVFS_SEED                                 repeats the contents of a run that failed
 #
@@ -68,7 +69,7 @@ serve_plugin()
     case ${KVFS_TEST_SERVER:-kvfs} in
     kvfs)
         if [[ ! -e $volume ]]; then
-            "${KVFS_COMMAND:?}" format "$volume"
+            "${KVFS_BIN:?}" format "$volume"
         fi
         plugin=("${KVFS_PLUGIN:?}" "volume=$volume" file=disk0 "create=$1")
         ;;

@@ -24,7 +24,7 @@ same_tree()
     tree_sums "$mnt/$1" | cmp - "$work/$1.sums" || die "$1 differs from what was written"
 }
 
-fs_check() { "${check[@]}" "$loop" >"$work/fsck" 2>&1 || { cat "$work/fsck"; die "$check: damage"; }; }
+fs_check() { "${check[@]}" "$loop" >"$work/fsck" 2>&1 || { cat "$work/fsck"; die "fsck found damage"; }; }
 
 serve_init
 loop_need "$kind" "${make[0]}" "${check[0]}"
