@@ -69,6 +69,14 @@ kvfs_block_seal(uint8_t trailer[KVFS_TRAILER_LEN], const uint8_t key[KVFS_DATA_K
     kvfs_be16_put(trailer + BLOCK_CHECK, block_trailer_check(trailer));
 }
 
+/* A block of zeros is stored as a trailer alone where absence means another. */
+static bool
+block_raw_len_valid(uint32_t raw_len)
+{
+    return raw_len == 0 || (raw_len >= KVFS_BLOCK_SIZE_MIN && raw_len <= KVFS_BLOCK_SIZE_MAX &&
+                            (raw_len & (raw_len - 1)) == 0);
+}
+
 int
 kvfs_trailer_decode(struct kvfs_trailer *t, const uint8_t trailer[KVFS_TRAILER_LEN])
 {
@@ -78,8 +86,7 @@ kvfs_trailer_decode(struct kvfs_trailer *t, const uint8_t trailer[KVFS_TRAILER_L
         return -EIO;
     if (trailer[BLOCK_VERSION] > BLOCK_TRAILER_VERSION || trailer[BLOCK_CODEC] != KVFS_CODEC_RAW)
         return -ENOTSUP;
-    if (trailer[BLOCK_VERSION] == 0 || raw_len < KVFS_BLOCK_SIZE_MIN ||
-        raw_len > KVFS_BLOCK_SIZE_MAX || (raw_len & (raw_len - 1)) != 0)
+    if (trailer[BLOCK_VERSION] == 0 || !block_raw_len_valid(raw_len))
         return -EIO;
     t->codec = trailer[BLOCK_CODEC];
     t->raw_len = raw_len;

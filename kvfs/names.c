@@ -42,7 +42,7 @@ kvfs_name_show(struct kvfs_shown *s, const char *name, size_t len)
         unsigned char ch = (unsigned char)name[i];
 
         if (at + 8 > sizeof(s->text)) {
-            (void)strcpy(s->text + at, "...");
+            memcpy(s->text + at, "...", 4);
             return s->text;
         }
         if (ch < ' ' || ch == 0x7f || ch == '\\')
@@ -212,9 +212,9 @@ kvfs_attr_read(struct kvfs_volume *v, struct kvfs_db_snap *snap, uint64_t ino,
                struct kvfs_attr *attr, struct kvfs_error *err)
 {
     struct kvfs_contents_record contents = {0};
-    struct kvfs_inode_record rec;
+    struct kvfs_inode_record rec = {0};
     char target[KVFS_SYMLINK_MAX + 1];
-    size_t target_len;
+    size_t target_len = 0;
     int rc = kvfs_inode_read(v, snap, ino, &rec, err);
 
     if (rc == 0 && S_ISREG(rec.mode)) {
@@ -294,7 +294,7 @@ int
 kvfs_change_entry(struct kvfs_change *c, uint64_t dir, const char *name, size_t name_len,
                   struct kvfs_dentry_record *dentry, struct kvfs_change_inode **inodep)
 {
-    struct kvfs_dentry_record found;
+    struct kvfs_dentry_record found = {0};
     struct kvfs_shown shown;
     int rc = kvfs_dentry_read(c->v, c->snap, dir, name, name_len, &found, c->err);
 

@@ -175,6 +175,25 @@ kvfs_path_lookup(struct kvfs_volume *v, const char *path, bool follow, struct kv
     return rc;
 }
 
+static int
+path_last_take(struct path_walk *w, const char *part, size_t len, uint64_t *dir, char *name)
+{
+    int rc;
+
+    if (part == NULL || kvfs_name_is_dots(part, len))
+        return kvfs_error_set(w->err, -EINVAL, "the path has no last name");
+    if (len > KVFS_NAME_MAX)
+        return kvfs_error_set(w->err, -ENAMETOOLONG, "a name of %zu bytes; the longest is %d", len,
+                              KVFS_NAME_MAX);
+    rc = path_folder_judge(w, part, len);
+    if (rc == 0) {
+        memcpy(name, part, len);
+        name[len] = '\0';
+        *dir = w->ino;
+    }
+    return rc;
+}
+
 int
 kvfs_path_parent(struct kvfs_volume *v, const char *path, uint64_t *dir, char *name,
                  struct kvfs_error *err)
@@ -193,18 +212,8 @@ kvfs_path_parent(struct kvfs_volume *v, const char *path, uint64_t *dir, char *n
             break;
         rc = path_step(&w, part, len, true);
     }
-    if (rc == 0 && (part == NULL || kvfs_name_is_dots(part, len)))
-        rc = kvfs_error_set(err, -EINVAL, "the path has no last name");
     if (rc == 0)
-        rc = path_folder_judge(&w, part, len);
-    if (rc == 0 && len > KVFS_NAME_MAX)
-        rc = kvfs_error_set(err, -ENAMETOOLONG, "a name of %zu bytes; the longest is %d", len,
-                            KVFS_NAME_MAX);
-    if (rc == 0) {
-        memcpy(name, part, len);
-        name[len] = '\0';
-        *dir = w.ino;
-    }
+        rc = path_last_take(&w, part, len, dir, name);
     path_end(&w);
     return rc;
 }

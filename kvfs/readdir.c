@@ -68,7 +68,6 @@ readdir_scan(struct kvfs_volume *v, struct kvfs_db_snap *snap, uint64_t dir, uin
     const void *key;
     int rc;
 
-    chunk->count = 0;
     if (cookie == UINT64_MAX)
         return 0;
     kvfs_key_cookie(&lo, dir, cookie + 1);
@@ -100,6 +99,7 @@ readdir_chunk_read(struct kvfs_volume *v, uint64_t dir, uint64_t cookie,
     struct kvfs_shown shown;
     int rc = kvfs_names_begin(v, &snap, err);
 
+    chunk->count = 0;
     if (rc != 0)
         return rc;
     rc = kvfs_folder_read(v, snap, dir, &rec, err);
@@ -156,7 +156,7 @@ kvfs_readdir(struct kvfs_volume *v, uint64_t dir, uint64_t cookie,
              int (*fn)(void *arg, const struct kvfs_dirent *entry), void *arg,
              struct kvfs_error *err)
 {
-    struct readdir_chunk *chunk = malloc(sizeof(*chunk));
+    struct readdir_chunk *chunk = calloc(1, sizeof(*chunk));
     int rc;
 
     if (chunk == NULL)

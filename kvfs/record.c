@@ -304,6 +304,8 @@ kvfs_inode_decode(struct kvfs_inode_record *r, const struct kvfs_key *k, const v
 
 /* --- contents --- */
 
+#define CONTENTS_PAYLOAD (8 + 8 + 8 + 8)
+
 size_t
 kvfs_contents_encode(const struct kvfs_contents_record *r, const struct kvfs_key *k, uint8_t *value)
 {
@@ -323,7 +325,7 @@ kvfs_contents_decode(struct kvfs_contents_record *r, const struct kvfs_key *k, c
     struct kvfs_key_parts parts;
     struct kvfs_contents_record s;
     struct record_cursor c;
-    int rc = record_open_fixed(KVFS_KEY_CONTENTS, 4 * 8, k, value, len, &parts, &c);
+    int rc = record_open_fixed(KVFS_KEY_CONTENTS, CONTENTS_PAYLOAD, k, value, len, &parts, &c);
 
     if (rc != 0)
         return rc;

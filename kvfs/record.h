@@ -170,12 +170,13 @@ enum { KVFS_CODEC_RAW = 0 };
 
 struct kvfs_trailer {
     uint8_t codec;     /* KVFS_CODEC_* */
-    uint32_t raw_len;  /* bytes of the block when decoded: the block size, or for the codec */
+    uint32_t raw_len;  /* bytes of the block when decoded: the block size; 0: zeros, marked */
     uint64_t cut;      /* number of the cut that wrote it */
     uint64_t checksum; /* XXH3-64 over key, the stored bytes and the trailer's other fields */
 };
 
-/* Make the trailer of a block of LEN stored bytes. */
+/* Make the trailer of a block of LEN stored bytes; LEN 0 (BYTES may be NULL)
+ * marks a block of zeros in a fork that lies over another. */
 void kvfs_block_seal(uint8_t trailer[KVFS_TRAILER_LEN], const uint8_t key[KVFS_DATA_KEY_LEN],
                      const void *bytes, size_t len, uint64_t cut);
 /* Decode without looking at the block: -EIO if the trailer cannot be one. */

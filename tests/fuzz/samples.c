@@ -127,6 +127,8 @@ sample_blocks(struct sampler *s)
     memset(s->value, 0, 512);
     kvfs_block_seal(s->value + 512, s->key.bytes, s->value, 512, UINT64_MAX);
     sample_emit(s, "block", "block-512", 512 + KVFS_TRAILER_LEN);
+    kvfs_block_seal(s->value, s->key.bytes, NULL, 0, 6);
+    sample_emit(s, "block", "block-zeros", KVFS_TRAILER_LEN);
 }
 
 void

@@ -448,6 +448,23 @@ block__every_size__comes_back(void **state)
 }
 
 static void
+block__of_zeros__is_a_trailer_alone(void **state)
+{
+    uint8_t key[KVFS_DATA_KEY_LEN], other[KVFS_DATA_KEY_LEN], trailer[KVFS_TRAILER_LEN];
+    uint8_t zeros[512] = {0};
+    struct kvfs_trailer t;
+
+    (void)state;
+    kvfs_key_block(key, 7, 9);
+    kvfs_key_block(other, 7, 8);
+    kvfs_block_seal(trailer, key, NULL, 0, 5);
+    assert_int_equal(kvfs_block_check(&t, trailer, key, NULL, 0), 0);
+    assert_true(t.raw_len == 0 && t.cut == 5);
+    assert_int_equal(kvfs_block_check(&t, trailer, other, NULL, 0), -EIO);
+    assert_int_equal(kvfs_block_check(&t, trailer, key, zeros, sizeof(zeros)), -EIO);
+}
+
+static void
 trailer__any_bit_flipped__is_eio_without_the_block(void **state)
 {
     uint8_t bytes[512] = {0}, key[KVFS_DATA_KEY_LEN], trailer[KVFS_TRAILER_LEN];
@@ -456,7 +473,7 @@ trailer__any_bit_flipped__is_eio_without_the_block(void **state)
     (void)state;
     kvfs_key_block(key, 7, 9);
     kvfs_block_seal(trailer, key, bytes, sizeof(bytes), 5);
-    for (size_t bit = 0; bit < KVFS_TRAILER_LEN * 8; bit++) {
+    for (size_t bit = 0; bit < 8 * sizeof(trailer); bit++) {
         trailer[bit / 8] ^= (uint8_t)(1u << bit % 8);
         assert_int_equal(kvfs_trailer_decode(&t, trailer), -EIO);
         trailer[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -467,7 +484,7 @@ trailer__any_bit_flipped__is_eio_without_the_block(void **state)
 static void
 trailer__raw_len_out_of_range__is_eio(void **state)
 {
-    static const uint32_t bad[] = {0, 1, 256, 511, 513, 4097, 65537, 131072, UINT32_MAX};
+    static const uint32_t bad[] = {1, 256, 511, 513, 4097, 65537, 131072, UINT32_MAX};
     uint8_t key[KVFS_DATA_KEY_LEN], value[512 + KVFS_TRAILER_LEN] = {0};
     struct kvfs_trailer t;
 
@@ -576,6 +593,7 @@ main(void)
         cmocka_unit_test(super__out_of_range__is_refused),
         cmocka_unit_test(bytes__longest_and_one_more__are_told_apart),
         cmocka_unit_test(block__every_size__comes_back),
+        cmocka_unit_test(block__of_zeros__is_a_trailer_alone),
         cmocka_unit_test(trailer__any_bit_flipped__is_eio_without_the_block),
         cmocka_unit_test(trailer__raw_len_out_of_range__is_eio),
         cmocka_unit_test(key__bytes_of_no_key__are_eio),
