@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * guard.c - SIGBUS, SIGSEGV and LMDB's assertions become a return value.
+ *
+ * LMDB reads its file through a memory map and trusts every byte of it.  A file
+ * that was truncated or a medium that cannot be read shows as SIGBUS, a flipped
+ * bit as SIGSEGV or a failed assertion.  A guard is a jump buffer in a chain per
+ * thread; the handler jumps to the innermost one.
+ *
+ *  1. A fault outside every guard goes to the handler that was there before us,
+ *     or, if there was none, to the system's default action.
+ *  2. The handler runs with SA_NODEFER, so that the jump leaves the signal
+ *     unblocked without a system call to save and restore masks; entering a
+ *     guard costs some ten nanoseconds.
+ *  3. The chain's head has the initial-exec TLS model: reading it in a signal
+ *     handler never allocates, also in a thread that never entered a guard and
+ *     in a library that was loaded late.
+ *  4. What LMDB owned when it was left this way: a read transaction owns nothing
+ *     but its slot; for write transactions see apply.c.
+ *
+ * Walks cannot be endless inside one call of LMDB: a descent is bounded by its
+ * cursor's 32 levels, a page holds a bounded number of keys.  A scan's steps are
+ * bounded by the rule that keys must increase strictly (read.c).
+ */
+#include "guard.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct guard {
+    sigjmp_buf env;
+    struct guard *outer;
+};
+
+static __thread struct guard *guard_top __attribute__((tls_model("initial-exec")));
+static __thread int guard_signal_number __attribute__((tls_model("initial-exec")));
+static __thread const char *guard_assertion __attribute__((tls_model("initial-exec")));
+static __thread char guard_line[200];
+
+static struct sigaction guard_old_bus, guard_old_segv;
+static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
+static int guard_init_error;
+
+static void
+guard_chain(int sig, siginfo_t *info, void *context)
+{
+    const struct sigaction *old = sig == SIGBUS ? &guard_old_bus : &guard_old_segv;
+
+    if ((old->sa_flags & SA_SIGINFO) != 0 && old->sa_sigaction != NULL) {
+        old->sa_sigaction(sig, info, context);
+        return;
+    }
+    if (old->sa_handler == SIG_IGN && info->si_code <= 0)
+        return;
+    if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
+        old->sa_handler(sig);
+        return;
+    }
+    /* The instruction that faulted runs again and meets the default action; a
+     * signal that was sent must be sent again. */
+    (void)signal(sig, SIG_DFL);
+    if (info->si_code <= 0)
+        (void)raise(sig);
+}
+
+static void
+guard_handler(int sig, siginfo_t *info, void *context)
+{
+    struct guard *g = guard_top;
+
+    if (g == NULL || info->si_code <= 0) {
+        guard_chain(sig, info, context);
+        return;
+    }
+    guard_signal_number = sig;
+    siglongjmp(g->env, 1);
+}
+
+static void
+guard_install(void)
+{
+    struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+
+    sa.sa_sigaction = guard_handler;
+    (void)sigemptyset(&sa.sa_mask);
+    if (sigaction(SIGBUS, &sa, &guard_old_bus) != 0 ||
+        sigaction(SIGSEGV, &sa, &guard_old_segv) != 0)
+        guard_init_error = -errno;
+}
+
+int
+kvfs_lmdb_guard_init(void)
+{
+    int rc = pthread_once(&guard_once, guard_install);
+
+    return rc != 0 ? -rc : guard_init_error;
+}
+
+void
+kvfs_lmdb_guard_assert(const char *text)
+{
+    struct guard *g = guard_top;
+
+    if (g == NULL)
+        return;
+    guard_signal_number = 0;
+    guard_assertion = text;
+    siglongjmp(g->env, 1);
+}
+
+int
+kvfs_lmdb_guard(int (*fn)(void *arg), void *arg)
+{
+    struct guard g;
+    int rc;
+
+    g.outer = guard_top;
+    if (sigsetjmp(g.env, 0) != 0) {
+        guard_top = g.outer;
+        return KVFS_LMDB_FAULT;
+    }
+    guard_top = &g;
+    rc = fn(arg);
+    guard_top = g.outer;
+    return rc;
+}
+
+const char *
+kvfs_lmdb_guard_text(void)
+{
+    if (guard_signal_number == SIGBUS)
+        return "the file is shorter than it says or cannot be read (SIGBUS)";
+    if (guard_signal_number == SIGSEGV)
+        return "a damaged page points nowhere (SIGSEGV)";
+    (void)snprintf(guard_line, sizeof(guard_line), "a damaged page broke LMDB's rule '%.120s'",
+                   guard_assertion != NULL ? guard_assertion : "?");
+    return guard_line;
+}

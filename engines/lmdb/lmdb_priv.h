@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * lmdb_priv.h - what the files of the lmdb engine know of an open store.
+ *
+ * Locking order, outermost first:
+ *   apply_lock   one write transaction, or one change of the map, at a time
+ *   LMDB's writer mutex (shared with other processes)
+ *   pool_lock    snapshots: idle ones, the number of open ones, the gate that
+ *                keeps new ones out while the map moves
+ * Nothing that waits for the medium happens under pool_lock.
+ */
+#ifndef KVFS_LMDB_PRIV_H
+#define KVFS_LMDB_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <lmdb.h>
+
+#include <kvfs/engine.h>
+
+#include "guard.h"
+#include "layout.h"
+#include "page.h"
+
+#define KVFS_LMDB_READERS_MAX     4096u
+#define KVFS_LMDB_IDLE_MAX        64u /* reset snapshots kept for the next begin */
+#define KVFS_LMDB_VALUE_MAX_BYTES (16u << 20)
+#define KVFS_LMDB_BATCH_MAX_BYTES (256u << 20)
+#define KVFS_LMDB_BATCH_MAX_OPS   (1u << 20)
+#define KVFS_LMDB_KEY_BUF         512 /* LMDB's longest key is 511 */
+
+struct kvfs_lmdb_params {
+    bool unsafe_nosync; /* tests only: no batch is ever flushed */
+    bool no_readahead;
+};
+
+struct kvfs_lmdb_room { /* room.c */
+    _Atomic uint64_t reserve_end_bytes; /* the file has blocks up to here */
+    bool no_fallocate;                  /* the file system cannot reserve */
+};
+
+struct kvfs_db {
+    /* Set at open, then constant. */
+    MDB_env *env;
+    char *path; /* of data.mdb, for messages and for an fd of our own */
+    bool readonly;
+    bool unlocked; /* no lock file: a read-only medium */
+    unsigned generation;
+    unsigned readers_max;
+    MDB_dbi dbi[2];
+    struct kvfs_lmdb_layout layout;
+    struct kvfs_lmdb_params params;
+    uint64_t limit_bytes; /* store_max_bytes; 0: none */
+
+    /* Changed only while no snapshot is open, behind the gate (map.c). */
+    const uint8_t *map;
+    size_t map_bytes;
+
+    pthread_mutex_t apply_lock;
+    atomic_int poisoned; /* a fault inside a write transaction, a failed flush */
+    bool wedged;         /* under apply_lock: LMDB's writer mutex is lost to a fault */
+    struct kvfs_lmdb_room room; /* written under apply_lock */
+    unsigned applies;           /* under apply_lock: since readers were looked after */
+
+    pthread_mutex_t pool_lock;
+    pthread_cond_t pool_cond; /* a snapshot ended, or the map has moved */
+    struct kvfs_db_snap *idle;
+    unsigned idle_count;
+    unsigned open_count;
+    bool remapping;
+};
+
+struct kvfs_db_snap {
+    struct kvfs_db *db;
+    struct kvfs_db_snap *next; /* idle list */
+    MDB_txn *txn;
+    MDB_cursor *seek; /* DATA; for get */
+    size_t txnid;
+    bool seek_ready; /* seek belongs to the present transaction */
+    bool broken;     /* LMDB gave the transaction up and it could not be renewed */
+};
+
+/* The bytes of a record, inside the map: valid while its snapshot is open. */
+struct kvfs_lmdb_value {
+    const uint8_t *head, *tail;
+    size_t head_len, tail_len;
+};
+
+static inline MDB_val
+lmdb_val(const void *data, size_t len)
+{
+    MDB_val v = {.mv_size = len};
+
+    memcpy(&v.mv_data, &data, sizeof(data)); /* LMDB's type has no const */
+    return v;
+}
+
+/* --- error.c: the one translator -------------------------------------------- */
+
+/* Turn RC, a code of LMDB, an errno or KVFS_LMDB_FAULT, into a negative errno
+ * with one line: path, what was done, what LMDB says. */
+int kvfs_lmdb_error(struct kvfs_error *err, int rc, const char *path, const char *what);
+
+/* --- map.c: the size of the map and where it lies ------------------------------ */
+
+/* Largest map to try for a store of USED bytes. */
+size_t kvfs_lmdb_map_choose(uint64_t used_bytes, uint64_t limit_bytes, size_t psize);
+/* Find where LMDB has mapped the file.  0 or a code for kvfs_lmdb_error(). */
+int kvfs_lmdb_map_locate(struct kvfs_db *db);
+/* Another process has grown the store beyond our map: wait until no snapshot
+ * is open (bounded) and map anew.  The caller holds neither lock. */
+int kvfs_lmdb_map_grow(struct kvfs_db *db, struct kvfs_error *err);
+
+/* --- meta.c: the meta pages, read with pread ------------------------------------ */
+
+struct kvfs_lmdb_meta {
+    size_t psize;
+    struct page_meta page; /* the newest */
+    uint64_t file_bytes;
+};
+
+/* Read and judge both meta pages and the file's length.  -ENOENT: no or an
+ * empty file; -EINVAL: not an LMDB store; -EIO: damaged or truncated. */
+int kvfs_lmdb_meta_read(int fd, const char *path, struct kvfs_lmdb_meta *meta,
+                        struct kvfs_error *err);
+
+/* --- read.c ----------------------------------------------------------------------- */
+
+int kvfs_lmdb_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err);
+/* The same for who holds apply_lock or the gate: follows no change of the map.
+ * 0 or a code for kvfs_lmdb_error(). */
+int kvfs_lmdb_begin_inside(struct kvfs_db *db, struct kvfs_db_snap **snapp);
+void kvfs_lmdb_end(struct kvfs_db_snap *snap);
+/* Free all idle snapshots, and so their places in the reader table. */
+void kvfs_lmdb_pool_drain(struct kvfs_db *db);
+int kvfs_lmdb_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void *key,
+                  size_t key_len, size_t offset, const struct iovec *iov, int iov_count,
+                  size_t *value_len, struct kvfs_error *err);
+
+/* Copy a record's bytes from OFFSET on into IOV; inside a guard. */
+void kvfs_lmdb_value_copy(const struct kvfs_lmdb_value *v, size_t offset, const struct iovec *iov,
+                          int iov_count);
+/* Do the record's bytes lie where LMDB may have put them? */
+bool kvfs_lmdb_value_sound(const struct kvfs_db *db, const struct kvfs_lmdb_value *v);
+/* LMDB blocks a read transaction after some errors: renew it, if nothing was
+ * committed meanwhile, so that other records of the snapshot stay readable. */
+void kvfs_lmdb_snap_heal(struct kvfs_db_snap *snap);
+
+/* --- scan.c ------------------------------------------------------------------------- */
+
+int kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void *lo,
+                          size_t lo_len, const void *hi, size_t hi_len, unsigned flags,
+                          struct kvfs_db_cursor **cursorp, struct kvfs_error *err);
+int kvfs_lmdb_cursor_next(struct kvfs_db_cursor *cursor, const void **key, size_t *key_len,
+                          size_t *value_len, struct kvfs_error *err);
+int kvfs_lmdb_cursor_value(struct kvfs_db_cursor *cursor, size_t offset, const struct iovec *iov,
+                           int iov_count, struct kvfs_error *err);
+void kvfs_lmdb_cursor_close(struct kvfs_db_cursor *cursor);
+
+/* --- order.c -------------------------------------------------------------------------- */
+
+/* The sequence in which ops[first, end) are best applied: sorted by key, of
+ * several for one key the last.  NULL *order: as they are.  The caller frees.
+ * False: no memory. */
+bool kvfs_lmdb_order(const struct kvfs_op *ops, size_t first, size_t end, uint32_t **order,
+                     size_t *count);
+
+/* --- apply.c -------------------------------------------------------------------------- */
+
+int kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
+                    enum kvfs_durability durability, struct kvfs_error *err);
+int kvfs_lmdb_sync(struct kvfs_db *db, struct kvfs_error *err);
+
+/* --- room.c: who may grow the store ------------------------------------------------------ */
+
+struct kvfs_lmdb_usage { /* of one transaction, in pages */
+    uint64_t meta_records, data_records;
+    uint64_t used_pages;  /* trees and meta pages */
+    uint64_t high_pages;  /* pages of the file ever used */
+    uint64_t leaf_pages[2], branch_pages[2]; /* by keyspace */
+};
+int kvfs_lmdb_usage(struct kvfs_db *db, MDB_txn *txn, struct kvfs_lmdb_usage *u);
+
+/* Is there room for BATCH?  0 or -ENOSPC.  Under apply_lock. */
+int kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
+                         const struct kvfs_lmdb_usage *u, struct kvfs_error *err);
+/* Bring the reserve behind the used pages up to its size.  Under apply_lock. */
+void kvfs_lmdb_room_reserve(struct kvfs_db *db);
+/* After a failed write: is the file system full? */
+bool kvfs_lmdb_room_exhausted(struct kvfs_db *db);
+/* Bytes that batches may still add. */
+uint64_t kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u);
+
+struct kvfs_lmdb_readers {
+    uint64_t count;
+    uint64_t oldest_txnid; /* 0: none */
+    uint32_t oldest_pid;
+};
+void kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r);
+
+/* --- verify.c, copy.c -------------------------------------------------------------------- */
+
+int kvfs_lmdb_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
+                     kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
+int kvfs_lmdb_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err);
+int kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
+                      struct kvfs_error *err);
+int kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress,
+                     void *progress_arg, struct kvfs_error *err);
+
+/* --- lmdb.c -------------------------------------------------------------------------------- */
+
+/* May this process use the handle?  -EBADF in a child of the one that opened it. */
+int kvfs_lmdb_usable(const struct kvfs_db *db, struct kvfs_error *err);
+
+#endif /* KVFS_LMDB_PRIV_H */
