@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The bench runs: every cell of every peer has its numbers.  What they are is not judged here.
+set -euo pipefail
+for tool in nbdkit qemu-nbd fio python3; do
+    command -v "$tool" >/dev/null || exit 77
+done
+out=$(mktemp "${TMPDIR:-/tmp}/kvfs-smoke.XXXXXX")
+trap 'rm -f "$out"' EXIT
+bash "$(dirname "$0")/nbd.sh" --smoke --build="$KVFS_BINARY_DIR" --out="$out"
+python3 "$(dirname "$0")/report.py" check "$out"
