@@ -25,6 +25,7 @@
 struct kvfs_overlay;
 struct kvfs_nodes;
 struct kvfs_lease_table;
+struct kvfs_worker;
 
 struct kvfs_volume {
     /* Set at open, then constant. */
@@ -45,6 +46,7 @@ struct kvfs_volume {
 
     pthread_mutex_t names;
     atomic_int poisoned; /* 0 or a negative errno */
+    atomic_bool forked;  /* this is a child of the process that opened it */
 
     pthread_mutex_t id_lock; /* numbers reserved, not yet used: [id_next, id_end) */
     uint64_t id_next, id_end;
@@ -52,9 +54,24 @@ struct kvfs_volume {
     struct kvfs_lease_table *leases; /* lease.c */
     struct kvfs_nodes *nodes;        /* node.c */
     struct kvfs_overlay *overlay;    /* overlay.c, commit.c */
+    struct kvfs_worker *worker;      /* work.c; NULL: readonly */
 };
 
 /* --- volume.c -------------------------------------------------------------- */
+
+/* Open for work on the volume itself: EXCLUSIVE keeps every other process out,
+ * and no background work runs.  Otherwise as kvfs_volume_open(). */
+int kvfs_volume_open_exclusive(const char *path, const struct kvfs_volume_options *options,
+                               struct kvfs_volume **volumep, struct kvfs_error *err);
+
+/* 0, or why V can no longer be used: -EBADF in a forked child. */
+int kvfs_volume_usable(struct kvfs_volume *v, struct kvfs_error *err);
+
+/* As _usable, and -EROFS on a readonly volume, -EIO on a poisoned one. */
+int kvfs_volume_writable(struct kvfs_volume *v, struct kvfs_error *err);
+
+/* Record that the outcome of a write is unknown; answers -EIO. */
+int kvfs_volume_poison(struct kvfs_volume *v, int code, struct kvfs_error *err);
 
 /* Apply what B holds, then reset B.  Refuses on a readonly or poisoned volume
  * (-EROFS, -EIO); an unknown outcome poisons the volume and is -EIO.

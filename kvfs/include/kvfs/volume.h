@@ -125,10 +125,10 @@ struct kvfs_volume_stat {
 /* Constant time but for the two last, which count at most 10,000. */
 int kvfs_volume_stat(struct kvfs_volume *v, struct kvfs_volume_stat *stat, struct kvfs_error *err);
 
-/* Who uses a volume: leases and pinned snapshots of all processes. */
+/* Who uses a volume: openers, leases and pinned snapshots of all processes. */
 struct kvfs_holder {
-    enum { KVFS_HOLDER_LEASE, KVFS_HOLDER_SNAPSHOT } kind;
-    uint64_t ino;     /* of the file; 0 for a snapshot of the volume */
+    enum { KVFS_HOLDER_LEASE, KVFS_HOLDER_SNAPSHOT, KVFS_HOLDER_OPEN } kind;
+    uint64_t ino;     /* of the leased file; else 0 */
     int64_t pid;
     char command[32];
     int64_t since_s;  /* seconds since 1970 */

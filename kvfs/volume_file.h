@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * volume_file.h - the text file `volume` of a volume's folder (volume_file.c).
+ */
+#ifndef KVFS_VOLUME_FILE_H
+#define KVFS_VOLUME_FILE_H
+
+#include <kvfs/volume.h>
+
+struct kvfs_volume_file {
+    uint32_t format_version;
+    uint8_t uuid[16];
+    char engine[64];
+    bool log;
+};
+
+/* Read `volume` in folder PATH.  -ENOENT: there is none; -EINVAL: it is not
+ * one; -ENOTSUP: a newer format. */
+int kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_error *err);
+
+/* Write it anew, crash-safe and durable (a rename, with syncs of file and folder). */
+int kvfs_volume_file_write(const char *path, const struct kvfs_volume_file *f,
+                           struct kvfs_error *err);
+
+void kvfs_uuid_text(const uint8_t uuid[16], char text[37]);
+
+/* fsync the file or folder PATH. */
+int kvfs_fsync_path(const char *path, struct kvfs_error *err);
+
+/* -ENOTSUP if PATH lies on a network file system, where locks and memory maps
+ * of other machines do not meet. */
+int kvfs_local_check(const char *path, struct kvfs_error *err);
+
+/* A function so that every caller gets the thread-safe text. */
+const char *kvfs_errno_text(int errnum);
+
+#endif /* KVFS_VOLUME_FILE_H */
