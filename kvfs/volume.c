@@ -100,6 +100,16 @@ kvfs_volume_poison(struct kvfs_volume *v, int code, struct kvfs_error *err)
     return -EIO;
 }
 
+void
+kvfs_volume_synced(struct kvfs_volume *v, uint64_t applies)
+{
+    uint_fast64_t synced = atomic_load(&v->applies_synced);
+
+    while (synced < applies &&
+           !atomic_compare_exchange_weak(&v->applies_synced, &synced, applies)) {
+    }
+}
+
 int
 kvfs_volume_apply(struct kvfs_volume *v, struct kvfs_batch_builder *b,
                   enum kvfs_durability durability, struct kvfs_error *err)
@@ -112,7 +122,13 @@ kvfs_volume_apply(struct kvfs_volume *v, struct kvfs_batch_builder *b,
     if (rc == -ENOMEM)
         rc = kvfs_error_set(err, -ENOMEM, "%s: no memory for a batch", v->path);
     if (rc == 0) {
+        uint64_t before = atomic_load(&v->applies);
+
         rc = v->engine->apply(v->db, &batch, durability, err);
+        if (rc == 0 && durability == KVFS_DURABLE)
+            kvfs_volume_synced(v, before);
+        else if (rc == 0)
+            atomic_fetch_add(&v->applies, 1);
         if (rc < 0 && rc != -EAGAIN && rc != -ENOSPC && rc != -E2BIG && rc != -ENOMEM)
             rc = kvfs_volume_poison(v, rc, err);
     }
@@ -435,6 +451,37 @@ kvfs_volume_close(struct kvfs_volume *v, struct kvfs_error *err)
     volume_free(v);
     (void)pthread_mutex_unlock(&volume_table_lock);
     return rc;
+}
+
+int
+kvfs_volume_sync_applies(struct kvfs_volume *v, uint64_t applies, struct kvfs_error *err)
+{
+    uint64_t all;
+    int rc;
+
+    if (atomic_load(&v->applies_synced) >= applies)
+        return 0;
+    rc = kvfs_volume_writable(v, err);
+    if (rc < 0)
+        return rc;
+    all = atomic_load(&v->applies);
+    rc = v->engine->sync(v->db, err);
+    if (rc < 0)
+        return kvfs_volume_poison(v, rc, err);
+    kvfs_volume_synced(v, all);
+    return 0;
+}
+
+int
+kvfs_volume_sync(struct kvfs_volume *v, struct kvfs_error *err)
+{
+    int rc = kvfs_volume_usable(v, err);
+
+    if (rc < 0 || v->readonly)
+        return rc;
+    rc = kvfs_commit_all(v, KVFS_DURABLE, err);
+    /* Names went to the engine at once, ordered. */
+    return rc < 0 ? rc : kvfs_volume_sync_applies(v, atomic_load(&v->applies), err);
 }
 
 void

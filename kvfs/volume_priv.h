@@ -48,6 +48,9 @@ struct kvfs_volume {
     atomic_int poisoned; /* 0 or a negative errno */
     atomic_bool forked;  /* this is a child of the process that opened it */
 
+    atomic_uint_fast64_t applies;        /* batches that were not applied DURABLE */
+    atomic_uint_fast64_t applies_synced; /* that many of them are durable by now */
+
     pthread_mutex_t id_lock; /* numbers reserved, not yet used: [id_next, id_end) */
     uint64_t id_next, id_end;
 
@@ -78,6 +81,12 @@ int kvfs_volume_poison(struct kvfs_volume *v, int code, struct kvfs_error *err);
  * -EAGAIN, -ENOSPC, -E2BIG, -ENOMEM: nothing changed. */
 int kvfs_volume_apply(struct kvfs_volume *v, struct kvfs_batch_builder *b,
                       enum kvfs_durability durability, struct kvfs_error *err);
+
+/* All batches counted in v->applies up to APPLIES are durable. */
+void kvfs_volume_synced(struct kvfs_volume *v, uint64_t applies);
+
+/* Make them so, if they are not. */
+int kvfs_volume_sync_applies(struct kvfs_volume *v, uint64_t applies, struct kvfs_error *err);
 
 /* Read one META record into VALUE; *len is its length.  -ENOENT; -EIO also for
  * one longer than CAP. */

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * node.h - a regular file that is in use in this process (node.c).
+ */
+#ifndef KVFS_NODE_H
+#define KVFS_NODE_H
+
+#include "range.h"
+#include "view.h"
+
+struct kvfs_node {
+    struct kvfs_node *next; /* in the table's chain */
+    struct kvfs_volume *v;
+    uint64_t ino;
+
+    /* Under the table's lock. */
+    unsigned refs;    /* handles, layers */
+    unsigned writers; /* handles open for writing */
+    const void *locked_by; /* the handle that holds kvfs_file_lock(); NULL: none */
+    bool orphan;      /* no name is left: reclaim at the last use */
+    bool unlinking;   /* its last name is being removed: no new writer */
+
+    /* LEASED changes under the table's lock and the cut lock, exclusive; either
+     * lock is enough to read it.  While it is set `view` is what the engine
+     * holds (cut lock) and `mem` what was acknowledged. */
+    bool leased;
+    struct kvfs_view view;
+    struct kvfs_contents_record mem; /* cut lock shared + mem_lock, or exclusive */
+    pthread_mutex_t mem_lock;
+    atomic_uint_fast64_t dirty_id; /* newest layer that holds something of it */
+    struct kvfs_ranges ranges;
+};
+
+struct kvfs_file {
+    struct kvfs_node *node;
+    unsigned flags; /* KVFS_OPEN_* */
+    struct kvfs_file_info info; /* of a handle on a file that is not leased here */
+    pthread_mutex_t info_lock;
+};
+
+int kvfs_nodes_new(struct kvfs_nodes **nodesp);
+void kvfs_nodes_free(struct kvfs_nodes *nodes);
+
+/* The node of INO, with a reference; made if missing (nothing is read). */
+int kvfs_node_get(struct kvfs_volume *v, uint64_t ino, struct kvfs_node **nodep);
+void kvfs_node_hold(struct kvfs_node *node);
+/* The last reference of an orphan removes the inode. */
+void kvfs_node_put(struct kvfs_node *node);
+/* Give the lease up if nobody writes and nothing waits to be written; cut lock
+ * held, exclusive. */
+void kvfs_node_release_locked(struct kvfs_node *node);
+
+/* Become a writer: take the lease for this process, if it has not got it, and
+ * load what the engine holds.  -EBUSY, -ENOENT, -EIO, -EROFS. */
+int kvfs_node_write_begin(struct kvfs_node *node, struct kvfs_error *err);
+void kvfs_node_write_end(struct kvfs_node *node);
+
+/* kvfs_file_lock(): exclusive in this process too. */
+int kvfs_node_lock(struct kvfs_node *node, const void *owner, struct kvfs_error *err);
+void kvfs_node_unlock(struct kvfs_node *node, const void *owner);
+
+/* Remove orphan INO, which a process that died left, unless it is in use. */
+void kvfs_node_orphan_left(struct kvfs_volume *v, uint64_t ino);
+
+bool kvfs_node_is_locked(struct kvfs_node *node, const void *owner);
+
+/* Call FN for each leased node, with a reference held; a non-zero answer stops
+ * and is returned. */
+int kvfs_node_each(struct kvfs_volume *v, int (*fn)(void *arg, struct kvfs_node *node), void *arg);
+
+#endif /* KVFS_NODE_H */

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * overlay.c - acknowledged data that the engine does not hold yet.
+ *
+ *   writers -> cur | seal | -> sealed ... sealed | commit | -> engine
+ *
+ * 1. Under the cut lock, shared, a request puts all its blocks into `cur`;
+ *    sealing takes the lock exclusive.  So a request lies in one layer whole,
+ *    and a layer holds everything acknowledged before it was sealed that no
+ *    older layer holds.
+ * 2. Layers reach the engine in their order (commit.c), each in one batch, or
+ *    several joined in one.  So what the engine holds is always a prefix of what
+ *    was acknowledged: the state of one cut.
+ * 3. A layer leaves the list only after its batch was applied.  So who looks
+ *    through the layers first and begins an engine snapshot afterwards misses
+ *    nothing; who holds the cut lock while beginning one has an instant.
+ * 4. `bytes` is bounded: a request waits until it fits (kvfs_overlay_admit), or
+ *    until nothing at all is left, for one that is larger than the bound.
+ * 5. Nothing is acknowledged that the store cannot take: a request that would
+ *    not fit into what the engine says it can still add is refused.
+ *
+ * The bound leaves room for the engine's copy of a batch, so that
+ * kvfs_volume_options.cache_bytes bounds both.
+ */
+#include "overlay.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "node.h"
+#include "work.h"
+
+#define OVERLAY_SPARE_LAYERS 4
+#define OVERLAY_SPARE_SLOTS  4096 /* a shard with more gives its table back */
+#define OVERLAY_BATCH_MIN    ((size_t)1 << 20)
+#define OVERLAY_BATCH_MAX    ((size_t)16 << 20)
+
+int
+kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
+{
+    struct kvfs_overlay *o = calloc(1, sizeof(*o));
+    pthread_rwlockattr_t attr;
+
+    if (o == NULL)
+        return -ENOMEM;
+    o->v = v;
+    (void)pthread_rwlockattr_init(&attr);
+    /* A stream of readers must not keep a commit from sealing. */
+    (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    (void)pthread_rwlock_init(&o->cut, &attr);
+    (void)pthread_rwlockattr_destroy(&attr);
+    (void)pthread_mutex_init(&o->commit_lock, NULL);
+    (void)pthread_mutex_init(&o->space_lock, NULL);
+    (void)pthread_cond_init(&o->space_cond, NULL);
+    (void)pthread_mutex_init(&o->pool_lock, NULL);
+    o->chunk_bytes = v->cache_bytes / 64;
+    if (o->chunk_bytes > (1u << 20))
+        o->chunk_bytes = 1u << 20;
+    if (o->chunk_bytes < 2 * KVFS_BLOCK_SIZE_MAX)
+        o->chunk_bytes = 2 * KVFS_BLOCK_SIZE_MAX;
+    o->chunk_bytes &= ~(size_t)0xffff;
+    atomic_store(&o->seal_bytes, v->batch_bytes != 0 ? v->batch_bytes : OVERLAY_BATCH_MIN);
+    if (atomic_load(&o->seal_bytes) > v->cache_bytes / 4)
+        atomic_store(&o->seal_bytes, v->cache_bytes / 4);
+    o->bound_bytes = v->cache_bytes - v->cache_bytes / 3;
+    atomic_store(&o->avail_bytes, UINT64_MAX);
+    o->cur = kvfs_layer_new();
+    if (o->cur == NULL) {
+        kvfs_overlay_free(o);
+        return -ENOMEM;
+    }
+    o->cur->id = o->next_id = 1;
+    *overlayp = o;
+    return 0;
+}
+
+void
+kvfs_overlay_free(struct kvfs_overlay *o)
+{
+    if (o == NULL)
+        return;
+    while (o->oldest != NULL) { /* only of a poisoned or full volume */
+        struct kvfs_layer *l = o->oldest;
+
+        o->oldest = l->newer;
+        while (l->chunks != NULL) {
+            struct kvfs_chunk *c = l->chunks;
+
+            l->chunks = c->next;
+            (void)munmap(c, o->chunk_bytes);
+        }
+        kvfs_layer_free(l);
+    }
+    if (o->cur != NULL) {
+        while (o->cur->chunks != NULL) {
+            struct kvfs_chunk *c = o->cur->chunks;
+
+            o->cur->chunks = c->next;
+            (void)munmap(c, o->chunk_bytes);
+        }
+        kvfs_layer_free(o->cur);
+    }
+    while (o->spare != NULL) {
+        struct kvfs_layer *l = o->spare;
+
+        o->spare = l->newer;
+        kvfs_layer_free(l);
+    }
+    while (o->chunks != NULL) {
+        struct kvfs_chunk *c = o->chunks;
+
+        o->chunks = c->next;
+        (void)munmap(c, o->chunk_bytes);
+    }
+    kvfs_commit_scratch_free(o->scratch);
+    (void)pthread_rwlock_destroy(&o->cut);
+    (void)pthread_mutex_destroy(&o->commit_lock);
+    (void)pthread_mutex_destroy(&o->space_lock);
+    (void)pthread_cond_destroy(&o->space_cond);
+    (void)pthread_mutex_destroy(&o->pool_lock);
+    free(o);
+}
+
+size_t
+kvfs_chunk_bytes(const struct kvfs_overlay *o)
+{
+    return o->chunk_bytes;
+}
+
+struct kvfs_chunk *
+kvfs_chunk_take(struct kvfs_overlay *o)
+{
+    struct kvfs_chunk *c;
+
+    (void)pthread_mutex_lock(&o->pool_lock);
+    c = o->chunks;
+    if (c != NULL)
+        o->chunks = c->next;
+    (void)pthread_mutex_unlock(&o->pool_lock);
+    if (c == NULL) {
+        c = mmap(NULL, o->chunk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (c == MAP_FAILED)
+            return NULL;
+    }
+    c->used = (sizeof(*c) + 63) & ~(size_t)63;
+    return c;
+}
+
+struct kvfs_layer *
+kvfs_layer_take(struct kvfs_overlay *o)
+{
+    struct kvfs_layer *l;
+
+    (void)pthread_mutex_lock(&o->pool_lock);
+    l = o->spare;
+    if (l != NULL)
+        o->spare = l->newer;
+    (void)pthread_mutex_unlock(&o->pool_lock);
+    if (l == NULL)
+        return kvfs_layer_new();
+    l->newer = l->older = NULL;
+    l->refs = 1;
+    return l;
+}
+
+void
+kvfs_layer_hold(struct kvfs_overlay *o, struct kvfs_layer *l)
+{
+    (void)pthread_mutex_lock(&o->pool_lock);
+    l->refs++;
+    (void)pthread_mutex_unlock(&o->pool_lock);
+}
+
+/* Empty a layer that nobody refers to, so that it can be used again. */
+static void
+layer_reset(struct kvfs_layer *l)
+{
+    for (int i = 0; i < KVFS_LAYER_SHARDS; i++) {
+        struct kvfs_shard *s = &l->shards[i];
+
+        if (s->cap > OVERLAY_SPARE_SLOTS) {
+            free(s->slots);
+            s->slots = NULL;
+            s->cap = 0;
+        } else if (s->used > 0) {
+            memset(s->slots, 0, s->cap * sizeof(*s->slots));
+        }
+        s->used = 0;
+    }
+    atomic_store(&l->bytes, 0);
+    atomic_store(&l->entries_after_hole, false);
+    l->hole_seq = l->holes_total = 0;
+    l->is_txn = false;
+    l->result = 0;
+    l->id = 0;
+}
+
+void
+kvfs_layer_drop(struct kvfs_overlay *o, struct kvfs_layer *l)
+{
+    struct kvfs_layer_node *nodes;
+    struct kvfs_layer *s;
+    unsigned spares = 0;
+    bool last;
+
+    (void)pthread_mutex_lock(&o->pool_lock);
+    last = --l->refs == 0;
+    (void)pthread_mutex_unlock(&o->pool_lock);
+    if (!last)
+        return;
+    nodes = l->nodes;
+    l->nodes = NULL;
+    layer_reset(l);
+    (void)pthread_mutex_lock(&o->pool_lock);
+    while (l->chunks != NULL) {
+        struct kvfs_chunk *c = l->chunks;
+
+        l->chunks = c->next;
+        c->next = o->chunks;
+        o->chunks = c;
+    }
+    for (s = o->spare; s != NULL; s = s->newer)
+        spares++;
+    if (spares < OVERLAY_SPARE_LAYERS) {
+        l->newer = o->spare;
+        o->spare = l;
+        l = NULL;
+    }
+    (void)pthread_mutex_unlock(&o->pool_lock);
+    kvfs_layer_free(l);
+    while (nodes != NULL) {
+        struct kvfs_layer_node *ln = nodes;
+
+        nodes = ln->next;
+        kvfs_node_put(ln->node);
+        free(ln->holes);
+        free(ln);
+    }
+}
+
+/* Ask the engine how much it can still take, and how much it holds: commits
+ * begin at 1/64 of that, since a commit's pages are needed before the old ones
+ * are free (measured with LMDB: 1.57x space with 64 MiB commits of a 256 MiB
+ * file, 1.19x with 16 MiB, 1.08x with 4 MiB). */
+int
+kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err)
+{
+    struct kvfs_volume *v = o->v;
+    struct kvfs_engine_stat stat;
+    size_t seal;
+    int rc = v->engine->stat(v->db, &stat, err);
+
+    if (rc < 0)
+        return rc;
+    atomic_store(&o->avail_bytes, stat.avail_bytes);
+    if (v->batch_bytes == 0) {
+        seal = stat.used_bytes / 64 < OVERLAY_BATCH_MAX ? (size_t)(stat.used_bytes / 64)
+                                                        : OVERLAY_BATCH_MAX;
+        if (seal < OVERLAY_BATCH_MIN)
+            seal = OVERLAY_BATCH_MIN;
+        if (seal > v->cache_bytes / 4)
+            seal = v->cache_bytes / 4;
+        atomic_store(&o->seal_bytes, seal);
+    }
+    return 0;
+}
+
+/* Room in the store for all that is dirty and BYTES more? */
+static bool
+overlay_fits(const struct kvfs_overlay *o, size_t bytes)
+{
+    uint64_t all = atomic_load(&o->bytes) + bytes;
+
+    return all + all / 16 + (256u << 10) <= atomic_load(&o->avail_bytes);
+}
+
+int
+kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
+{
+    struct kvfs_volume *v = o->v;
+    int rc = 0;
+
+    if (!overlay_fits(o, bytes) || atomic_load(&o->full) != 0) {
+        rc = kvfs_overlay_refresh(o, err);
+        if (rc == 0 && !overlay_fits(o, bytes)) {
+            /* Perhaps a commit frees what it replaces. */
+            rc = kvfs_commit_all(v, KVFS_ORDERED, err);
+            if (rc == 0)
+                rc = kvfs_overlay_refresh(o, err);
+            if (rc == 0 && !overlay_fits(o, bytes))
+                rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", v->path);
+        }
+        if (rc < 0)
+            return rc;
+    }
+    if (atomic_load(&o->bytes) + bytes <= o->bound_bytes)
+        return 0;
+    (void)pthread_mutex_lock(&o->space_lock);
+    while (atomic_load(&o->bytes) > 0 && atomic_load(&o->bytes) + bytes > o->bound_bytes &&
+           rc == 0) {
+        rc = kvfs_volume_writable(v, err);
+        if (rc == 0 && atomic_load(&o->full) != 0)
+            rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", v->path);
+        if (rc == 0) {
+            o->space_waiters++;
+            (void)pthread_mutex_unlock(&o->space_lock);
+            kvfs_worker_commit(v);
+            (void)pthread_mutex_lock(&o->space_lock);
+            if (atomic_load(&o->bytes) > 0 &&
+                atomic_load(&o->bytes) + bytes > o->bound_bytes)
+                (void)pthread_cond_wait(&o->space_cond, &o->space_lock);
+            o->space_waiters--;
+        }
+    }
+    (void)pthread_mutex_unlock(&o->space_lock);
+    return rc;
+}
+
+void
+kvfs_overlay_wake(struct kvfs_overlay *o)
+{
+    (void)pthread_mutex_lock(&o->space_lock);
+    if (o->space_waiters > 0)
+        (void)pthread_cond_broadcast(&o->space_cond);
+    (void)pthread_mutex_unlock(&o->space_lock);
+}
+
+void
+kvfs_overlay_push_locked(struct kvfs_overlay *o, struct kvfs_layer *l)
+{
+    l->older = o->newest;
+    l->newer = NULL;
+    if (o->newest != NULL)
+        o->newest->newer = l;
+    else
+        o->oldest = l;
+    o->newest = l;
+}
+
+int
+kvfs_overlay_seal_locked(struct kvfs_overlay *o)
+{
+    struct kvfs_layer *next;
+
+    if (o->cur->nodes == NULL)
+        return 0;
+    next = kvfs_layer_take(o);
+    if (next == NULL)
+        return -ENOMEM;
+    kvfs_overlay_push_locked(o, o->cur);
+    next->id = ++o->next_id;
+    o->cur = next;
+    return 0;
+}
+
+int
+kvfs_overlay_seal(struct kvfs_overlay *o)
+{
+    int rc;
+
+    (void)pthread_rwlock_wrlock(&o->cut);
+    rc = kvfs_overlay_seal_locked(o);
+    (void)pthread_rwlock_unlock(&o->cut);
+    return rc;
+}
+
+enum kvfs_slot_state
+kvfs_overlay_get(const struct kvfs_overlay *o, uint64_t ino, uint64_t index, void *buf, size_t from,
+                 size_t len)
+{
+    enum kvfs_slot_state state = kvfs_layer_get(o->cur, ino, index, buf, from, len);
+
+    for (struct kvfs_layer *l = o->newest; state == KVFS_SLOT_EMPTY && l != NULL; l = l->older)
+        state = kvfs_layer_get(l, ino, index, buf, from, len);
+    return state;
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * overlay.h - acknowledged data that the engine does not hold yet (overlay.c),
+ * and how it gets there (commit.c).
+ */
+#ifndef KVFS_OVERLAY_H
+#define KVFS_OVERLAY_H
+
+#include "layer.h"
+
+struct kvfs_view;
+
+struct kvfs_overlay {
+    struct kvfs_volume *v;
+
+    /* Shared: looking, adding to `cur`.  Exclusive: all else below. */
+    pthread_rwlock_t cut;
+    struct kvfs_layer *cur;             /* takes writes */
+    struct kvfs_layer *oldest, *newest; /* sealed, waiting for their commit */
+
+    atomic_size_t bytes;       /* of all these layers */
+    size_t bound_bytes;        /* writers wait beyond it */
+    atomic_size_t seal_bytes;  /* a layer is sealed at that size */
+    atomic_uint_fast64_t applied_id; /* layers up to this are in the engine (or failed) */
+    atomic_uint_fast64_t durable_id; /* ... and survive a power cut */
+    uint64_t next_id;
+
+    /* One commit, or one piece of background work, at a time. */
+    pthread_mutex_t commit_lock;
+    struct kvfs_commit_scratch *scratch; /* commit.c's memory, kept */
+
+    pthread_mutex_t space_lock; /* waiting for room */
+    pthread_cond_t space_cond;
+    unsigned space_waiters;
+    atomic_int full;                 /* 0, or -ENOSPC while a layer does not fit */
+    atomic_uint_fast64_t avail_bytes; /* the engine's, as of the last look */
+
+    pthread_mutex_t pool_lock; /* chunks, spare layers, reference counts */
+    struct kvfs_chunk *chunks;
+    struct kvfs_layer *spare;
+    size_t chunk_bytes;
+
+    atomic_uint_fast64_t commits, commits_durable;
+};
+
+int kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp);
+void kvfs_overlay_free(struct kvfs_overlay *o);
+
+size_t kvfs_chunk_bytes(const struct kvfs_overlay *o);
+struct kvfs_chunk *kvfs_chunk_take(struct kvfs_overlay *o); /* NULL without memory */
+
+struct kvfs_layer *kvfs_layer_take(struct kvfs_overlay *o); /* an empty one; NULL: no memory */
+void kvfs_layer_hold(struct kvfs_overlay *o, struct kvfs_layer *l);
+void kvfs_layer_drop(struct kvfs_overlay *o, struct kvfs_layer *l); /* the last frees */
+
+/* Look again at what the engine holds and can still take. */
+int kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err);
+
+/* Wait until BYTES more may be acknowledged.  -ENOSPC: the store could not take
+ * them; -EIO: poisoned while waiting. */
+int kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err);
+void kvfs_overlay_wake(struct kvfs_overlay *o); /* room was made, or all is lost */
+
+/* Move `cur`, if anything is in it, to the sealed ones; cut lock held, exclusive. */
+int kvfs_overlay_seal_locked(struct kvfs_overlay *o);
+int kvfs_overlay_seal(struct kvfs_overlay *o);
+/* Append layer L (a transaction's) as the newest sealed one; likewise. */
+void kvfs_overlay_push_locked(struct kvfs_overlay *o, struct kvfs_layer *l);
+
+/* Look a block up in all layers, newest first; cut lock held, shared. */
+enum kvfs_slot_state kvfs_overlay_get(const struct kvfs_overlay *o, uint64_t ino, uint64_t index,
+                                      void *buf, size_t from, size_t len);
+
+/* --- commit.c --------------------------------------------------------------- */
+
+/* Bring every layer up to ID into the engine with DURABILITY at least.  0 also
+ * when that is so already. */
+int kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+                struct kvfs_error *err);
+
+/* Everything acknowledged so far. */
+int kvfs_commit_all(struct kvfs_volume *v, enum kvfs_durability durability,
+                    struct kvfs_error *err);
+
+/* The same with the commit lock held. */
+int kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durability,
+                           struct kvfs_error *err);
+
+/* Another process changed the contents record of the view's file (resize):
+ * take over what it says; commit lock held. */
+int kvfs_commit_adopt(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error *err);
+
+void kvfs_commit_scratch_free(struct kvfs_commit_scratch *s);
+
+#endif /* KVFS_OVERLAY_H */

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * testbug.h - bugs planted for the tests that must find them.
+ *
+ * Built with -DKVFS_TEST_BUGS=ON, the environment variable KVFS_TEST_BUG names
+ * one of:
+ *   drop-block      a block of a commit does not reach the engine
+ *   split-request   a commit reaches the engine in two batches
+ *   flush-early     a flush answers before anything was committed
+ *   stale-hole      a trimmed range comes back when its blocks are forgotten
+ * Otherwise all of this is the constant false.
+ */
+#ifndef KVFS_TESTBUG_H
+#define KVFS_TESTBUG_H
+
+#include <stdbool.h>
+
+#ifdef KVFS_TEST_BUGS
+#include <stdlib.h>
+#include <string.h>
+
+static inline bool
+kvfs_test_bug(const char *name)
+{
+    const char *wanted = getenv("KVFS_TEST_BUG"); // NOLINT(concurrency-mt-unsafe): never set here
+
+    return wanted != NULL && strcmp(wanted, name) == 0;
+}
+#else
+#define kvfs_test_bug(name) false
+#endif
+
+#endif /* KVFS_TESTBUG_H */
