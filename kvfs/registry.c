@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <kvfs/engine.h>
 
@@ -34,7 +35,8 @@ registry_load(const char *path, const struct kvfs_engine **enginep, struct kvfs_
     void *dl = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 
     if (dl == NULL)
-        return kvfs_error_set(err, -ENOENT, "engine %s: cannot be loaded: %s", path,
+        return kvfs_error_set(err, access(path, F_OK) != 0 ? -ENOENT : -EINVAL,
+                              "engine %s: cannot be loaded: %s", path,
                               dlerror()); // NOLINT(concurrency-mt-unsafe): glibc's is per thread
     engine = dlsym(dl, "kvfs_engine_plugin");
     if (engine == NULL) {

@@ -13,6 +13,9 @@
  * - Errors are negative errno values; the line of context goes into ERR, which
  *   may be NULL.  Out-parameters are set only on success.
  * - Keys compare as unsigned bytes, a prefix before its extensions (memcmp).
+ * - The bounds of ranges and scans need not be keys: any length up to the
+ *   keyspace's longest key will do, and 0 for no bound.  A range whose end is
+ *   not behind its start is empty.
  * - Nothing that belongs to the engine (a memory map, a cache page) is ever
  *   handed out: `get` and `cursor_value` copy into the caller's buffers.  So
  *   damage to a mapped file is met inside the engine, which must turn SIGBUS,
@@ -115,7 +118,7 @@ enum kvfs_op_type {
     KVFS_OP_PUT,       /* key := value */
     KVFS_OP_DEL,       /* remove key; a missing one is fine */
     KVFS_OP_DEL_RANGE, /* remove all keys in [key, key_end) of the keyspace;
-                        * key_end_len 0: to the end of the keyspace */
+                        * key_len 0: from its start, key_end_len 0: to its end */
     KVFS_OP_EXPECT,    /* key must hold exactly value; */
     KVFS_OP_EXPECT_ABSENT, /* ... must not exist; else the batch is -EAGAIN */
 };

@@ -21,7 +21,8 @@ struct kvfs_error {
 /* Record CODE (a negative errno) and a message, then return CODE, so that a
  * function can end in `return kvfs_error_set(err, -EIO, "...", ...)`.
  *
- * Overwrites what ERR held.  Longer messages are cut, never split over lines.
+ * Overwrites what ERR held; ERR->msg may be among the arguments, to put context
+ * before it.  Longer messages are cut; control characters become '?'.
  */
 int kvfs_error_set(struct kvfs_error *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
