@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * check_priv.h - what the files of the checker share.
+ *
+ * check.c         opens the volume or what is left of it, runs the passes, counts
+ * check_table.c   inodes and forks in memory: about 100 bytes each
+ * check_scan.c    walks a keyspace, also past what cannot be read
+ * check_where.c   says where: paths of inodes, keys of records
+ * check_meta.c    pass 1: decode every META record, fill the tables
+ * check_names.c   pass 2: count names; pass 5: judge names, cookies, attributes, links
+ * check_blocks.c  pass 3: forks, holes, and every DATA record
+ * check_rebuild.c pass 4: inodes whose record is damaged or missing
+ * check_tree.c    pass 6: inodes: reachable, link counts, orphans, contents; counters
+ *
+ * Invariants:
+ *  1. All passes look at one engine snapshot.  Repairs go to the engine in small
+ *     batches while it is open; the tables hold what will be true after them.
+ *  2. Nothing is repaired unless the engine found its own structure sound and
+ *     every META record could be read: a conclusion from half the records
+ *     ("no inode owns this fork") must not delete anything.
+ *  3. A finding is reported once, at the place that knows whether it is
+ *     repaired.
+ *  4. Memory grows with the number of inodes and forks, never with DATA.
+ */
+#ifndef KVFS_CHECK_PRIV_H
+#define KVFS_CHECK_PRIV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <kvfs/batch.h>
+#include <kvfs/check.h>
+#include <kvfs/dir.h>
+
+#include "record.h"
+
+#define CHECK_PATH_MAX  4096 /* bytes; a longer path is not resolved */
+#define CHECK_WHERE_MAX (CHECK_PATH_MAX + 1200) /* a path and what is said beside it */
+
+/* --- tables ------------------------------------------------------------------ */
+
+struct check_table { /* items that begin with their key, a number that is not 0 */
+    void *items;
+    uint32_t *slots; /* index + 1 of an item; 0: free */
+    size_t item_size, count, cap, slot_count;
+};
+
+void kvfs_check_table_init(struct check_table *t, size_t item_size);
+void kvfs_check_table_free(struct check_table *t);
+void *kvfs_check_table_find(const struct check_table *t, uint64_t key);
+/* Find or add (zeroed).  NULL without memory.  Moves the items: no pointer to an
+ * earlier one holds any more. */
+void *kvfs_check_table_add(struct check_table *t, uint64_t key);
+void *kvfs_check_table_at(const struct check_table *t, size_t index);
+
+enum { /* struct check_inode.flags */
+    CI_RECORD = 1u << 0,       /* the inode record is sound */
+    CI_DAMAGED = 1u << 1,      /* it is there, but not sound */
+    CI_GUESS = 1u << 2,        /* damaged, but its fields look like an inode's */
+    CI_CONTENTS = 1u << 3,     /* the contents record is sound */
+    CI_CONTENTS_BAD = 1u << 4, /* it is there, but not sound */
+    CI_SIZE_GUESS = 1u << 5,   /* not sound, but its fields look like one */
+    CI_CHILDREN = 1u << 6,     /* names or cookies below it */
+    CI_TARGET = 1u << 7,       /* a link's target, sound */
+    CI_TARGET_BAD = 1u << 8,
+    CI_PARTS = 1u << 9,        /* any record but the inode record itself */
+    CI_ORPHAN = 1u << 10,      /* an orphan record */
+    CI_REACHED = 1u << 11,     /* folder: below the root */
+    CI_WALKING = 1u << 12,     /* folder: on the way that is being walked */
+    CI_REBUILT = 1u << 13,     /* the record will be written anew */
+    CI_REWRITE = 1u << 14,     /* the record will be corrected */
+    CI_FORK_TAKEN = 1u << 15,  /* another inode has its fork */
+    CI_NEWER = 1u << 16,       /* a record of a newer version: left alone */
+};
+
+struct check_inode {
+    uint64_t ino;
+    uint64_t dir;       /* a folder that names it; 0: none seen */
+    uint64_t parent;    /* folder: the one its record names */
+    uint64_t fork;      /* regular file */
+    uint64_t size_bytes;
+    uint64_t cut;
+    uint32_t mode;      /* of the record, or only a type that a name told; 0: unknown */
+    uint32_t nlink;     /* of the record */
+    uint32_t names;     /* found, and kept */
+    uint32_t subdirs;   /* folder: folders it names */
+    uint32_t block_size_bytes;
+    uint32_t flags;
+};
+
+enum { /* struct check_fork.flags */
+    CF_FILE = 1u << 0,    /* an inode's */
+    CF_TOP = 1u << 1,     /* over another */
+    CF_PENDING = 1u << 2, /* being written by a transaction */
+    CF_DEAD = 1u << 3,    /* to be deleted behind */
+    CF_USED = 1u << 4,    /* blocks or holes were found under it */
+};
+
+struct check_fork {
+    uint64_t fork;
+    uint64_t ino;        /* whose contents; 0: nobody's */
+    uint64_t below;      /* the fork that a CF_TOP lies over */
+    uint64_t blocks;     /* found */
+    uint64_t index_last; /* of the blocks found */
+    uint64_t cut_max;    /* of blocks and holes found */
+    uint32_t raw_len;    /* of the first sound block */
+    uint32_t flags;
+};
+
+/* --- the run ------------------------------------------------------------------ */
+
+struct check {
+    const struct kvfs_check_options *options;
+    struct kvfs_check_result result;
+    const struct kvfs_engine *engine;
+    struct kvfs_db *db;
+    struct kvfs_db_snap *snap;
+    struct kvfs_batch_builder *batch; /* repairs; NULL: report only */
+    bool incomplete;                  /* not every META record could be read */
+    bool extra_keys;                  /* a compatible feature may own unknown keys */
+    unsigned unreadable;              /* places that scans had to step over */
+    struct check_table inodes, forks;
+    struct kvfs_super super;
+    bool super_ok;
+    uint64_t counter[2];
+    bool counter_ok[2];
+    uint64_t inodes_found; /* sound inode records and rebuilt ones */
+    uint64_t id_max;       /* largest inode, fork or cookie number met */
+    uint64_t id_next;      /* first number that a repair may take; 0: not set yet */
+    uint64_t lost_found;   /* inode of /lost+found; 0: not needed yet */
+    uint64_t done, total;  /* records, for the progress */
+    uint8_t *value;        /* KVFS_RECORD_MAX bytes: the record looked at */
+    uint8_t *spare;        /* as much again: a second one */
+    uint64_t path_ino;     /* whose path is in `path`; 0: nobody's */
+    char path[CHECK_PATH_MAX];
+    char where[CHECK_WHERE_MAX];
+};
+
+static inline bool
+kvfs_check_repairing(const struct check *c)
+{
+    return c->batch != NULL;
+}
+
+static inline struct check_inode *
+kvfs_check_inode(struct check *c, uint64_t ino)
+{
+    return kvfs_check_table_find(&c->inodes, ino);
+}
+
+static inline struct check_fork *
+kvfs_check_fork(struct check *c, uint64_t fork)
+{
+    return kvfs_check_table_find(&c->forks, fork);
+}
+
+/* A sound record, or one that a repair will write. */
+static inline bool
+kvfs_check_exists(const struct check_inode *i)
+{
+    return i != NULL && (i->flags & (CI_RECORD | CI_REBUILT)) != 0;
+}
+
+/* --- check.c: findings and repairs --------------------------------------------- */
+
+/* Count and hand out one finding.  REPAIRED: what the repair does to it ("removed"), or
+ * NULL when it stays; without --repair it always stays. */
+void kvfs_check_found(struct check *c, const char *where, const char *repaired, const char *fmt,
+                      ...) __attribute__((format(printf, 4, 5)));
+/* Repairs; nothing happens without --repair.  Errors as apply. */
+int kvfs_check_put(struct check *c, const struct kvfs_key *key, const void *value, size_t len,
+                   struct kvfs_error *err);
+int kvfs_check_del(struct check *c, const struct kvfs_key *key, struct kvfs_error *err);
+int kvfs_check_del_block(struct check *c, const uint8_t key[KVFS_DATA_KEY_LEN],
+                         struct kvfs_error *err);
+/* All records of inode INO. */
+int kvfs_check_del_inode(struct check *c, uint64_t ino, struct kvfs_error *err);
+/* Hand FORK to the background. */
+int kvfs_check_bury(struct check *c, uint64_t fork, struct kvfs_error *err);
+/* A number never used before. */
+uint64_t kvfs_check_id_new(struct check *c);
+/* One record more; -EINTR when the caller wants to stop. */
+int kvfs_check_step(struct check *c, uint64_t records);
+void kvfs_check_id_seen(struct check *c, uint64_t id);
+
+/* --- check_scan.c --------------------------------------------------------------- */
+
+struct check_record { /* one record of a scan */
+    struct kvfs_db_cursor *cursor;
+    struct kvfs_key key;
+    size_t value_len;
+};
+typedef int check_record_fn(struct check *c, struct check_record *r, struct kvfs_error *err);
+
+/* Call FN for each record of [lo, hi) (LO or HI NULL: the edge).  What cannot be read is a
+ * finding (when LOUD) and stepped over; META then is incomplete. */
+int kvfs_check_scan(struct check *c, enum kvfs_keyspace ks, const struct kvfs_key *lo,
+                    const struct kvfs_key *hi, bool loud, check_record_fn *fn,
+                    struct kvfs_error *err);
+/* Read R's value into c->value.  0; -EIO: it is too long or cannot be read. */
+int kvfs_check_value(struct check *c, struct check_record *r, struct kvfs_error *err);
+/* Read one META record into BUF (KVFS_RECORD_MAX bytes); -ENOENT, -EIO. */
+int kvfs_check_get(struct check *c, const struct kvfs_key *key, uint8_t *buf, size_t *len,
+                   struct kvfs_error *err);
+
+/* --- check_where.c ---------------------------------------------------------------- */
+
+/* "file /a/b", "folder /a", "link /l"; "inode 12" when no path leads there. */
+const char *kvfs_check_where_inode(struct check *c, uint64_t ino);
+/* The same, and the block. */
+const char *kvfs_check_where_block(struct check *c, uint64_t ino, uint64_t index,
+                                   uint32_t block_size_bytes);
+/* The entry NAME of folder DIR, attribute NAME of INO. */
+const char *kvfs_check_where_name(struct check *c, uint64_t dir, const char *name, size_t len);
+const char *kvfs_check_where_xattr(struct check *c, uint64_t ino, const char *name, size_t len);
+/* "META record 49 00 ..". */
+const char *kvfs_check_where_key(struct check *c, const struct kvfs_key *key);
+
+/* --- passes ------------------------------------------------------------------------- */
+
+int kvfs_check_meta(struct check *c, struct kvfs_error *err);
+int kvfs_check_names_count(struct check *c, struct kvfs_error *err);
+int kvfs_check_blocks(struct check *c, struct kvfs_error *err);
+int kvfs_check_rebuild(struct check *c, struct kvfs_error *err);
+int kvfs_check_names_judge(struct check *c, struct kvfs_error *err);
+int kvfs_check_tree(struct check *c, struct kvfs_error *err);
+
+/* Name inode INO NAME in /lost+found, which is made when needed. */
+int kvfs_check_rescue(struct check *c, uint64_t ino, const char *name, struct kvfs_error *err);
+
+#endif /* KVFS_CHECK_PRIV_H */
