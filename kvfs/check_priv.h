@@ -2,15 +2,18 @@
  *
  * check_priv.h - what the files of the checker share.
  *
- * check.c         opens the volume or what is left of it, runs the passes, counts
+ * check.c         runs the passes, counts, hands out findings, applies repairs
+ * check_open.c    opens the volume or what is left of it; the superblock
  * check_table.c   inodes and forks in memory: about 100 bytes each
  * check_scan.c    walks a keyspace, also past what cannot be read
  * check_where.c   says where: paths of inodes, keys of records
  * check_meta.c    pass 1: decode every META record, fill the tables
- * check_names.c   pass 2: count names; pass 5: judge names, cookies, attributes, links
- * check_blocks.c  pass 3: forks, holes, and every DATA record
+ * check_names.c   pass 2: count names; pass 6: judge names, cookies, attributes, links
+ * check_blocks.c  pass 3: every DATA record
  * check_rebuild.c pass 4: inodes whose record is damaged or missing
- * check_tree.c    pass 6: inodes: reachable, link counts, orphans, contents; counters
+ * check_forks.c   pass 5: holes, forks over forks, forks that nobody owns
+ * check_tree.c    pass 7: inodes: reachable, link counts, orphans, contents
+ * check_rescue.c  writing inodes and names, /lost+found, the counters
  *
  * Invariants:
  *  1. All passes look at one engine snapshot.  Repairs go to the engine in small
@@ -33,6 +36,8 @@
 #include <kvfs/dir.h>
 
 #include "record.h"
+#include "view.h"
+#include "volume_file.h"
 
 #define CHECK_PATH_MAX  4096 /* bytes; a longer path is not resolved */
 #define CHECK_WHERE_MAX (CHECK_PATH_MAX + 1200) /* a path and what is said beside it */
@@ -71,6 +76,8 @@ enum { /* struct check_inode.flags */
     CI_REWRITE = 1u << 14,     /* the record will be corrected */
     CI_FORK_TAKEN = 1u << 15,  /* another inode has its fork */
     CI_NEWER = 1u << 16,       /* a record of a newer version: left alone */
+    CI_NAMED = 1u << 17,       /* folder: the one name it keeps was met */
+    CI_LOST = 1u << 18,        /* given up: its records go, what is found of its data is rescued */
 };
 
 struct check_inode {
@@ -84,6 +91,7 @@ struct check_inode {
     uint32_t nlink;     /* of the record */
     uint32_t names;     /* found, and kept */
     uint32_t subdirs;   /* folder: folders it names */
+    uint32_t rescued;   /* of them: those that a repair puts there */
     uint32_t block_size_bytes;
     uint32_t flags;
 };
@@ -100,38 +108,57 @@ struct check_fork {
     uint64_t fork;
     uint64_t ino;        /* whose contents; 0: nobody's */
     uint64_t below;      /* the fork that a CF_TOP lies over */
+    uint64_t over_cut;   /* as of which cut of it */
     uint64_t blocks;     /* found */
     uint64_t index_last; /* of the blocks found */
-    uint64_t cut_max;    /* of blocks and holes found */
+    uint64_t cut_max;    /* of blocks, holes and forks over it */
     uint32_t raw_len;    /* of the first sound block */
     uint32_t flags;
 };
 
 /* --- the run ------------------------------------------------------------------ */
 
+struct check_holes { /* of one fork */
+    uint64_t fork;
+    struct kvfs_holes holes;
+};
+
 struct check {
     const struct kvfs_check_options *options;
     struct kvfs_check_result result;
+    char *path;
+    struct kvfs_volume *v;           /* opened for reading, or NULL: */
+    struct kvfs_lease_table *leases; /* ... the store was opened directly */
     const struct kvfs_engine *engine;
     struct kvfs_db *db;
     struct kvfs_db_snap *snap;
     struct kvfs_batch_builder *batch; /* repairs; NULL: report only */
+    int batch_rc;                     /* why a batch could not be applied */
+    unsigned round;                   /* 1, 2, ... */
+    uint64_t round_repairs;           /* findings of this round that are repaired */
+    bool unsound;                     /* the engine found its structure damaged */
     bool incomplete;                  /* not every META record could be read */
     bool extra_keys;                  /* a compatible feature may own unknown keys */
+    bool strays_wanted;               /* a stray fork may hold data that a file lacks */
     unsigned unreadable;              /* places that scans had to step over */
     struct check_table inodes, forks;
+    struct kvfs_volume_file file;
     struct kvfs_super super;
-    bool super_ok;
+    bool file_ok, super_ok, super_newer;
     uint64_t counter[2];
     bool counter_ok[2];
-    uint64_t inodes_found; /* sound inode records and rebuilt ones */
+    uint64_t rescued;      /* inodes that a repair makes */
     uint64_t id_max;       /* largest inode, fork or cookie number met */
-    uint64_t id_next;      /* first number that a repair may take; 0: not set yet */
+    uint64_t id_next;      /* numbers for repairs: [id_next, id_end); 0: not set yet */
+    uint64_t id_end;
     uint64_t lost_found;   /* inode of /lost+found; 0: not needed yet */
     uint64_t done, total;  /* records, for the progress */
+    uint64_t steps;        /* records looked at in any pass */
     uint8_t *value;        /* KVFS_RECORD_MAX bytes: the record looked at */
     uint8_t *spare;        /* as much again: a second one */
+    struct check_holes holes, holes_below; /* of the forks last asked for */
     uint64_t path_ino;     /* whose path is in `path`; 0: nobody's */
+    struct check_table said; /* hashes of the findings handed out */
     char path[CHECK_PATH_MAX];
     char where[CHECK_WHERE_MAX];
 };
@@ -197,9 +224,10 @@ typedef int check_record_fn(struct check *c, struct check_record *r, struct kvfs
 int kvfs_check_scan(struct check *c, enum kvfs_keyspace ks, const struct kvfs_key *lo,
                     const struct kvfs_key *hi, bool loud, check_record_fn *fn,
                     struct kvfs_error *err);
-/* Read R's value into c->value.  0; -EIO: it is too long or cannot be read. */
+/* Read R's value into c->value.  -EIO: it cannot be read.  One longer than any record
+ * counts as empty, which no decoder accepts. */
 int kvfs_check_value(struct check *c, struct check_record *r, struct kvfs_error *err);
-/* Read one META record into BUF (KVFS_RECORD_MAX bytes); -ENOENT, -EIO. */
+/* Read one META record into BUF (KVFS_RECORD_MAX bytes), as kvfs_check_value(); -ENOENT. */
 int kvfs_check_get(struct check *c, const struct kvfs_key *key, uint8_t *buf, size_t *len,
                    struct kvfs_error *err);
 
@@ -210,6 +238,8 @@ const char *kvfs_check_where_inode(struct check *c, uint64_t ino);
 /* The same, and the block. */
 const char *kvfs_check_where_block(struct check *c, uint64_t ino, uint64_t index,
                                    uint32_t block_size_bytes);
+/* The name of INO in folder DIR (KVFS_NAME_MAX bytes); *len 0: it has none there. */
+void kvfs_check_name_in(struct check *c, uint64_t dir, uint64_t ino, char *name, size_t *len);
 /* The entry NAME of folder DIR, attribute NAME of INO. */
 const char *kvfs_check_where_name(struct check *c, uint64_t dir, const char *name, size_t len);
 const char *kvfs_check_where_xattr(struct check *c, uint64_t ino, const char *name, size_t len);
@@ -218,14 +248,40 @@ const char *kvfs_check_where_key(struct check *c, const struct kvfs_key *key);
 
 /* --- passes ------------------------------------------------------------------------- */
 
+int kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err);
+void kvfs_check_close(struct check *c);
+int kvfs_check_super(struct check *c, struct kvfs_error *err);
 int kvfs_check_meta(struct check *c, struct kvfs_error *err);
 int kvfs_check_names_count(struct check *c, struct kvfs_error *err);
 int kvfs_check_blocks(struct check *c, struct kvfs_error *err);
 int kvfs_check_rebuild(struct check *c, struct kvfs_error *err);
+int kvfs_check_forks(struct check *c, struct kvfs_error *err);
 int kvfs_check_names_judge(struct check *c, struct kvfs_error *err);
 int kvfs_check_tree(struct check *c, struct kvfs_error *err);
 
-/* Name inode INO NAME in /lost+found, which is made when needed. */
-int kvfs_check_rescue(struct check *c, uint64_t ino, const char *name, struct kvfs_error *err);
+/* A fork with records and no owner. */
+static inline bool
+kvfs_check_fork_stray(const struct check_fork *f)
+{
+    return (f->flags & CF_USED) != 0 &&
+           (f->flags & (CF_FILE | CF_TOP | CF_PENDING | CF_DEAD)) == 0;
+}
+
+/* --- check_rescue.c ------------------------------------------------------------------- */
+
+/* Name inode INO in /lost+found, which is made when needed: "#12". */
+int kvfs_check_rescue_inode(struct check *c, uint64_t ino, struct kvfs_error *err);
+/* Make a file of a stray fork's blocks: "#fork-12". */
+int kvfs_check_rescue_fork(struct check *c, uint64_t fork, struct kvfs_error *err);
+/* Write the inode records that are to be rebuilt or corrected. */
+int kvfs_check_rescue_write(struct check *c, struct kvfs_error *err);
+int kvfs_check_contents_write(struct check *c, const struct check_inode *i,
+                              struct kvfs_error *err);
+/* Remove the name of INO in folder DIR. */
+int kvfs_check_rescue_unname(struct check *c, uint64_t dir, uint64_t ino, struct kvfs_error *err);
+/* Judge the counters, once everything else is as it will be. */
+int kvfs_check_counters(struct check *c, struct kvfs_error *err);
+/* The link count that belongs to I. */
+uint32_t kvfs_check_nlink(const struct check_inode *i);
 
 #endif /* KVFS_CHECK_PRIV_H */

@@ -34,9 +34,8 @@ where_escape(char *out, size_t cap, const char *name, size_t len)
     return n;
 }
 
-/* Find the name of INO in folder DIR; *len 0: it is not there. */
-static void
-where_name_in(struct check *c, uint64_t dir, uint64_t ino, char *name, size_t *len)
+void
+kvfs_check_name_in(struct check *c, uint64_t dir, uint64_t ino, char *name, size_t *len)
 {
     struct kvfs_db_cursor *cursor;
     struct kvfs_key lo, hi;
@@ -100,7 +99,7 @@ where_path(struct check *c, uint64_t ino)
 
         if (dir == 0 || depth == WHERE_DEPTH_MAX)
             return false;
-        where_name_in(c, dir, at, name, &len);
+        kvfs_check_name_in(c, dir, at, name, &len);
         if (len == 0)
             return false;
         len = where_escape(text, sizeof(text), name, len);

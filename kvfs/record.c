@@ -160,6 +160,19 @@ record_type_valid(uint32_t type)
            S_ISFIFO(type) || S_ISSOCK(type);
 }
 
+void
+kvfs_record_reseal(const struct kvfs_key *k, uint8_t *value, size_t len)
+{
+    struct kvfs_key_parts parts;
+
+    if (len < RECORD_OVERHEAD || len > KVFS_RECORD_MAX ||
+        kvfs_key_parse(k->bytes, k->len, &parts) != 0)
+        return;
+    value[0] = record_kind(parts.kind);
+    value[1] = RECORD_VERSION;
+    kvfs_be64_put(value + len - 8, record_checksum(k, value, len - 8));
+}
+
 /* --- superblock --- */
 
 #define SUPER_PAYLOAD (8 + 4 + 16 + 64 + 4 + 3 * 8)

@@ -164,6 +164,10 @@ int kvfs_number_decode(uint64_t *n, const struct kvfs_key *k, const void *value,
 /* *bytes points into VALUE. */
 int kvfs_bytes_decode(const void **bytes, size_t *bytes_len, const struct kvfs_key *k, const void *value, size_t len);
 
+/* Write kind, version and checksum anew over a damaged record of LEN bytes, so that the
+ * checker may decode what is left of it; nothing happens to one that is too short. */
+void kvfs_record_reseal(const struct kvfs_key *k, uint8_t *value, size_t len);
+
 /* --- blocks --------------------------------------------------------------- */
 #define KVFS_TRAILER_LEN 24
 enum { KVFS_CODEC_RAW = 0 };

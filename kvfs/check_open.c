@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * check_open.c - opening a volume, or what is left of it, for the checker.
+ *
+ * Without repair the volume is opened for reading as anybody would, also while
+ * it is served.  Where damage forbids that, the store is opened directly, to
+ * say as much as possible.  With repair the volume's lock is taken alone and the
+ * store is opened directly: no cache and no background work gets in between.
+ *
+ * The file `volume` and the superblock say the same; each is restored from the
+ * other.  Without the file, the engine is the one that opens the store.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check_priv.h"
+#include "lease.h"
+#include "volume_file.h"
+#include "volume_priv.h"
+
+/* Errors that say "damaged" rather than "cannot be done now". */
+static bool
+open_is_damage(int rc)
+{
+    return rc == -EIO || rc == -EINVAL || rc == -ENOENT;
+}
+
+static int
+open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
+           struct kvfs_error *err)
+{
+    struct kvfs_engine_options options = {.readonly = !c->options->repair};
+    int rc = engine->open(path, &options, &c->db, err);
+
+    if (rc == 0)
+        c->engine = engine;
+    return rc;
+}
+
+/* No file to tell the engine: the first that finds its store. */
+static int
+open_any_store(struct check *c, const char *path, struct kvfs_error *err)
+{
+    const struct kvfs_engine *engine;
+
+    for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++) {
+        if ((engine->caps & KVFS_CAP_PERSISTENT) != 0 && open_store(c, path, engine, err) == 0)
+            return 0;
+    }
+    return kvfs_error_set(err, -EIO, "%s: no engine finds a store of its own", path);
+}
+
+static int
+open_directly(struct check *c, const char *path, struct kvfs_error *err)
+{
+    const struct kvfs_engine *engine;
+    int rc = c->options->repair ? kvfs_local_check(path, err) : 0;
+
+    if (rc == 0)
+        rc = kvfs_lease_table_open(path, !c->options->repair, c->options->repair, &c->leases, err);
+    if (rc < 0)
+        return rc;
+    if (c->file_ok) {
+        rc = kvfs_engine_find(c->file.engine, &engine, err);
+        if (rc < 0)
+            return rc;
+        rc = open_store(c, path, engine, err);
+    } else {
+        rc = open_any_store(c, path, err);
+    }
+    if (!open_is_damage(rc))
+        return rc;
+    kvfs_check_found(c, "store", NULL, "cannot be opened: %s", err->msg);
+    return 0;
+}
+
+int
+kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
+{
+    struct kvfs_volume_options readonly = {.readonly = true};
+    int rc = kvfs_volume_file_read(path, &c->file, err);
+
+    c->file_ok = rc == 0;
+    if (rc < 0 && rc != -EINVAL)
+        return rc;
+    if (!c->file_ok && !c->options->repair)
+        kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
+    c->path = realpath(path, NULL);
+    if (c->path == NULL)
+        return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
+    if (!c->options->repair && c->file_ok) {
+        rc = kvfs_volume_open(path, &readonly, &c->v, err);
+        if (rc == 0) {
+            c->engine = c->v->engine;
+            c->db = c->v->db;
+            return 0;
+        }
+        if (!open_is_damage(rc))
+            return rc;
+        kvfs_check_found(c, "volume", NULL, "cannot be opened: %s", err->msg);
+    }
+    return open_directly(c, c->path, err);
+}
+
+void
+kvfs_check_close(struct check *c)
+{
+    if (c->v != NULL)
+        (void)kvfs_volume_close(c->v, NULL); /* opened for reading: nothing to lose */
+    else if (c->db != NULL)
+        c->engine->close(c->db);
+    kvfs_lease_table_close(c->leases);
+    free(c->path);
+}
+
+/* --- the superblock and the file `volume` --- */
+
+static int
+open_super_rebuild(struct check *c, struct kvfs_error *err)
+{
+    struct kvfs_super s = {.format_version = c->file.format_version};
+    struct kvfs_engine_limits limits;
+    uint8_t value[KVFS_SMALL_RECORD_MAX];
+    struct kvfs_key key;
+
+    kvfs_check_found(c, "superblock", c->file_ok ? "written anew" : NULL,
+                     "damaged or missing");
+    if (!c->file_ok)
+        return 0;
+    memcpy(s.uuid, c->file.uuid, sizeof(s.uuid));
+    memcpy(s.engine, c->file.engine, sizeof(s.engine));
+    c->engine->limits(c->db, &limits);
+    s.block_size_bytes = limits.value_best_bytes;
+    kvfs_key_super(&key);
+    return kvfs_check_put(c, &key, value, kvfs_super_encode(&s, &key, value), err);
+}
+
+static int
+open_file_rebuild(struct check *c, struct kvfs_error *err)
+{
+    struct kvfs_volume_file f = {.format_version = c->super.format_version};
+
+    memcpy(f.uuid, c->super.uuid, sizeof(f.uuid));
+    memcpy(f.engine, c->super.engine, sizeof(f.engine));
+    f.log = strncmp(f.engine, "log:", 4) == 0;
+    kvfs_check_found(c, "file 'volume'", "written anew",
+                     c->file_ok ? "says another uuid or engine than the superblock"
+                                : "is damaged or missing");
+    return kvfs_check_repairing(c) ? kvfs_volume_file_write(c->path, &f, err) : 0;
+}
+
+int
+kvfs_check_super(struct check *c, struct kvfs_error *err)
+{
+    const struct kvfs_super *s = &c->super;
+
+    if (c->super_newer ||
+        (c->super_ok && ((s->features_incompat & ~(uint64_t)KVFS_FEATURES_INCOMPAT) != 0 ||
+                         (c->options->repair &&
+                          (s->features_ro_compat & ~(uint64_t)KVFS_FEATURES_RO_COMPAT) != 0))))
+        return kvfs_error_set(err, -ENOTSUP, "%s: the volume is of a newer format", c->path);
+    if (c->incomplete)
+        return 0;
+    if (!c->super_ok)
+        return open_super_rebuild(c, err);
+    if (c->file_ok && memcmp(s->uuid, c->file.uuid, sizeof(s->uuid)) == 0 &&
+        strcmp(s->engine, c->file.engine) == 0)
+        return 0;
+    if (!c->file_ok && !c->options->repair)
+        return 0; /* said when it was read */
+    return open_file_rebuild(c, err);
+}
