@@ -302,6 +302,14 @@ check_forget(struct check *c)
     c->round_repairs = 0;
 }
 
+static void
+check_count_inodes(struct check *c)
+{
+    c->result.inodes = 0;
+    for (size_t n = 0; n < c->inodes.count; n++)
+        c->result.inodes += kvfs_check_exists(kvfs_check_table_at(&c->inodes, n));
+}
+
 static int
 check_round(struct check *c, struct kvfs_error *err)
 {
@@ -317,6 +325,7 @@ check_round(struct check *c, struct kvfs_error *err)
         rc = check_passes(c, err);
     if (rc == 0)
         rc = check_apply(c, err);
+    check_count_inodes(c);
     c->engine->end(c->snap);
     c->snap = NULL;
     return rc;

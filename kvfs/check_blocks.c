@@ -185,7 +185,7 @@ blocks_record(struct check *c, struct check_record *r, struct kvfs_error *err)
 
     if (rc < 0)
         return rc;
-    c->result.blocks++;
+    c->result.blocks += c->round == 1;
     if (r->key.len != KVFS_DATA_KEY_LEN || kvfs_be64_get(r->key.bytes) == 0) {
         kvfs_check_found(c, kvfs_check_where_key(c, &r->key), NULL,
                          "no block of this format has such a key");

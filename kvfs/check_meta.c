@@ -206,16 +206,21 @@ meta_super_record(struct check *c, struct check_record *r)
 }
 
 static int
-meta_counter_record(struct check *c, struct check_record *r, const struct kvfs_key_parts *parts)
+meta_counter_record(struct check *c, struct check_record *r, const struct kvfs_key_parts *parts,
+                    struct kvfs_error *err)
 {
+    uint8_t value[KVFS_SMALL_RECORD_MAX];
     uint64_t n;
+    int rc = kvfs_number_decode(&n, &r->key, c->value, r->value_len);
 
-    if (kvfs_number_decode(&n, &r->key, c->value, r->value_len) != 0)
-        return 0; /* judged at the end, when the right value is known */
-    if (parts->second < sizeof(c->counter) / sizeof(c->counter[0])) {
-        c->counter[parts->second] = n;
-        c->counter_ok[parts->second] = true;
+    if (parts->second == KVFS_COUNTER_MOVES && rc != 0) { /* any number will do */
+        kvfs_check_found(c, "counter of moves", "written anew", "its record is " META_DAMAGED);
+        return kvfs_check_put(c, &r->key, value, kvfs_number_encode(1, &r->key, value), err);
     }
+    if (parts->second == KVFS_COUNTER_MOVES || rc != 0)
+        return 0; /* judged at the end, when the right value is known */
+    c->counter[parts->second] = n;
+    c->counter_ok[parts->second] = true;
     return 0;
 }
 
@@ -227,7 +232,7 @@ meta_dispatch(struct check *c, struct check_record *r, const struct kvfs_key_par
     case KVFS_KEY_SUPER:
         return meta_super_record(c, r);
     case KVFS_KEY_COUNTER:
-        return meta_counter_record(c, r, parts);
+        return meta_counter_record(c, r, parts, err);
     case KVFS_KEY_INODE:
         return meta_inode_record(c, r, parts, err);
     case KVFS_KEY_CONTENTS:

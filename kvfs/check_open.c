@@ -88,8 +88,8 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
         return rc;
     if (!c->file_ok && !c->options->repair)
         kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
-    c->path = realpath(path, NULL);
-    if (c->path == NULL)
+    c->volume_path = realpath(path, NULL);
+    if (c->volume_path == NULL)
         return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
     if (!c->options->repair && c->file_ok) {
         rc = kvfs_volume_open(path, &readonly, &c->v, err);
@@ -102,7 +102,7 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
             return rc;
         kvfs_check_found(c, "volume", NULL, "cannot be opened: %s", err->msg);
     }
-    return open_directly(c, c->path, err);
+    return open_directly(c, c->volume_path, err);
 }
 
 void
@@ -113,7 +113,7 @@ kvfs_check_close(struct check *c)
     else if (c->db != NULL)
         c->engine->close(c->db);
     kvfs_lease_table_close(c->leases);
-    free(c->path);
+    free(c->volume_path);
 }
 
 /* --- the superblock and the file `volume` --- */
@@ -149,7 +149,7 @@ open_file_rebuild(struct check *c, struct kvfs_error *err)
     kvfs_check_found(c, "file 'volume'", "written anew",
                      c->file_ok ? "says another uuid or engine than the superblock"
                                 : "is damaged or missing");
-    return kvfs_check_repairing(c) ? kvfs_volume_file_write(c->path, &f, err) : 0;
+    return kvfs_check_repairing(c) ? kvfs_volume_file_write(c->volume_path, &f, err) : 0;
 }
 
 int
@@ -161,7 +161,7 @@ kvfs_check_super(struct check *c, struct kvfs_error *err)
         (c->super_ok && ((s->features_incompat & ~(uint64_t)KVFS_FEATURES_INCOMPAT) != 0 ||
                          (c->options->repair &&
                           (s->features_ro_compat & ~(uint64_t)KVFS_FEATURES_RO_COMPAT) != 0))))
-        return kvfs_error_set(err, -ENOTSUP, "%s: the volume is of a newer format", c->path);
+        return kvfs_error_set(err, -ENOTSUP, "%s: the volume is of a newer format", c->volume_path);
     if (c->incomplete)
         return 0;
     if (!c->super_ok)

@@ -126,7 +126,7 @@ struct check_holes { /* of one fork */
 struct check {
     const struct kvfs_check_options *options;
     struct kvfs_check_result result;
-    char *path;
+    char *volume_path;
     struct kvfs_volume *v;           /* opened for reading, or NULL: */
     struct kvfs_lease_table *leases; /* ... the store was opened directly */
     const struct kvfs_engine *engine;
