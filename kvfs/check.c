@@ -166,7 +166,7 @@ kvfs_check_del_inode(struct check *c, uint64_t ino, struct kvfs_error *err)
 
     if (!kvfs_check_repairing(c))
         return 0;
-    kvfs_key_inode_part(&lo, ino, 0);
+    kvfs_key_inode_part(&lo, ino, KVFS_PART_INODE);
     kvfs_key_inode_part(&hi, ino, 0xff);
     kvfs_batch_del_range(c->batch, KVFS_META, lo.bytes, lo.len, hi.bytes, hi.len);
     kvfs_key_orphan(&lo, ino);

@@ -318,7 +318,7 @@ names_judge_damaged(struct check *c, struct check_record *r, const struct kvfs_k
     rc = kvfs_check_del(c, &r->key, err);
     if (rc < 0 || !kvfs_check_repairing(c))
         return rc;
-    names_search(c, p->id, 0x11, &s);
+    names_search(c, p->id, KVFS_PART_COOKIE, &s);
     return s.found.len > 0 ? kvfs_check_del(c, &s.found, err) : 0;
 }
 
@@ -335,7 +335,7 @@ names_judge_cookie(struct check *c, struct check_record *r, const struct kvfs_ke
     int rc;
 
     if (kvfs_bytes_decode(&name, &name_len, &r->key, c->value, r->value_len) != 0) {
-        names_search(c, p->id, 0x10, &s);
+        names_search(c, p->id, KVFS_PART_DENTRY, &s);
         kvfs_check_found(c, kvfs_check_where_inode(c, p->id),
                          s.found.len > 0 ? "written anew" : "removed",
                          "the record of its cookie %" PRIu64 " is " NAMES_DAMAGED, p->second);

@@ -47,7 +47,7 @@ open_any_store(struct check *c, const char *path, struct kvfs_error *err)
     const struct kvfs_engine *engine;
 
     for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++) {
-        if ((engine->caps & KVFS_CAP_PERSISTENT) != 0 && open_store(c, path, engine, err) == 0)
+        if (open_store(c, path, engine, err) == 0)
             return 0;
     }
     return kvfs_error_set(err, -EIO, "%s: no engine finds a store of its own", path);

@@ -43,8 +43,8 @@ kvfs_check_name_in(struct check *c, uint64_t dir, uint64_t ino, char *name, size
     size_t key_len, value_len;
 
     *len = 0;
-    kvfs_key_inode_part(&lo, dir, 0x10);
-    kvfs_key_inode_part(&hi, dir, 0x11);
+    kvfs_key_inode_part(&lo, dir, KVFS_PART_DENTRY);
+    kvfs_key_inode_part(&hi, dir, KVFS_PART_COOKIE);
     if (c->engine->cursor_open(c->snap, KVFS_META, lo.bytes, lo.len, hi.bytes, hi.len, 0, &cursor,
                                NULL) != 0)
         return;

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include <kvfs/batch.h>
 #include <kvfs/kvfs.h>
 
 #include "../../kvfs/record.h"

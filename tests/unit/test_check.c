@@ -172,7 +172,8 @@ DAMAGE_RECORD(root, ((void)t, kvfs_key_inode(&key, KVFS_ROOT_INO)))
 DAMAGE_RECORD(folder, kvfs_key_inode(&key, t->dir_b))
 DAMAGE_RECORD(link_inode, kvfs_key_inode(&key, t->link))
 DAMAGE_RECORD(pipe_inode, kvfs_key_inode(&key, t->pipe))
-DAMAGE_RECORD(contents, kvfs_key_contents(&key, t->files[VOL_DEEP].ino))
+DAMAGE_RECORD(contents, (t->files[VOL_DEEP].damaged = true, /* the size is an estimate */
+                         kvfs_key_contents(&key, t->files[VOL_DEEP].ino)))
 DAMAGE_RECORD(dentry, kvfs_key_dentry(&key, t->dir_a, "disk0", 5))
 DAMAGE_RECORD(dentry_dir, kvfs_key_dentry(&key, t->dir_b, "c", 1))
 DAMAGE_RECORD(cookie, kvfs_key_cookie(&key, t->dir_a, cookie_of(t, t->dir_a, "disk1")))
@@ -608,6 +609,7 @@ static const struct damage damages[] = {
     {"pipe_inode_flip", pipe_inode_flip, "special file /p", "inode record", false},
     {"pipe_inode_del", pipe_inode_del, "folder / entry 'p'", "does not exist", false},
     {"contents_flip", contents_flip, "file /b/c/deep", "contents record", false},
+    {"contents_del", contents_del, "file /b/c/deep", "(size) is missing", false},
     {"dentry_flip", dentry_flip, "folder /a entry 'disk0'", DAMAGED, false},
     {"dentry_del", dentry_del, "inode ", "has no name", false},
     {"dentry_dir_flip", dentry_dir_flip, "folder /b entry 'c'", DAMAGED, false},
