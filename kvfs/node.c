@@ -262,9 +262,12 @@ node_end(struct kvfs_node *node, const void *owner)
     /* The lease goes as soon as the engine has everything. */
     if (owner == NULL && atomic_load(&node->dirty_id) > atomic_load(&v->overlay->applied_id))
         (void)kvfs_commit(v, atomic_load(&node->dirty_id), KVFS_ORDERED, NULL);
+    /* Not under the hands of a commit or of background work on its view. */
+    (void)pthread_mutex_lock(&v->overlay->commit_lock);
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
     kvfs_node_release_locked(node);
     (void)pthread_rwlock_unlock(&v->overlay->cut);
+    (void)pthread_mutex_unlock(&v->overlay->commit_lock);
 }
 
 int
