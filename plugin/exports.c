@@ -21,7 +21,7 @@ int
 kexports_find(struct kvfs_volume *v, const char *name, struct kvfs_attr *attr,
               struct kvfs_error *err)
 {
-    struct kvfs_error why = { 0 };
+    struct kvfs_error why = {0};
     struct kvfs_attr found;
     int r = kparams_check_name(name, &why);
 
@@ -57,7 +57,7 @@ exports_only_file(void *arg, const struct kvfs_dirent *entry)
 int
 kexports_default(struct kvfs_volume *v, const char *file, char *name, struct kvfs_error *err)
 {
-    struct only_file only = { .name = name };
+    struct only_file only = {.name = name};
     int r;
 
     if (file != NULL) {
@@ -81,7 +81,7 @@ kexports_default(struct kvfs_volume *v, const char *file, char *name, struct kvf
 void
 kexports_describe(uint64_t size_bytes, uint32_t block_size_bytes, char *text)
 {
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     uint64_t n = size_bytes;
     size_t unit = 0;
 
@@ -89,8 +89,8 @@ kexports_describe(uint64_t size_bytes, uint32_t block_size_bytes, char *text)
         n /= 1024;
         unit++;
     }
-    snprintf(text, KEXPORTS_DESCRIPTION_MAX, "%llu %s, blocks of %u bytes", (unsigned long long)n,
-             units[unit], block_size_bytes);
+    (void)snprintf(text, KEXPORTS_DESCRIPTION_MAX, "%llu %s, blocks of %u bytes",
+                   (unsigned long long)n, units[unit], block_size_bytes);
 }
 
 /* --- listing --------------------------------------------------------------- */
@@ -117,9 +117,11 @@ exports_is_utf8(const char *name)
     const unsigned char *s = (const unsigned char *)name;
 
     while (*s != '\0') {
-        int more = *s < 0x80 ? 0 : *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2
-                 : *s >= 0xf0 && *s < 0xf5                                               ? 3
-                                                                                         : -1;
+        int more = *s < 0x80                 ? 0
+                   : *s >= 0xc2 && *s < 0xe0 ? 1
+                   : *s >= 0xe0 && *s < 0xf0 ? 2
+                   : *s >= 0xf0 && *s < 0xf5 ? 3
+                                             : -1;
 
         if (more < 0 || (*s == 0xe0 && s[1] < 0xa0) || (*s == 0xed && s[1] > 0x9f) ||
             (*s == 0xf0 && s[1] < 0x90) || (*s == 0xf4 && s[1] > 0x8f))
@@ -142,7 +144,7 @@ exports_push(struct listing *l, uint64_t ino, const char *above, const char *nam
         return -ENOMEM;
     f->next = NULL;
     f->ino = ino;
-    snprintf(f->path, len, "%s%s%s", above, name, *name != '\0' ? "/" : "");
+    (void)snprintf(f->path, len, "%s%s%s", above, name, *name != '\0' ? "/" : "");
     *l->last = f;
     l->last = &f->next;
     return 0;
@@ -177,7 +179,7 @@ kexports_list(struct kvfs_volume *v,
               int (*fn)(void *arg, const char *name, const char *description), void *arg,
               struct kvfs_error *err)
 {
-    struct listing l = { .v = v, .fn = fn, .arg = arg };
+    struct listing l = {.v = v, .fn = fn, .arg = arg};
     struct folder *f;
     int r;
 

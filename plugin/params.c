@@ -13,7 +13,7 @@
 
 #include "params.h"
 
-#define CACHE_BYTES_MAX ((uint64_t)1 << 40)
+#define CACHE_BYTES_MAX        ((uint64_t)1 << 40)
 #define COMMIT_INTERVAL_MS_MAX 3600000u /* an hour of unwritten work is plenty */
 
 /* Values come from anywhere: show no more than this of them in a message. */
@@ -41,7 +41,7 @@ int
 kparams_size(const char *text, uint64_t *bytes)
 {
     static const char suffixes[] = "bskmgtpe";
-    static const unsigned shifts[] = { 0, 9, 10, 20, 30, 40, 50, 60 };
+    static const unsigned shifts[] = {0, 9, 10, 20, 30, 40, 50, 60};
     uint64_t n = 0;
     unsigned shift = 0;
     int r = params_digits(&text, &n);
@@ -83,8 +83,10 @@ kparams_check_name(const char *name, struct kvfs_error *err)
                                   "'.' or '..')",
                                   SHOWN_MAX, name);
         if (len > KVFS_NAME_MAX)
-            return kvfs_error_set(err, -EINVAL, "'%.*s...': a name of %zu bytes: at most %d are "
-                                  "allowed between slashes", SHOWN_MAX, part, len, KVFS_NAME_MAX);
+            return kvfs_error_set(err, -EINVAL,
+                                  "'%.*s...': a name of %zu bytes: at most %d are "
+                                  "allowed between slashes",
+                                  SHOWN_MAX, part, len, KVFS_NAME_MAX);
         if (*slash == '\0')
             return 0;
     }
@@ -119,7 +121,7 @@ params_set_volume(struct kparams *p, const char *key, const char *value, struct 
 static int
 params_set_file(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
 {
-    struct kvfs_error why = { 0 };
+    struct kvfs_error why = {0};
 
     if (kparams_check_name(value, &why) < 0)
         return kvfs_error_set(err, -EINVAL, "%s=%.*s: %s", key, SHOWN_MAX, value, why.msg);
@@ -152,8 +154,7 @@ params_set_create(struct kparams *p, const char *key, const char *value, struct 
 }
 
 static int
-params_set_block_size(struct kparams *p, const char *key, const char *value,
-                      struct kvfs_error *err)
+params_set_block_size(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
 {
     uint64_t bytes;
     int r = params_size_between(key, value, KVFS_BLOCK_SIZE_MIN, KVFS_BLOCK_SIZE_MAX, &bytes, err);
@@ -208,8 +209,8 @@ params_set_commit_interval(struct kparams *p, const char *key, const char *value
 static int
 params_set_readonly(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
 {
-    static const char *const yes[] = { "1", "true", "t", "yes", "y", "on" };
-    static const char *const no[] = { "0", "false", "f", "no", "n", "off" };
+    static const char *const yes[] = {"1", "true", "t", "yes", "y", "on"};
+    static const char *const no[] = {"0", "false", "f", "no", "n", "off"};
 
     for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++) {
         if (strcasecmp(value, yes[i]) == 0 || strcasecmp(value, no[i]) == 0) {
@@ -227,14 +228,14 @@ kparams_set(struct kparams *p, const char *key, const char *value, struct kvfs_e
         const char *key;
         int (*set)(struct kparams *p, const char *key, const char *value, struct kvfs_error *err);
     } table[] = {
-        { "volume", params_set_volume },
-        { "file", params_set_file },
-        { "engine", params_set_engine },
-        { "create", params_set_create },
-        { "block-size", params_set_block_size },
-        { "cache", params_set_cache },
-        { "commit-interval", params_set_commit_interval },
-        { "readonly", params_set_readonly },
+        {"volume", params_set_volume},
+        {"file", params_set_file},
+        {"engine", params_set_engine},
+        {"create", params_set_create},
+        {"block-size", params_set_block_size},
+        {"cache", params_set_cache},
+        {"commit-interval", params_set_commit_interval},
+        {"readonly", params_set_readonly},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {

@@ -27,7 +27,7 @@
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 #define SECTOR_BYTES 512
-#define EXTENTS_MAX 4096 /* a reply */
+#define EXTENTS_MAX  4096 /* a reply */
 
 static struct kparams params;
 static char *volume_path, *engine_path; /* made absolute */
@@ -37,7 +37,7 @@ static char *volume_path, *engine_path; /* made absolute */
 static int
 kplugin_config(const char *key, const char *value)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     return kparams_set(&params, key, value, &err) < 0 ? kserver_fail(&err) : 0;
 }
@@ -45,7 +45,7 @@ kplugin_config(const char *key, const char *value)
 static int
 kplugin_config_complete(void)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     const struct kvfs_engine *engine;
 
     if (kparams_complete(&params, &err) < 0)
@@ -69,7 +69,7 @@ kplugin_config_complete(void)
 static int
 kplugin_get_ready(void)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     return kserver_probe(&params, &err) < 0 ? kserver_fail(&err) : 0;
 }
@@ -77,7 +77,7 @@ kplugin_get_ready(void)
 static int
 kplugin_after_fork(void)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     return kserver_start(&params, &err) < 0 ? kserver_fail(&err) : 0;
 }
@@ -121,7 +121,7 @@ kplugin_add_export(void *arg, const char *name, const char *description)
 static int
 kplugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     int r = kexports_list(kserver_volume(), kplugin_add_export, exports, &err);
 
     (void)readonly;
@@ -134,7 +134,7 @@ kplugin_list_exports(int readonly, int is_tls, struct nbdkit_exports *exports)
 static const char *
 kplugin_default_export(int readonly, int is_tls)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     char name[KPARAMS_NAME_MAX + 1];
 
     (void)readonly;
@@ -149,7 +149,7 @@ kplugin_default_export(int readonly, int is_tls)
 static void *
 kplugin_open(int readonly)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     struct kserver_conn *c;
     struct kvfs_attr attr;
     char name[KPARAMS_NAME_MAX + 1];
@@ -262,7 +262,7 @@ static int
 kplugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct kserver_conn *c = handle;
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     int r;
 
     (void)flags;
@@ -287,7 +287,7 @@ static int
 kplugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct kserver_conn *c = handle;
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     return kvfs_file_pwrite(c->file, buf, count, offset, kplugin_flags(flags), &err) < 0
                ? kserver_fail(&err)
@@ -298,7 +298,7 @@ static int
 kplugin_flush(void *handle, uint32_t flags)
 {
     struct kserver_conn *c = handle;
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     (void)flags;
     if (!c->writable)
@@ -310,11 +310,14 @@ static int
 kplugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct kserver_conn *c = handle;
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
-    return kvfs_file_zero(c->file, count, offset, kplugin_flags(flags), &err) < 0
-               ? kserver_fail(&err)
-               : 0;
+    if (kvfs_file_zero(c->file, count, offset, kplugin_flags(flags), &err) == 0)
+        return 0;
+    if (err.code != -EOPNOTSUPP)
+        return kserver_fail(&err);
+    nbdkit_set_error(EOPNOTSUPP); /* not fast: an answer, and no error */
+    return -1;
 }
 
 static int
@@ -343,8 +346,8 @@ kplugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                 struct nbdkit_extents *extents)
 {
     struct kserver_conn *c = handle;
-    struct extents_reply reply = { .extents = extents };
-    struct kvfs_error err = { 0 };
+    struct extents_reply reply = {.extents = extents};
+    struct kvfs_error err = {0};
     unsigned limit = (flags & NBDKIT_FLAG_REQ_ONE) != 0 ? 1 : EXTENTS_MAX;
     int r;
 
@@ -365,7 +368,7 @@ static int
 kplugin_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct kserver_conn *c = handle;
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
 
     (void)flags;
     if (c->file == NULL)

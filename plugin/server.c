@@ -24,7 +24,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +40,8 @@
 
 #define SHOWN_MAX 128
 
+/* The closer sleeps so long at a time; nbdkit wakes it when it is to end. */
+#define CLOSER_SLEEP_S 3600
 /* How often the closer looks for more while nbdkit waits for a client. */
 #define CLOSER_INTERVAL_MS 50
 
@@ -89,8 +90,7 @@ server_errno(int code)
 int
 kserver_fail(const struct kvfs_error *err)
 {
-    if (err->code != -EOPNOTSUPP) /* a fast zero: the answer is no error */
-        nbdkit_error("%s", err->msg);
+    nbdkit_error("%s", err->msg);
     nbdkit_set_error(server_errno(err->code));
     return -1;
 }
@@ -106,7 +106,7 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
         .cache_bytes = params->cache_bytes,
         .commit_interval_ms = params->commit_interval_ms,
     };
-    struct kvfs_error why = { 0 };
+    struct kvfs_error why = {0};
     int r = kvfs_volume_open(params->volume, &options, vp, &why);
 
     if (r == -ENOENT)
@@ -145,7 +145,7 @@ static int
 server_probe_here(const struct kparams *params, struct kvfs_error *err)
 {
     struct kvfs_volume *v;
-    struct kvfs_error why = { 0 };
+    struct kvfs_error why = {0};
     struct kvfs_attr attr;
     int r = server_open_volume(params, &v, err);
     int closed;
@@ -165,7 +165,7 @@ server_probe_here(const struct kparams *params, struct kvfs_error *err)
 int
 kserver_probe(const struct kparams *params, struct kvfs_error *err)
 {
-    struct kvfs_error said = { 0 };
+    struct kvfs_error said = {0};
     int fds[2], status = 0;
     ssize_t n;
     pid_t pid;
@@ -209,7 +209,7 @@ kserver_probe(const struct kparams *params, struct kvfs_error *err)
 static int
 server_commit(struct kvfs_volume *v, int before)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     struct kvfs_volume_stat stat;
     int r;
 
@@ -228,7 +228,7 @@ server_closer_main(void *arg)
     struct timespec until;
     int r = 0;
 
-    while (nbdkit_nanosleep(INT_MAX, 0) == 0)
+    while (nbdkit_nanosleep(CLOSER_SLEEP_S, 0) == 0)
         ;
     pthread_mutex_lock(&server_lock);
     while (!server_ending) {
@@ -271,7 +271,7 @@ kserver_start(const struct kparams *params, struct kvfs_error *err)
 void
 kserver_stop(void)
 {
-    struct kvfs_error err = { 0 };
+    struct kvfs_error err = {0};
     struct kvfs_volume *v;
 
     pthread_mutex_lock(&server_lock);
