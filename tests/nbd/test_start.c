@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * nbdkit without -f, as a system starts it: whatever is wrong must be said, with
+ * a non-zero exit, before it goes to the background, where nobody hears it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <kvfs/kvfs.h>
+
+#include "harness.h"
+
+/* nbdkit must end with status 1 and exactly one line that holds WORD. */
+static void
+expect_refusal(struct harness *h, const char *volume, const char *const *args, const char *word)
+{
+    int status = harness_daemon(h, volume, args);
+    char *log = harness_log(h);
+    unsigned lines = 0;
+
+    if (status != 1)
+        fail_msg("exit status %d, not 1 (%s): %s", status, word, log);
+    for (const char *at = log; (at = strstr(at, "nbdkit: ")) != NULL; at++)
+        lines++;
+    if (lines != 1 || strstr(log, word) == NULL)
+        fail_msg("not one line with '%s': %s", word, log);
+    assert_int_equal(access(h->socket, F_OK), -1);
+    free(log);
+}
+
+static void
+write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    FILE *fp;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    fp = fopen(path, "w");
+    if (fp == NULL || fputs(text, fp) < 0 || fclose(fp) != 0)
+        harness_die("%s: %s", path, strerror(errno));
+}
+
+static void
+start__not_a_volume__said_and_refused(void **state)
+{
+    struct harness h;
+    char path[256];
+
+    (void)state;
+    harness_begin(&h);
+    (void)snprintf(path, sizeof(path), "%s/nothing", h.dir);
+    expect_refusal(&h, path, NULL, path);
+    expect_refusal(&h, path, NULL, "kvfs format");
+
+    (void)snprintf(path, sizeof(path), "%s/empty", h.dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    expect_refusal(&h, path, NULL, "kvfs format");
+    assert_int_equal(rmdir(path), 0); /* nothing was made in it */
+
+    (void)snprintf(path, sizeof(path), "%s/other", h.dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    write_file(path, "letter.txt", "dear all");
+    expect_refusal(&h, path, NULL, path);
+
+    (void)snprintf(path, sizeof(path), "%s/file", h.dir);
+    write_file(h.dir, "file", "not a folder");
+    expect_refusal(&h, path, NULL, path);
+    expect_refusal(&h, "", NULL, "volume=");
+    expect_refusal(&h, NULL, NULL, "volume=PATH is missing");
+    harness_end(&h);
+}
+
+/* The engine's largest file, which is the store. */
+static void
+find_store(const struct harness *h, char *path, size_t cap)
+{
+    static const char *const names[] = {"data.mdb", "lmdb/data.mdb", "store/data.mdb"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        (void)snprintf(path, cap, "%s/%s", h->volume, names[i]);
+        if (access(path, F_OK) == 0)
+            return;
+    }
+    harness_die("no data.mdb in %s", h->volume);
+}
+
+static void
+start__damaged_volume__said_and_refused(void **state)
+{
+    static const char *const texts[] = {"", "garbage\n", "kvfs-volume 1\n"};
+    struct harness h;
+    char store[256];
+    int fd;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        harness_begin(&h);
+        write_file(h.volume, "volume", texts[i]);
+        expect_refusal(&h, h.volume, NULL, h.volume);
+        harness_end(&h);
+    }
+    harness_begin(&h);
+    write_file(h.volume, "volume", "kvfs-volume 99\n");
+    expect_refusal(&h, h.volume, NULL, "99");
+    harness_end(&h);
+
+    harness_begin(&h);
+    find_store(&h, store, sizeof(store));
+    assert_int_equal(truncate(store, 5000), 0);
+    expect_refusal(&h, h.volume, NULL, h.volume);
+    assert_int_equal(truncate(store, 0), 0);
+    expect_refusal(&h, h.volume, NULL, h.volume);
+    assert_int_equal(unlink(store), 0);
+    expect_refusal(&h, h.volume, NULL, h.volume);
+    harness_end(&h);
+
+    harness_begin(&h);
+    find_store(&h, store, sizeof(store));
+    fd = open(store, O_WRONLY);
+    assert_true(fd >= 0);
+    for (unsigned i = 0; i < 4; i++) {
+        char noise[4096];
+
+        memset(noise, (int)(0x5a + i), sizeof(noise));
+        assert_int_equal(pwrite(fd, noise, sizeof(noise), (off_t)i * 4096), (ssize_t)sizeof(noise));
+    }
+    close(fd);
+    expect_refusal(&h, h.volume, NULL, h.volume);
+    harness_end(&h);
+}
+
+static void
+start__bad_parameters__said_and_refused(void **state)
+{
+    static const struct {
+        const char *args[4];
+        const char *word;
+    } bad[] = {
+        {{"file=nothing"}, "nothing"},
+        {{"file=../x"}, "file=../x"},
+        {{"file="}, "file="},
+        {{"file=folder"}, "folder"},
+        {{"file=nowhere/disk", "create=1M"}, "nowhere"},
+        {{"file=folder", "create=1M"}, "folder"},
+        {{"create=1M"}, "create="},
+        {{"file=new", "create=0"}, "create=0"},
+        {{"file=new", "create=1000"}, "create=1000"},
+        {{"file=new", "create=99999999T"}, "create=99999999T"},
+        {{"file=new", "create=1M", "readonly=true"}, "readonly"},
+        {{"file=new", "create=1M", "block-size=3000"}, "block-size=3000"},
+        {{"cache="}, "cache="},
+        {{"cache=999999E"}, "cache=999999E"},
+        {{"commit-interval=never"}, "commit-interval=never"},
+        {{"readonly=perhaps"}, "readonly=perhaps"},
+        {{"engine=mem"}, "engine"},
+        {{"engine=nonsense"}, "nonsense"},
+        {{"engine=/no/such/file.so"}, "/no/such/file.so"},
+        {{"nonsense=1"}, "nonsense"},
+        {{"volume=other"}, "volume"},
+    };
+    struct harness h;
+    struct kvfs_error err = {0};
+    struct kvfs_volume *v;
+    struct kvfs_create folder = {.mode = S_IFDIR | 0700};
+    struct kvfs_attr attr;
+
+    (void)state;
+    harness_begin(&h);
+    assert_int_equal(kvfs_volume_open(h.volume, NULL, &v, &err), 0);
+    assert_int_equal(kvfs_create(v, KVFS_ROOT_INO, "folder", &folder, NULL, &err), 0);
+    assert_int_equal(kvfs_volume_close(v, &err), 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        expect_refusal(&h, h.volume, bad[i].args, bad[i].word);
+    assert_int_equal(kvfs_volume_open(h.volume, NULL, &v, &err), 0);
+    assert_int_equal(kvfs_path_lookup(v, "new", true, &attr, &err), -ENOENT);
+    assert_int_equal(kvfs_volume_close(v, &err), 0);
+    harness_end(&h);
+}
+
+/* The background process, as its pidfile names it. */
+static pid_t
+read_pid(const struct harness *h)
+{
+    char path[128], text[32] = "";
+    FILE *fp;
+
+    (void)snprintf(path, sizeof(path), "%s/pid", h->dir);
+    fp = fopen(path, "r");
+    assert_non_null(fp);
+    assert_non_null(fgets(text, sizeof(text), fp));
+    assert_int_equal(fclose(fp), 0);
+    return (pid_t)strtol(text, NULL, 10);
+}
+
+static void
+wait_gone(pid_t pid)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+
+    for (unsigned i = 0; i < 6000 && kill(pid, 0) == 0; i++)
+        nanosleep(&pause, NULL); /* not our child: there is nothing to wait for */
+    assert_int_equal(kill(pid, 0), -1);
+}
+
+static void
+start__good_volume_by_relative_path__serves_in_the_background(void **state)
+{
+    static const char *const args[] = {"file=disk", "create=1M", "block-size=512", NULL};
+    struct harness h;
+    struct nbd_handle *nbd;
+    char old[4096], buf[4];
+    pid_t pid;
+
+    (void)state;
+    harness_begin(&h);
+    assert_non_null(getcwd(old, sizeof(old)));
+    assert_int_equal(chdir(h.dir), 0);
+    assert_int_equal(harness_daemon(&h, "volume", args), 0);
+    assert_int_equal(chdir(old), 0);
+    nbd = harness_connect(&h, "");
+    pid = read_pid(&h); /* written before the first client is let in */
+    assert_int_equal(nbd_get_size(nbd), 1 << 20);
+    assert_int_equal(nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED), 512);
+    assert_int_equal(nbd_pwrite(nbd, "back", 4, 0, 0), 0);
+    harness_disconnect(nbd);
+    assert_int_equal(kill(pid, SIGTERM), 0);
+    wait_gone(pid);
+    assert_int_equal(harness_peek(&h, "disk", buf, 4, 0), 0);
+    assert_memory_equal(buf, "back", 4);
+    harness_end(&h);
+}
+
+static void
+create__file_is_there__nothing_changes(void **state)
+{
+    static const char *const first[] = {"file=disk", "create=1M", NULL};
+    static const char *const second[] = {"file=disk", "create=2M", "block-size=512", NULL};
+    struct harness h;
+    struct nbd_handle *nbd;
+    char buf[4];
+
+    (void)state;
+    harness_begin(&h);
+    harness_start(&h, first, NULL);
+    nbd = harness_connect(&h, "");
+    assert_int_equal(nbd_get_size(nbd), 1 << 20);
+    assert_int_equal(nbd_pwrite(nbd, "stay", 4, 0, 0), 0);
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&h), 0);
+    harness_start(&h, second, NULL);
+    nbd = harness_connect(&h, "");
+    assert_int_equal(nbd_get_size(nbd), 1 << 20);
+    assert_int_not_equal(nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED), 512);
+    assert_int_equal(nbd_pread(nbd, buf, 4, 0, 0), 0);
+    assert_memory_equal(buf, "stay", 4);
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&h), 0);
+    harness_end(&h);
+}
+
+static void
+start__read_only_folder__readonly_serves_it(void **state)
+{
+    static const char *const readonly[] = {"file=disk", "readonly=true", NULL};
+    struct harness h;
+    struct nbd_handle *nbd;
+    char byte = 1;
+
+    (void)state;
+    harness_begin(&h);
+    harness_create(&h, "disk", 1 << 20, 0);
+    harness_start(&h, readonly, NULL);
+    nbd = harness_connect(&h, "");
+    assert_int_equal(nbd_is_read_only(nbd), 1);
+    assert_int_equal(nbd_pread(nbd, &byte, 1, 0, 0), 0);
+    assert_int_equal(byte, 0);
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&h), 0);
+    harness_end(&h);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(start__not_a_volume__said_and_refused),
+        cmocka_unit_test(start__damaged_volume__said_and_refused),
+        cmocka_unit_test(start__bad_parameters__said_and_refused),
+        cmocka_unit_test(start__good_volume_by_relative_path__serves_in_the_background),
+        cmocka_unit_test(create__file_is_there__nothing_changes),
+        cmocka_unit_test(start__read_only_folder__readonly_serves_it),
+    };
+
+    harness_need_nbdkit();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
