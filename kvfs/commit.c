@@ -297,6 +297,18 @@ commit_put_data(struct kvfs_commit_scratch *s, const struct commit_entry *e)
                             trailer, sizeof(trailer));
 }
 
+/* A mark of zeros: where a fork lies over the file's, absence would not do. */
+static void
+commit_mark_zeros(struct kvfs_commit_scratch *s, const struct commit_node *cn, uint64_t index)
+{
+    uint8_t key[KVFS_DATA_KEY_LEN];
+    uint8_t trailer[KVFS_TRAILER_LEN];
+
+    kvfs_key_block(key, cn->node->view.fork, index);
+    kvfs_block_seal(trailer, key, NULL, 0, cn->cut);
+    kvfs_batch_put(s->batch, KVFS_DATA, key, sizeof(key), trailer, sizeof(trailer));
+}
+
 /* Blocks [first, last] of a file become holes. */
 static void
 commit_put_zeros(struct kvfs_commit_scratch *s, const struct commit_node *cn, uint64_t first,
@@ -305,6 +317,11 @@ commit_put_zeros(struct kvfs_commit_scratch *s, const struct commit_node *cn, ui
     uint8_t lo[KVFS_DATA_KEY_LEN];
     uint8_t hi[KVFS_DATA_KEY_LEN];
 
+    if (cn->node->view.overs_count > 0) {
+        for (uint64_t i = first; i <= last; i++)
+            commit_mark_zeros(s, cn, i);
+        return;
+    }
     kvfs_key_block(lo, cn->node->view.fork, first);
     kvfs_key_block(hi, cn->node->view.fork, last + 1);
     if (first == last)
@@ -357,7 +374,8 @@ commit_build(struct kvfs_commit_scratch *s)
         rc = commit_node_records(s, &s->nodes[i]);
     if (rc < 0)
         return rc;
-    qsort(s->entries, s->entries_count, sizeof(*s->entries), commit_entry_compare);
+    if (s->entries_count > 1)
+        qsort(s->entries, s->entries_count, sizeof(*s->entries), commit_entry_compare);
     commit_entries(s, 0, s->entries_count);
     return 0;
 }

@@ -15,7 +15,7 @@
  *
  * Inside T there is a count of cuts of its own (the batches that filled it).
  * T marks a block of zeros by a trailer without bytes, since absence would let
- * F shine through.
+ * F shine through; so does F, as long as there is a T that would.
  */
 #include "view.h"
 
@@ -383,9 +383,8 @@ kvfs_view_block(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct k
     return rc < 0 ? rc : 0;
 }
 
-/* The trailer of a block as it is stored.  1, 0 or negative. */
-static int
-fork_trailer(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct kvfs_view *view,
+int
+kvfs_fork_trailer(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct kvfs_view *view,
              uint64_t fork, uint64_t index, struct kvfs_trailer *t, bool *zeros,
              struct kvfs_error *err)
 {
@@ -417,11 +416,13 @@ kvfs_view_is_data(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct
     uint64_t hole_cut = kvfs_holes_cut(&view->holes, index);
     struct kvfs_trailer t = {0};
     bool zeros = false;
+    bool own_zeros;
     bool live;
-    int rc = fork_trailer(v, snap, view, view->fork, index, &t, &zeros, err);
+    int rc = kvfs_fork_trailer(v, snap, view, view->fork, index, &t, &zeros, err);
 
     if (rc < 0)
         return rc;
+    own_zeros = zeros;
     live = rc == 1 && t.cut >= hole_cut;
     for (size_t i = view->overs_count; i-- > 0;) {
         const struct kvfs_over *o = &view->overs[i];
@@ -431,7 +432,7 @@ kvfs_view_is_data(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct
         if ((live && t.cut >= o->cut) || hole_cut > o->cut)
             break;
         top_hole = kvfs_holes_cut(&o->holes, index);
-        rc = fork_trailer(v, snap, view, o->top, index, &top, &zeros, err);
+        rc = kvfs_fork_trailer(v, snap, view, o->top, index, &top, &zeros, err);
         if (rc < 0)
             return rc;
         if (rc == 1 && top.cut >= top_hole)
@@ -439,5 +440,5 @@ kvfs_view_is_data(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct
         if (rc == 1 || top_hole != 0)
             return 0;
     }
-    return live;
+    return live && !own_zeros;
 }

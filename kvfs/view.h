@@ -68,10 +68,15 @@ int kvfs_view_block(struct kvfs_volume *v, struct kvfs_db_snap *snap, const stru
                     uint64_t index, uint64_t hole_cut, void *buf, struct kvfs_error *err);
 
 /* One block of one fork, as it is stored.  1: there, T is set and BUF filled
- * (zeros for a zero marker, which only forks over others hold); 0: absent. */
+ * (zeros for a mark of zeros); 0: absent. */
 int kvfs_fork_block(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct kvfs_view *view,
                     uint64_t fork, uint64_t index, void *buf, struct kvfs_trailer *t,
                     struct kvfs_error *err);
+
+/* Its trailer alone; *zeros: it is a mark of zeros.  1, 0 or negative. */
+int kvfs_fork_trailer(struct kvfs_volume *v, struct kvfs_db_snap *snap,
+                      const struct kvfs_view *view, uint64_t fork, uint64_t index,
+                      struct kvfs_trailer *t, bool *zeros, struct kvfs_error *err);
 
 /* Is there data at the block, by trailers alone? 1, 0, or negative. */
 int kvfs_view_is_data(struct kvfs_volume *v, struct kvfs_db_snap *snap,

@@ -138,21 +138,14 @@ static int
 work_is_newer(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct kvfs_view *view,
               uint64_t index, uint64_t cut, struct kvfs_error *err)
 {
-    uint8_t key[KVFS_DATA_KEY_LEN];
-    uint8_t trailer[KVFS_TRAILER_LEN];
-    struct iovec iov = {.iov_base = trailer, .iov_len = sizeof(trailer)};
     struct kvfs_trailer t;
+    bool zeros;
     int rc;
 
     if (kvfs_holes_cut(&view->holes, index) > cut)
         return 1;
-    kvfs_key_block(key, view->fork, index);
-    rc = v->engine->get(snap, KVFS_DATA, key, sizeof(key), view->block_size, &iov, 1, NULL, err);
-    if (rc == -ENOENT)
-        return 0;
-    if (rc < 0)
-        return rc;
-    return kvfs_trailer_decode(&t, trailer) == 0 && t.cut > cut;
+    rc = kvfs_fork_trailer(v, snap, view, view->fork, index, &t, &zeros, err);
+    return rc == 1 ? t.cut > cut : rc;
 }
 
 /* Move one extent of the fork on top down; *moved counts bytes. */
