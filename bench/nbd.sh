@@ -104,6 +104,7 @@ done
 source "$here/peers.sh"
 
 dir=$(mktemp -d "$base/kvfs-bench.XXXXXX")
+mkfifo "$dir/never" # nobody writes to it: reading from it is waiting
 finish()
 {
     local status=$? peer

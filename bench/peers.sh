@@ -18,8 +18,9 @@ peer_nbdkit() # NAME PLUGIN-WORD...
     # The pid file is a pipe: nbdkit writes to it when it listens.
     mkfifo "$dir/$name.pid"
     exec 8<>"$dir/$name.pid"
-    LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -U "$dir/$name.sock" -P "$dir/$name.pid" "$@" 8<&-
-    read -r -t 60 -u 8 pid || { echo "nbd.sh: nbdkit does not listen" >&2; return 1; }
+    LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$dir/$name.sock" -P "$dir/$name.pid" "$@" \
+        8<&- 2>>"$dir/$name.log" &
+    read -r -t 60 -u 8 pid || { echo "nbd.sh: nbdkit does not listen:" >&2; cat "$dir/$name.log" >&2; return 1; }
     exec 8<&-
     pid_of[$name]=$pid
 }
@@ -55,14 +56,19 @@ peer_start()
     esac
 }
 
-# A server that we did not fork ends when its process is gone.
 peer_stop()
 {
     local name=$1 pid=${pid_of[$1]:-}
     [[ -n $pid ]] || return 0
     unset "pid_of[$name]"
     kill "$pid" 2>/dev/null || return 0
-    timeout 120 tail --pid="$pid" -s 0.05 -f /dev/null
+    if ! wait "$pid" 2>/dev/null; then
+        # qemu-nbd is not our child: it has ended when its program is gone (init may be slow to
+        # take notice).
+        while readlink "/proc/$pid/exe" >/dev/null; do
+            read -r -t 0.02 -u 8 _ || true
+        done 8<>"$dir/never"
+    fi
 }
 
 peer_drop() # stop, and give the disk's space back
