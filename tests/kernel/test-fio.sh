@@ -13,7 +13,7 @@ loop_need ext4 mkfs.ext4 e2fsck
 # fio_run ENGINE-OPTION...: quiet unless it fails.
 fio_run()
 {
-    timeout 100 fio --aux-path="$work" --name=verify --rw=randwrite --bsrange=512-256k --bs_unaligned=1 --iodepth=16 \
+    timeout 100 fio --aux-path="$work" --name=verify --rw=randwrite --bsrange=512-256k --iodepth=16 \
         --verify=crc32c --verify_fatal=1 --randseed="$seed" --thread --group_reporting \
         --output="$work/fio.out" "$@" >"$work/fio.err" 2>&1 ||
         { cat "$work/fio.out" "$work/fio.err"; die "fio found a fault"; }
