@@ -138,10 +138,8 @@ batch_add(struct kvfs_batch_builder *b, enum kvfs_op_type type, enum kvfs_keyspa
     if (copy == NULL)
         return NULL;
     op = &b->ops[b->ops_count++];
-    *op = (struct kvfs_op){.type = (uint8_t)type,
-                           .keyspace = (uint8_t)ks,
-                           .key_len = (uint16_t)key_len,
-                           .key = copy};
+    *op = (struct kvfs_op){
+        .type = (uint8_t)type, .keyspace = (uint8_t)ks, .key_len = (uint16_t)key_len, .key = copy};
     b->bytes += key_len;
     return op;
 }
@@ -160,8 +158,8 @@ batch_value(struct kvfs_batch_builder *b, struct kvfs_op *op, int n, const void 
 }
 
 void
-kvfs_batch_put(struct kvfs_batch_builder *b, enum kvfs_keyspace ks, const void *key,
-               size_t key_len, const void *value, size_t value_len)
+kvfs_batch_put(struct kvfs_batch_builder *b, enum kvfs_keyspace ks, const void *key, size_t key_len,
+               const void *value, size_t value_len)
 {
     struct kvfs_op *op = batch_add(b, KVFS_OP_PUT, ks, key, key_len);
 
@@ -184,8 +182,7 @@ kvfs_batch_put_borrowed(struct kvfs_batch_builder *b, enum kvfs_keyspace ks, con
 }
 
 void
-kvfs_batch_del(struct kvfs_batch_builder *b, enum kvfs_keyspace ks, const void *key,
-               size_t key_len)
+kvfs_batch_del(struct kvfs_batch_builder *b, enum kvfs_keyspace ks, const void *key, size_t key_len)
 {
     (void)batch_add(b, KVFS_OP_DEL, ks, key, key_len);
 }

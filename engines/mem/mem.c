@@ -145,14 +145,14 @@ mem_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *e
 
 /* --- reading ---------------------------------------------------------------- */
 
-static int
-mem_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
+/* NULL without memory. */
+static struct kvfs_db_snap *
+mem_snap_new(struct kvfs_memstore *s)
 {
-    struct kvfs_memstore *s = db->store;
     struct kvfs_db_snap *snap = calloc(1, sizeof(*snap));
 
     if (snap == NULL)
-        return kvfs_error_set(err, -ENOMEM, "mem: no memory for a snapshot");
+        return NULL;
     snap->store = s;
     (void)pthread_mutex_lock(&s->lock);
     snap->roots[KVFS_META] = kvfs_memtree_ref(s->roots[KVFS_META]);
@@ -166,6 +166,16 @@ mem_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *er
     s->newest = snap;
     s->snaps++;
     (void)pthread_mutex_unlock(&s->lock);
+    return snap;
+}
+
+static int
+mem_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
+{
+    struct kvfs_db_snap *snap = mem_snap_new(db->store);
+
+    if (snap == NULL)
+        return kvfs_error_set(err, -ENOMEM, "mem: no memory for a snapshot");
     *snapp = snap;
     return 0;
 }
@@ -233,8 +243,8 @@ mem_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const vo
     if (start_len > KVFS_META_KEY_MAX || end_len > KVFS_META_KEY_MAX)
         return kvfs_error_set(err, -EINVAL, "mem: bound of a scan is longer than any key");
     c = calloc(1, sizeof(*c));
-    if (c == NULL || kvfs_memwalk_start(&c->walk, snap->roots[keyspace], start, start_len,
-                                        reverse) != 0) {
+    if (c == NULL ||
+        kvfs_memwalk_start(&c->walk, snap->roots[keyspace], start, start_len, reverse) != 0) {
         free(c);
         return kvfs_error_set(err, -ENOMEM, "mem: no memory for a scan");
     }
@@ -334,8 +344,7 @@ mem_batch_check(const struct kvfs_batch *batch, struct kvfs_error *err)
         bytes += op->key_len + op->key_end_len + value_len;
     }
     if (bytes > MEM_BATCH_MAX)
-        return kvfs_error_set(err, -E2BIG, "mem: a batch of %llu bytes",
-                              (unsigned long long)bytes);
+        return kvfs_error_set(err, -E2BIG, "mem: a batch of %llu bytes", (unsigned long long)bytes);
     return 0;
 }
 
@@ -492,7 +501,7 @@ mem_verify_bad(void *arg, const struct kvfs_memrecord *r, const char *what)
     struct mem_verify *v = arg;
     char where[2 * 16 + 1] = "";
 
-    for (uint32_t i = 0; i < r->key_len && i < 16; i++) {
+    for (size_t i = 0; i < r->key_len && i < 16; i++) {
         where[2 * i] = "0123456789abcdef"[r->bytes[i] >> 4];
         where[2 * i + 1] = "0123456789abcdef"[r->bytes[i] & 15];
         where[2 * i + 2] = '\0';
@@ -506,11 +515,11 @@ mem_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progres
            void *progress_arg, struct kvfs_error *err)
 {
     struct mem_verify v = {.finding = finding, .arg = arg};
-    struct kvfs_db_snap *snap;
-    int r = mem_begin(db, &snap, err);
+    struct kvfs_db_snap *snap = mem_snap_new(db->store);
+    int r = 0;
 
-    if (r != 0)
-        return r;
+    if (snap == NULL)
+        return kvfs_error_set(err, -ENOMEM, "mem: no memory for a snapshot");
     for (int ks = KVFS_META; ks <= KVFS_DATA && r == 0; ks++) {
         kvfs_memtree_check(snap->roots[ks], mem_verify_bad, &v);
         if (progress != NULL && progress(progress_arg, (uint64_t)ks + 1, 2) != 0)

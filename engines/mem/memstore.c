@@ -20,7 +20,7 @@
 
 #include "memstore.h"
 
-#define MARKER_NAME "mem"
+#define MARKER_NAME  "mem"
 #define MARKER_MAGIC "kvfs-mem "
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -130,7 +130,7 @@ table_sweep(void)
     }
 }
 
-/* Make a store and its marker.  MARKER is taken when it went well. */
+/* Make a store and its marker.  Takes MARKER when it goes well. */
 static int
 store_new(char *marker, struct kvfs_memstore **storep, struct kvfs_error *err)
 {
@@ -151,8 +151,7 @@ store_new(char *marker, struct kvfs_memstore **storep, struct kvfs_error *err)
     s->random |= 1; /* its generator must not start at 0 */
     r = marker_write(marker, s->id);
     if (r != 0) {
-        (void)kvfs_error_set(err, r, "mem: %s: cannot be written: %s", marker,
-                             strerrordesc_np(-r));
+        (void)kvfs_error_set(err, r, "mem: %s: cannot be written: %s", marker, strerrordesc_np(-r));
         goto out;
     }
     (void)pthread_mutex_init(&s->writer, NULL);
@@ -165,11 +164,12 @@ out:
     return r;
 }
 
+/* Takes MARKER when it goes well. */
 static int
 table_claim(char *marker, bool create, struct kvfs_memstore **storep, struct kvfs_error *err)
 {
     char id[KVFS_MEMSTORE_ID_LEN + 1];
-    struct kvfs_memstore *s;
+    struct kvfs_memstore *s = NULL;
     long pid = 0;
     int r = marker_read(marker, id, &pid);
 
@@ -182,18 +182,19 @@ table_claim(char *marker, bool create, struct kvfs_memstore **storep, struct kvf
         if (s->open)
             return kvfs_error_set(err, -EBUSY, "mem: %s: is open in this process", marker);
         free(marker);
+        s->open = true;
         *storep = s;
         return 0;
     }
     if (!create && r == -ENOENT)
         return kvfs_error_set(err, -ENOENT, "mem: %s: there is no store", marker);
     if (!create)
-        return kvfs_error_set(err, -ENOENT,
-                              "mem: %s: the store is in the memory of process %ld only", marker,
-                              pid);
+        return kvfs_error_set(
+            err, -ENOENT, "mem: %s: the store is in the memory of process %ld only", marker, pid);
     r = store_new(marker, &s, err);
     if (r != 0)
         return r;
+    s->open = true;
     s->next = table_first;
     table_first = s;
     *storep = s;
@@ -205,7 +206,6 @@ kvfs_memstore_claim(const char *path, bool create, struct kvfs_memstore **storep
                     struct kvfs_error *err)
 {
     char *folder, *marker = NULL;
-    struct kvfs_memstore *s;
     int r;
 
     (void)pthread_once(&table_once, table_init);
@@ -221,16 +221,11 @@ kvfs_memstore_claim(const char *path, bool create, struct kvfs_memstore **storep
 
     (void)pthread_mutex_lock(&table_lock);
     table_sweep();
-    r = table_claim(marker, create, &s, err);
-    if (r == 0)
-        s->open = true;
+    r = table_claim(marker, create, storep, err);
     (void)pthread_mutex_unlock(&table_lock);
-    if (r != 0) {
+    if (r != 0)
         free(marker);
-        return r;
-    }
-    *storep = s;
-    return 0;
+    return r;
 }
 
 void

@@ -293,7 +293,8 @@ walk_push(struct kvfs_memwalk *w, const struct kvfs_memtree *t)
 {
     if (w->depth == w->cap) {
         size_t cap = w->cap == 0 ? 64 : w->cap * 2;
-        const struct kvfs_memtree **path = realloc(w->path, cap * sizeof(*path));
+        const struct kvfs_memtree **path =
+            realloc(w->path, cap * sizeof(*path)); // NOLINT(bugprone-sizeof-expression): pointers
 
         if (path == NULL)
             return -ENOMEM;

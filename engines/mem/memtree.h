@@ -51,8 +51,8 @@ const struct kvfs_memrecord *kvfs_memtree_get(const struct kvfs_memtree *t, cons
 /* Change *ROOT.  PRIORITY is a random number: it keeps the tree balanced.  The
  * value is the two pieces in turn.  After -ENOMEM *ROOT may have lost records
  * and is only fit to be dropped. */
-int kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key,
-                     size_t key_len, const struct iovec value[2]);
+int kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key, size_t key_len,
+                     const struct iovec value[2]);
 int kvfs_memtree_del(struct kvfs_memtree **root, const void *key, size_t key_len);
 /* Remove [lo, hi); hi_len 0: to the end. */
 int kvfs_memtree_del_range(struct kvfs_memtree **root, const void *lo, size_t lo_len,

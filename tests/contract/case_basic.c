@@ -73,8 +73,9 @@ engine__facts__are_told(struct contract *c)
     CHECK(c, e->version() != NULL && e->version()[0] != '\0', "no version");
     CHECK(c, (e->compact == NULL) == (e->compact_need_bytes == NULL),
           "compact and compact_need_bytes come together");
-    CHECK(c, (e->caps & KVFS_CAP_PERSISTENT) != 0 ||
-                 (e->caps & (KVFS_CAP_ORDERED | KVFS_CAP_DURABLE)) == 0,
+    CHECK(c,
+          (e->caps & KVFS_CAP_PERSISTENT) != 0 ||
+              (e->caps & (KVFS_CAP_ORDERED | KVFS_CAP_DURABLE)) == 0,
           "nothing can be durable in a store that is not persistent");
     contract_open(c);
     /* The longest META record of the volume format, and the largest block's. */
@@ -146,8 +147,8 @@ del_range__all_kinds_of_bounds__exactly_the_range(struct contract *c)
     static const struct {
         const char *lo, *hi;
     } ranges[] = {
-        {"b", "b"},    {"c", "a"},     {"ab", "abc"},  {"a\x02", "a\x03"}, {"bb", "c"},
-        {"", "a"},     {"", "a\x01"},  {"d", "\xff"},  {"\xff", ""},       {"c", ""},
+        {"b", "b"},    {"c", "a"},     {"ab", "abc"},    {"a\x02", "a\x03"}, {"bb", "c"},
+        {"", "a"},     {"", "a\x01"},  {"d", "\xff"},    {"\xff", ""},       {"c", ""},
         {"aa", "abb"}, {"b\x01", "c"}, {"\xff\xff", ""}, {"", ""},
     };
     struct model *model = basic_filled(c);
@@ -201,7 +202,7 @@ expect__true_in_the_state_before__applied(struct contract *c)
     kvfs_batch_put(b, KVFS_META, "a", 1, "changed", 7);
     contract_commit_model(c, model, KVFS_ORDERED);
     contract_check_now(c, model);
-    b = c->builder; /* the builders take turns */
+    b = c->builder;                                   /* the builders take turns */
     kvfs_batch_expect(b, KVFS_META, "new", 3, "", 0); /* empty is not absent */
     kvfs_batch_expect_absent(b, KVFS_META, "ab", 2);
     kvfs_batch_expect(b, KVFS_META, "a", 1, "changed", 7);
@@ -249,8 +250,8 @@ expect__false__eagain_and_nothing_changed(struct contract *c)
 static void
 basic_bad_op(struct kvfs_op *op, enum kvfs_op_type type, int ks, const void *key, size_t key_len)
 {
-    *op = (struct kvfs_op){.type = (uint8_t)type, .keyspace = (uint8_t)ks, .key = key,
-                           .key_len = (uint16_t)key_len};
+    *op = (struct kvfs_op){
+        .type = (uint8_t)type, .keyspace = (uint8_t)ks, .key = key, .key_len = (uint16_t)key_len};
 }
 
 static void
@@ -308,15 +309,18 @@ apply__impossible_operation__einval_and_nothing_changed(struct contract *c)
 static void
 scan__all_kinds_of_bounds__exactly_the_range(struct contract *c)
 {
-    static const char *const bounds[] = {"",  "\x01", "a",     "a\x01", "a\x01\x01", "ab", "abb",
-                                         "b", "bb",   "bbbb", "c",     "d",         "\xff", "\xff\xff"};
+    static const char *const bounds[] = {"",   "\x01", "a",    "a\x01",   "a\x01\x01",
+                                         "ab", "abb",  "b",    "bb",      "bbbb",
+                                         "c",  "d",    "\xff", "\xff\xff"};
     const size_t n = sizeof(bounds) / sizeof(bounds[0]);
     struct model *model = basic_filled(c);
     struct kvfs_db_snap *snap = contract_begin(c);
 
     for (size_t i = 0; i < n * n; i++) {
-        struct contract_range range = {.lo = bounds[i / n], .lo_len = strlen(bounds[i / n]),
-                                       .hi = bounds[i % n], .hi_len = strlen(bounds[i % n])};
+        struct contract_range range = {.lo = bounds[i / n],
+                                       .lo_len = strlen(bounds[i / n]),
+                                       .hi = bounds[i % n],
+                                       .hi_len = strlen(bounds[i % n])};
 
         c->step = i;
         for (unsigned flags = 0; flags < 4; flags++)
@@ -324,8 +328,8 @@ scan__all_kinds_of_bounds__exactly_the_range(struct contract *c)
     }
     for (unsigned i = 0; i < 4 * 25; i++) { /* prefixes of a DATA key */
         uint8_t lo[KVFS_DATA_KEY_LEN], hi[KVFS_DATA_KEY_LEN];
-        struct contract_range range = {.lo = lo, .lo_len = contract_below(c, 17),
-                                       .hi = hi, .hi_len = contract_below(c, 17)};
+        struct contract_range range = {
+            .lo = lo, .lo_len = contract_below(c, 17), .hi = hi, .hi_len = contract_below(c, 17)};
 
         c->step = i;
         contract_data_key(lo, contract_below(c, 3), contract_below(c, 5));

@@ -140,8 +140,9 @@ crash_check_series(struct contract *c, struct kvfs_db_snap *snap, uint64_t serie
         d = contract_number_read(c, snap, KVFS_DATA, key, 16, CRASH_LEN);
         if (i == 0)
             n = m;
-        CHECK(c, m == n && d == n, "half a batch: key %u of series %llu has %llu and %llu, not %llu",
-              i, (unsigned long long)series, (unsigned long long)m, (unsigned long long)d,
+        CHECK(c, m == n && d == n,
+              "half a batch: key %u of series %llu has %llu and %llu, not %llu", i,
+              (unsigned long long)series, (unsigned long long)m, (unsigned long long)d,
               (unsigned long long)n);
     }
     crash_check_records(c, snap, series, n);

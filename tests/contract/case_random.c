@@ -187,7 +187,7 @@ random_step(struct random_run *run, bool reopen)
     while (ops-- > 0)
         random_op(run);
     contract_commit_model(c, run->model,
-                          contract_below(c, 16) == 0 ? KVFS_DURABLE
+                          contract_below(c, 16) == 0  ? KVFS_DURABLE
                           : contract_below(c, 2) == 0 ? KVFS_ORDERED
                                                       : KVFS_NONE);
     random_look(run);

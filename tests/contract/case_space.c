@@ -109,16 +109,20 @@ static void
 full__store_max_bytes_reached__enospc_and_deletes_work(struct contract *c)
 {
     uint64_t first = 0, count = 0, first_fill = 0;
+    unsigned long long stored;
 
-    contract_open_options(c, &(struct kvfs_engine_options){.create = true,
-                                                           .store_max_bytes = FULL_BYTES});
+    contract_open_options(
+        c, &(struct kvfs_engine_options){.create = true, .store_max_bytes = FULL_BYTES});
     for (unsigned cycle = 0; cycle < 4; cycle++) {
         count += full_fill(c, first + count, UINT64_MAX);
         if (cycle == 0)
             first_fill = count;
-        CHECK(c, count * FULL_LEN >= FULL_BYTES / 2,
+        stored = count * FULL_LEN;
+        (void)printf("             cycle %u: full with %llu of %llu bytes in values\n", cycle,
+                     stored, (unsigned long long)FULL_BYTES);
+        CHECK(c, stored >= FULL_BYTES / 2,
               "a store of %llu bytes is full with %llu bytes of values",
-              (unsigned long long)FULL_BYTES, (unsigned long long)(count * FULL_LEN));
+              (unsigned long long)FULL_BYTES, stored);
         CHECK(c, count >= first_fill * 3 / 4, "in cycle %u only %llu blocks fit, %llu did at first",
               cycle, (unsigned long long)count, (unsigned long long)first_fill);
         CHECK(c, full_stat(c).store_bytes <= FULL_BYTES, "the store grew past its limit");
@@ -217,10 +221,10 @@ many_count(struct contract *c, uint64_t fork_id)
 
     contract_data_key(lo, fork_id, 0);
     contract_data_key(hi, fork_id + 1, 0);
-    CHECK_CODE(c,
-               c->engine->cursor_open(snap, KVFS_DATA, lo, 16, hi, 16, KVFS_SCAN_KEYS_ONLY,
-                                      &cursor, &err),
-               0, &err, "cursor_open");
+    CHECK_CODE(
+        c,
+        c->engine->cursor_open(snap, KVFS_DATA, lo, 16, hi, 16, KVFS_SCAN_KEYS_ONLY, &cursor, &err),
+        0, &err, "cursor_open");
     while ((r = c->engine->cursor_next(cursor, &key, &key_len, &value_len, &err)) == 1)
         n++;
     CHECK_CODE(c, r, 0, &err, "cursor_next");

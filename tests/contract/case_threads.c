@@ -161,7 +161,8 @@ set_read_once(void *arg)
     void **job = arg; /* contract, snapshot, number */
     const struct contract *c = job[0];
 
-    CHECK(c, contract_set_read(c, job[1]) == *(uint64_t *)job[2], "a snapshot differs on another thread");
+    CHECK(c, contract_set_read(c, job[1]) == *(uint64_t *)job[2],
+          "a snapshot differs on another thread");
     return NULL;
 }
 

@@ -111,8 +111,10 @@ verify__interrupted__eintr(struct contract *c)
     struct model *model = upkeep_filled(c);
     struct kvfs_error err = {.code = 0};
     bool called = false;
-    int r = c->engine->verify(c->db, NULL, NULL, upkeep_stop, &called, &err);
+    int r;
 
+    CHECK(c, c->engine->verify != NULL, "the engine has no verify");
+    r = c->engine->verify(c->db, NULL, NULL, upkeep_stop, &called, &err);
     CHECK_CODE(c, r, called ? -EINTR : 0, &err, "verify");
     CHECK_CODE(c, c->engine->verify(c->db, NULL, NULL, upkeep_go_on, NULL, &err), 0, &err,
                "verify");

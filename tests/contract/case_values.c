@@ -57,19 +57,18 @@ values_put(struct contract *c, int ks, const void *key, size_t key_len, const ui
 static void
 values__all_sizes__come_back(struct contract *c)
 {
-    static const size_t sizes[] = {0,     1,     2,     23,    24,    25,    100,   511,   512,
-                                   513,   1000,  2000,  2025,  2026,  2027,  2040,  4055,  4056,
-                                   4057,  4079,  4080,  4081,  4095,  4096,  4097,  4104,  4120,
-                                   8175,  8176,  8177,  8192,  8216,  16360, 16368, 16384, 16408,
-                                   32792, 65535, 65536, 65560, 66320};
+    static const size_t sizes[] = {
+        0,    1,    2,    23,   24,    25,    100,   511,   512,   513,   1000,  2000,  2025, 2026,
+        2027, 2040, 4055, 4056, 4057,  4079,  4080,  4081,  4095,  4096,  4097,  4104,  4120, 8175,
+        8176, 8177, 8192, 8216, 16360, 16368, 16384, 16408, 32792, 65535, 65536, 65560, 66320};
     const size_t n = sizeof(sizes) / sizeof(sizes[0]);
     size_t largest;
     uint8_t *value, key[KVFS_DATA_KEY_LEN];
     struct model *model = model_new();
 
     contract_open(c);
-    largest = c->limits.value_max_bytes < VALUES_LARGEST ? c->limits.value_max_bytes
-                                                         : VALUES_LARGEST;
+    largest =
+        c->limits.value_max_bytes < VALUES_LARGEST ? c->limits.value_max_bytes : VALUES_LARGEST;
     value = malloc(largest + n); /* value I starts at byte I */
     CHECK(c, value != NULL, "no memory");
     contract_random_bytes(c, value, largest + n);
@@ -114,7 +113,9 @@ values__expected_in_pieces__compared_whole(struct contract *c)
     for (unsigned i = 0; i < 40; i++) {
         size_t cut = contract_below(c, len + 1), flip = contract_below(c, len);
         struct kvfs_op ops[2] = {
-            {.type = KVFS_OP_EXPECT, .keyspace = KVFS_DATA, .key = "0123456789abcdef",
+            {.type = KVFS_OP_EXPECT,
+             .keyspace = KVFS_DATA,
+             .key = "0123456789abcdef",
              .key_len = 16,
              .value = {{.iov_base = value, .iov_len = cut},
                        {.iov_base = value + cut, .iov_len = len - cut}}},
@@ -186,8 +187,11 @@ batch__beyond_the_limits__e2big_and_nothing_changed(struct contract *c)
         ops = calloc(many, sizeof(*ops));
         CHECK(c, ops != NULL && value != NULL, "no memory");
         for (size_t i = 0; i < many; i++)
-            ops[i] = (struct kvfs_op){.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = "b",
-                                      .key_len = 1, .value = {{.iov_base = value, .iov_len = len}}};
+            ops[i] = (struct kvfs_op){.type = KVFS_OP_PUT,
+                                      .keyspace = KVFS_META,
+                                      .key = "b",
+                                      .key_len = 1,
+                                      .value = {{.iov_base = value, .iov_len = len}}};
         batch = (struct kvfs_batch){.ops = ops, .ops_count = many};
         CHECK_CODE(c, c->engine->apply(c->db, &batch, KVFS_NONE, &err), -E2BIG, &err,
                    "apply of too many bytes");
@@ -199,8 +203,8 @@ batch__beyond_the_limits__e2big_and_nothing_changed(struct contract *c)
         ops = calloc(many, sizeof(*ops));
         CHECK(c, ops != NULL, "no memory");
         for (size_t i = 0; i < many; i++)
-            ops[i] = (struct kvfs_op){.type = KVFS_OP_DEL, .keyspace = KVFS_META, .key = "a",
-                                      .key_len = 1};
+            ops[i] = (struct kvfs_op){
+                .type = KVFS_OP_DEL, .keyspace = KVFS_META, .key = "a", .key_len = 1};
         batch = (struct kvfs_batch){.ops = ops, .ops_count = many};
         CHECK_CODE(c, c->engine->apply(c->db, &batch, KVFS_NONE, &err), -E2BIG, &err,
                    "apply of too many operations");

@@ -57,8 +57,8 @@ view_check(struct contract *c, struct view *v, const struct model_value *want, c
 }
 
 void
-contract_check_key(struct contract *c, struct kvfs_db_snap *snap, const struct model *model,
-                   int ks, const void *key, size_t key_len)
+contract_check_key(struct contract *c, struct kvfs_db_snap *snap, const struct model *model, int ks,
+                   const void *key, size_t key_len)
 {
     const struct model_entry *e = model_find(model, ks, key, key_len);
     struct kvfs_error err = {.code = 0};
@@ -138,8 +138,7 @@ contract_check_scan(struct contract *c, struct kvfs_db_snap *snap, const struct 
     uint8_t lo[KVFS_META_KEY_MAX], hi[KVFS_META_KEY_MAX];
 
     s.from = model_lower(model, ks, range->lo, range->lo_len);
-    s.to = range->hi_len == 0 ? model->count[ks]
-                              : model_lower(model, ks, range->hi, range->hi_len);
+    s.to = range->hi_len == 0 ? model->count[ks] : model_lower(model, ks, range->hi, range->hi_len);
     if (range->lo_len > 0)
         memcpy(lo, range->lo, range->lo_len);
     if (range->hi_len > 0)
@@ -204,6 +203,6 @@ contract_check_verify(struct contract *c)
 {
     struct kvfs_error err = {.code = 0};
 
-    CHECK_CODE(c, c->engine->verify(c->db, verify_finding, c, NULL, NULL, &err), 0, &err,
-               "verify");
+    CHECK(c, c->engine->verify != NULL, "the engine has no verify");
+    CHECK_CODE(c, c->engine->verify(c->db, verify_finding, c, NULL, NULL, &err), 0, &err, "verify");
 }

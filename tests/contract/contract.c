@@ -55,10 +55,12 @@ contract_fail(const struct contract *c, const char *file, int line, const char *
     const char *base = strrchr(file, '/');
     va_list ap;
 
+    (void)fflush(stdout);
     flockfile(stderr);
-    (void)fprintf(stderr, "CONTRACT FAILED %s: %s: KVFS_SEED=%llu step %llu, %s:%d: ",
-                  c->engine->name, c->case_name, (unsigned long long)c->seed,
-                  (unsigned long long)c->step, base != NULL ? base + 1 : file, line);
+    (void)fprintf(stderr,
+                  "CONTRACT FAILED %s: %s: KVFS_SEED=%llu step %llu, %s:%d: ", c->engine->name,
+                  c->case_name, (unsigned long long)c->seed, (unsigned long long)c->step,
+                  base != NULL ? base + 1 : file, line);
     va_start(ap, fmt);
     (void)vfprintf(stderr, fmt, ap);
     va_end(ap);
@@ -203,7 +205,7 @@ contract_refused(struct contract *c, int code)
 void
 contract_commit_model(struct contract *c, struct model *model, enum kvfs_durability durability)
 {
-    int want;
+    int want = 0;
 
     (void)apply_turn(c, model, durability, &want);
 }

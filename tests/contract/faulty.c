@@ -170,8 +170,8 @@ faulty_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void *k
             if (iov[i].iov_len > 0)
                 memset(iov[i].iov_base, 0, iov[i].iov_len);
     }
-    r = inner->get(snap->real[keyspace], keyspace, key, key_len,
-                   is("offset-ignored") ? 0 : offset, iov, iov_count, value_len, err);
+    r = inner->get(snap->real[keyspace], keyspace, key, key_len, is("offset-ignored") ? 0 : offset,
+                   iov, iov_count, value_len, err);
     if (r == -ENOENT && is("error-code") && err != NULL)
         err->code = -EIO;
     if (r == -ENOENT && is("absent-is-empty")) {
@@ -474,7 +474,10 @@ struct kvfs_engine kvfs_engine_plugin = {
 __attribute__((constructor)) static void
 faulty_load(void)
 {
+    /* NOLINTBEGIN(concurrency-mt-unsafe): while it is loaded there is one thread */
     const char *name = getenv("FAULTY_INNER"), *which = getenv("FAULTY_BUG");
+    bool persistent = getenv("FAULTY_PERSISTENT") != NULL;
+    /* NOLINTEND(concurrency-mt-unsafe) */
 
     if (which != NULL)
         bug = which;
@@ -482,6 +485,6 @@ faulty_load(void)
         abort();
     kvfs_engine_plugin.caps = inner->caps;
     /* The suite's cases that open again in one process work with mem as well. */
-    if (getenv("FAULTY_PERSISTENT") != NULL)
+    if (persistent)
         kvfs_engine_plugin.caps |= KVFS_CAP_PERSISTENT;
 }

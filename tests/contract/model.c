@@ -81,8 +81,8 @@ model_lower(const struct model *m, int ks, const void *key, size_t key_len)
 {
     size_t i = 0;
 
-    while (i < m->count[ks] && model_compare(m->entries[ks][i].key, m->entries[ks][i].key_len, key,
-                                             key_len) < 0)
+    while (i < m->count[ks] &&
+           model_compare(m->entries[ks][i].key, m->entries[ks][i].key_len, key, key_len) < 0)
         i++;
     return i;
 }
@@ -151,8 +151,8 @@ model_del_range(struct model *m, const struct kvfs_op *op)
 {
     int ks = op->keyspace;
     size_t from = model_lower(m, ks, op->key, op->key_len);
-    size_t to = op->key_end_len == 0 ? m->count[ks]
-                                     : model_lower(m, ks, op->key_end, op->key_end_len);
+    size_t to =
+        op->key_end_len == 0 ? m->count[ks] : model_lower(m, ks, op->key_end, op->key_end_len);
 
     if (from < to)
         model_cut(m, ks, from, to);

@@ -223,7 +223,8 @@ struct kvfs_engine {
      * -EAGAIN   an expectation failed
      * -E2BIG    beyond the limits
      * -ENOSPC   no room.  Batches that only delete (and put few META records)
-     *           still have room: the engine keeps headroom for them
+     *           still have room: the engine keeps headroom for them.  What they
+     *           free, snapshots apart, is room for the very next batch
      * -ENOMEM, -EROFS (opened readonly), -EINVAL (a bad key or keyspace)
      * Anything else: the outcome is unknown. */
     int (*apply)(struct kvfs_db *db, const struct kvfs_batch *batch,
