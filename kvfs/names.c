@@ -448,7 +448,7 @@ change_try(struct kvfs_change *c, kvfs_change_fn *fn, void *arg)
 
     c->now_ns = change_now_ns();
     c->inodes_delta = 0;
-    c->folder_moves = c->work = false;
+    c->folder_moves = c->leased = c->work = false;
     c->unlinking = 0;
     c->inodes_count = 0;
     kvfs_batch_reset(c->b);
@@ -467,6 +467,33 @@ change_try(struct kvfs_change *c, kvfs_change_fn *fn, void *arg)
     return rc;
 }
 
+static void
+change_pause(long ns)
+{
+    const struct timespec pause = {.tv_nsec = ns};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+static int
+change_tries(struct kvfs_change *c, kvfs_change_fn *fn, void *arg)
+{
+    unsigned tries = 0, leased = 0;
+    int rc;
+
+    for (;;) {
+        rc = change_try(c, fn, arg);
+        if (rc == -EBUSY && c->leased && ++leased < KVFS_CHANGE_LEASE_TRIES) {
+            change_pause(1000000);
+        } else if (rc == -EAGAIN && ++tries < KVFS_CHANGE_TRIES) {
+            if (tries > 4) /* the others get on meanwhile */
+                change_pause(20000L * tries);
+        } else {
+            return rc;
+        }
+    }
+}
+
 int
 kvfs_change_run(struct kvfs_volume *v, kvfs_change_fn *fn, void *arg, struct kvfs_error *err)
 {
@@ -479,18 +506,11 @@ kvfs_change_run(struct kvfs_volume *v, kvfs_change_fn *fn, void *arg, struct kvf
     if (c.b == NULL)
         return kvfs_error_set(err, -ENOMEM, "no memory for a change of names");
     (void)pthread_mutex_lock(&v->names);
-    rc = -EAGAIN;
-    for (unsigned tries = 0; rc == -EAGAIN && tries < KVFS_CHANGE_TRIES; tries++) {
-        const struct timespec pause = {.tv_nsec = 20000L * tries};
-
-        if (tries > 4)
-            (void)nanosleep(&pause, NULL); /* the others get on, so each try is likelier */
-        rc = change_try(&c, fn, arg);
-    }
+    rc = change_tries(&c, fn, arg);
     (void)pthread_mutex_unlock(&v->names);
     kvfs_batch_free(c.b);
     if (rc == -EAGAIN)
-        return kvfs_error_set(err, -EBUSY, "other processes change the same folder all the time");
+        return kvfs_error_set(err, -EBUSY, "other processes change the same names all the time");
     if (rc == 0 && c.work)
         kvfs_work_wake(v);
     if (rc == 0 && err != NULL) /* a try that failed, or a name that might have been */

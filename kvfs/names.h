@@ -12,9 +12,6 @@
 
 #include "volume_priv.h"
 
-int kvfs_volume_usable(struct kvfs_volume *v, struct kvfs_error *err);
-int kvfs_volume_writable(struct kvfs_volume *v, struct kvfs_error *err);
-
 #define KVFS_NLINK_MAX 0x7fffffffu
 
 /* --- reading, at one snapshot ---------------------------------------------- */
@@ -77,6 +74,7 @@ struct kvfs_change {
     int64_t inodes_delta; /* inodes that gain their first name less those that lose their last */
     bool folder_moves;    /* a folder gets another parent */
     uint64_t unlinking;   /* kvfs_node_unlink_prepare() was called for; 0: none */
+    bool leased;          /* refused, because another process holds a file's lease */
     bool work;            /* leaves work to the background */
     unsigned inodes_count;
     struct kvfs_change_inode inodes[KVFS_CHANGE_INODES];
@@ -87,8 +85,11 @@ typedef int kvfs_change_fn(struct kvfs_change *c, void *arg);
 
 /* Run FN and apply what it collected (nothing: fine), again as long as others
  * change the same records.  What FN answers, or as kvfs_volume_apply(); -EBUSY
- * after KVFS_CHANGE_TRIES tries in vain. */
-#define KVFS_CHANGE_TRIES 1000
+ * after KVFS_CHANGE_TRIES tries in vain.  A lease that is in the way may be that
+ * of another process that is just removing the same file, so it is tried again
+ * for about KVFS_CHANGE_LEASE_TRIES ms. */
+#define KVFS_CHANGE_TRIES       1000
+#define KVFS_CHANGE_LEASE_TRIES 50
 int kvfs_change_run(struct kvfs_volume *v, kvfs_change_fn *fn, void *arg, struct kvfs_error *err);
 
 /* Read an inode to be changed, or to be guarded; the same one again gives the

@@ -11,9 +11,6 @@
 
 #include "names.h"
 
-/* Longest chain of folders; past it the tree has a loop in it. */
-#define RENAME_DEPTH_MAX (1u << 20)
-
 struct rename_name {
     uint64_t dir;
     const char *name;
@@ -44,13 +41,16 @@ static int
 rename_refuse_loop(struct kvfs_change *c, uint64_t folder, uint64_t dir)
 {
     struct kvfs_inode_record rec;
+    uint64_t mark = 0; /* a folder that was passed; every power of two another one */
     int rc;
 
-    for (unsigned depth = 0; depth < RENAME_DEPTH_MAX; depth++) {
+    for (uint64_t depth = 1; dir != mark; depth++) {
         if (dir == folder)
             return kvfs_error_set(c->err, -EINVAL, "a folder cannot be moved below itself");
         if (dir == KVFS_ROOT_INO)
             return 0;
+        if ((depth & (depth - 1)) == 0)
+            mark = dir;
         rc = kvfs_folder_read(c->v, c->snap, dir, &rec, c->err);
         if (rc == -ENOENT || rc == -ENOTDIR)
             rc = kvfs_error_set(c->err, -EIO, "inode %llu is not the folder it should be",

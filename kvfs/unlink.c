@@ -27,6 +27,7 @@ kvfs_change_unlink(struct kvfs_change *c, struct kvfs_change_inode *inode)
     c->inodes_delta--;
     if (S_ISREG(inode->rec.mode)) {
         rc = kvfs_node_unlink_prepare(c->v, inode->ino, &open, c->err);
+        c->leased = rc == -EBUSY;
         if (rc != 0)
             return rc;
         c->unlinking = inode->ino;

@@ -301,25 +301,17 @@ lmdb_new(const char *folder)
     return db;
 }
 
-static void
-lmdb_unlink(const char *folder, const char *name)
-{
-    char *path;
-
-    if (asprintf(&path, "%s/%s", folder, name) < 0)
-        return;
-    (void)unlink(path);
-    free(path);
-}
-
 /* Leave nothing behind of a store that could not be made. */
 static void
 lmdb_open_undo(const struct lmdb_open *o, bool had_file)
 {
+    char lock[4096];
+
     if (!o->fresh || had_file)
         return;
-    lmdb_unlink(o->folder, "data.mdb");
-    lmdb_unlink(o->folder, "lock.mdb");
+    (void)unlink(o->db->path);
+    if (snprintf(lock, sizeof(lock), "%s/lock.mdb", o->folder) < (int)sizeof(lock))
+        (void)unlink(lock);
 }
 
 static int
@@ -353,8 +345,6 @@ lmdb_open(const char *path, const struct kvfs_engine_options *options, struct kv
         }
         if (rc != 0)
             lmdb_open_undo(&o, had_file);
-        else if (!o.db->readonly)
-            lmdb_unlink(path, KVFS_LMDB_COMPACT_NAME); /* who compacts holds it alone */
     }
     if (rc != 0) {
         lmdb_free(o.db);
@@ -456,8 +446,4 @@ const struct kvfs_engine kvfs_engine_lmdb = {
     .cursor_close = kvfs_lmdb_cursor_close,
     .apply = kvfs_lmdb_apply,
     .sync = kvfs_lmdb_sync,
-    .verify = kvfs_lmdb_verify,
-    .compact_need_bytes = kvfs_lmdb_compact_need_bytes,
-    .compact = kvfs_lmdb_compact,
-    .backup = kvfs_lmdb_backup,
 };

@@ -31,7 +31,6 @@
 #define KVFS_LMDB_VALUE_MAX_BYTES (16u << 20)
 #define KVFS_LMDB_BATCH_MAX_BYTES (256u << 20)
 #define KVFS_LMDB_BATCH_MAX_OPS   (1u << 20)
-#define KVFS_LMDB_COMPACT_NAME    "data.mdb.compact" /* copy.c */
 #define KVFS_LMDB_KEY_BUF         512 /* LMDB's longest key is 511 */
 
 struct kvfs_lmdb_params {
@@ -186,18 +185,9 @@ struct kvfs_lmdb_usage { /* of one transaction, in pages */
 };
 int kvfs_lmdb_usage(struct kvfs_db *db, MDB_txn *txn, struct kvfs_lmdb_usage *u);
 
-enum kvfs_lmdb_room_answer {
-    KVFS_LMDB_ROOM_OK,
-    KVFS_LMDB_ROOM_TURN, /* after one more transaction */
-    KVFS_LMDB_ROOM_FULL, /* ERR is set */
-};
-
-/* Is there room for BATCH?  TURNED: that transaction has been.  Under
- * apply_lock, inside a write transaction. */
-enum kvfs_lmdb_room_answer kvfs_lmdb_room_check(struct kvfs_db *db,
-                                                const struct kvfs_batch *batch,
-                                                const struct kvfs_lmdb_usage *u, bool turned,
-                                                struct kvfs_error *err);
+/* Is there room for BATCH?  0 or -ENOSPC.  Under apply_lock. */
+int kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
+                         const struct kvfs_lmdb_usage *u, struct kvfs_error *err);
 /* Bring the reserve behind the used pages up to its size.  Under apply_lock. */
 void kvfs_lmdb_room_reserve(struct kvfs_db *db);
 /* After a failed write: is the file system full? */
@@ -209,8 +199,6 @@ struct kvfs_lmdb_readers {
     uint64_t count;
     uint64_t oldest_txnid; /* 0: none */
     uint32_t oldest_pid;
-    bool foreign; /* some belong to another process */
-    long own_pid;
 };
 void kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r);
 

@@ -18,10 +18,7 @@
  *  3. Room is the free pages inside the file plus the pages by which it may still
  *     grow: the least of map, limit and file system.  Growth is exact and looked at
  *     first.  Only if it does not suffice the free list is summed up, without the
- *     entries that an open snapshot, of any process, still holds back.  What the
- *     newest transaction freed may be taken not by the next one but by the one
- *     after it; if that would do, an empty transaction is put in between, or a
- *     store emptied by one large delete would stay full.
+ *     entries that an open snapshot, of any process, still holds back.
  *  4. Estimates may be wrong (the free pages may not lie in a row as a large value
  *     needs); then LMDB meets the end of the map or ENOSPC itself, aborts, and
  *     nothing is changed either.
@@ -31,7 +28,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
 #include "lmdb_priv.h"
 
@@ -110,17 +106,16 @@ room_growth(const struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
 /* --- free pages that may be used now ----------------------------------------------- */
 
 struct room_free {
+    struct kvfs_db *db;
     struct kvfs_db_snap *snap;
-    uint64_t oldest_reader; /* of others; UINT64_MAX: none */
-    uint64_t now;           /* pages that the next transaction may take */
-    uint64_t later;         /* pages that the one after it may take besides */
+    uint64_t oldest;
+    uint64_t pages;
 };
 
 static int
 room_free_guarded(void *arg)
 {
     struct room_free *f = arg;
-    uint64_t newest = f->snap->txnid;
     MDB_cursor *mc;
     MDB_val key, data;
     int rc = mdb_cursor_open(f->snap->txn, PAGE_DB_FREE, &mc);
@@ -134,30 +129,29 @@ room_free_guarded(void *arg)
             break;
         memcpy(&txnid, key.mv_data, sizeof(txnid));
         memcpy(&count, data.mv_data, sizeof(count));
-        if (txnid >= f->oldest_reader)
+        if (txnid >= f->oldest)
             break;
-        if (txnid < newest)
-            f->now += count;
-        else
-            f->later += count;
+        f->pages += count;
     }
     mdb_cursor_close(mc);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static void
-room_free_pages(struct kvfs_db *db, struct room_free *f)
+static uint64_t
+room_free_pages(struct kvfs_db *db)
 {
+    struct room_free f = {.db = db};
     struct kvfs_lmdb_readers readers;
 
-    *f = (struct room_free){.now = 0};
-    kvfs_lmdb_readers(db, &readers); /* before we are one */
-    f->oldest_reader = readers.oldest_txnid != 0 ? readers.oldest_txnid : UINT64_MAX;
-    if (kvfs_lmdb_begin_inside(db, &f->snap) != 0)
-        return;
-    if (kvfs_lmdb_guard(room_free_guarded, f) != 0)
-        f->now = f->later = 0;
-    kvfs_lmdb_end(f->snap);
+    (void)mdb_reader_check(db->env, NULL);
+    if (kvfs_lmdb_begin_inside(db, &f.snap) != 0)
+        return 0;
+    kvfs_lmdb_readers(db, &readers); /* our own snapshot is among them */
+    f.oldest = readers.oldest_txnid != 0 ? readers.oldest_txnid : f.snap->txnid;
+    if (kvfs_lmdb_guard(room_free_guarded, &f) != 0)
+        f.pages = 0;
+    kvfs_lmdb_end(f.snap);
+    return f.pages;
 }
 
 /* --- what a batch takes --------------------------------------------------------------- */
@@ -214,12 +208,11 @@ room_estimate(const struct kvfs_db *db, const struct kvfs_batch *batch,
     return pages + 2 * pages * sizeof(uint64_t) / db->layout.psize + ROOM_SLACK_PAGES;
 }
 
-enum kvfs_lmdb_room_answer
+int
 kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
-                     const struct kvfs_lmdb_usage *u, bool turned, struct kvfs_error *err)
+                     const struct kvfs_lmdb_usage *u, struct kvfs_error *err)
 {
     struct room_need n = {.dels = 0};
-    struct room_free f = {.now = 0};
     uint64_t keep = room_headroom(db, u);
     uint64_t need = room_estimate(db, batch, u, &n);
     uint64_t room;
@@ -227,29 +220,24 @@ kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
     if (n.puts[KVFS_DATA] == 0) {
         if (n.dels > 0 && n.leaf_bytes + n.overflow_pages * db->layout.psize <=
                               keep * db->layout.psize / 8)
-            return KVFS_LMDB_ROOM_OK;
+            return 0;
         if (n.puts[KVFS_META] == 0)
-            return KVFS_LMDB_ROOM_OK;
+            return 0;
         keep /= 2;
     }
     room = room_growth(db, u);
+    if (room < need + keep)
+        room += room_free_pages(db);
     if (room >= need + keep)
-        return KVFS_LMDB_ROOM_OK;
-    room_free_pages(db, &f);
-    room += f.now;
-    if (room >= need + keep)
-        return KVFS_LMDB_ROOM_OK;
-    if (room + f.later >= need + keep && !turned)
-        return KVFS_LMDB_ROOM_TURN;
-    (void)kvfs_error_set(err, -ENOSPC,
-                         "%s: %s full: the batch needs %llu KiB, %llu KiB are left beside %llu "
-                         "KiB kept for deletes",
-                         db->path, db->limit_bytes > 0 ? "the store is" : "the file system is",
-                         (unsigned long long)(need * db->layout.psize >> 10),
-                         (unsigned long long)((room > keep ? room - keep : 0) * db->layout.psize >>
-                                              10),
-                         (unsigned long long)(keep * db->layout.psize >> 10));
-    return KVFS_LMDB_ROOM_FULL;
+        return 0;
+    return kvfs_error_set(err, -ENOSPC,
+                          "%s: %s full: the batch needs %llu KiB, %llu KiB are left beside %llu "
+                          "KiB kept for deletes",
+                          db->path, db->limit_bytes > 0 ? "the store is" : "the file system is",
+                          (unsigned long long)(need * db->layout.psize >> 10),
+                          (unsigned long long)((room > keep ? room - keep : 0) * db->layout.psize >>
+                                               10),
+                          (unsigned long long)(keep * db->layout.psize >> 10));
 }
 
 uint64_t
@@ -257,15 +245,12 @@ kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
 {
     uint64_t keep = room_headroom(db, u);
     uint64_t room = room_growth(db, u);
-    struct room_free f;
 
     /* The free list is summed up only when it matters. */
-    if (room * db->layout.psize < 16 * ROOM_HEAD_MAX_BYTES) {
-        room_free_pages(db, &f);
-        room += f.now + f.later;
-    } else {
+    if (room * db->layout.psize < 16 * ROOM_HEAD_MAX_BYTES)
+        room += room_free_pages(db);
+    else
         room += u->high_pages - u->used_pages;
-    }
     return room > keep ? (room - keep) * db->layout.psize : 0;
 }
 
@@ -341,7 +326,6 @@ room_reader_line(const char *line, void *arg)
         return 0; /* a place kept, no snapshot */
     txnid = strtoull(end, &end, 10);
     r->count++;
-    r->foreign = r->foreign || pid != r->own_pid;
     if (r->oldest_txnid == 0 || txnid < r->oldest_txnid) {
         r->oldest_txnid = txnid;
         r->oldest_pid = (uint32_t)pid;
@@ -352,12 +336,6 @@ room_reader_line(const char *line, void *arg)
 void
 kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r)
 {
-    for (unsigned tries = 0; tries < 2; tries++) {
-        *r = (struct kvfs_lmdb_readers){.own_pid = getpid()};
-        (void)mdb_reader_list(db->env, room_reader_line, r);
-        /* Another process may have died with its snapshots. */
-        if (!r->foreign || tries > 0 || db->unlocked)
-            return;
-        (void)mdb_reader_check(db->env, NULL);
-    }
+    *r = (struct kvfs_lmdb_readers){.count = 0};
+    (void)mdb_reader_list(db->env, room_reader_line, r);
 }
