@@ -25,22 +25,33 @@
 
 /* --- findings --- */
 
-struct check_said { /* a finding of a repair, by its hash */
-    uint64_t hash;
+struct check_said { /* a finding of a repair */
+    uint64_t hash;  /* of where and what; paths may change, so the inode stands for its path */
     unsigned round;
     bool repaired;
 };
+
+static uint64_t
+check_hash(const struct check *c, const char *where, const char *what)
+{
+    bool path = where == c->where && c->where_ino != 0;
+    const char *rest = path ? where + c->where_path_len : where;
+    uint64_t hash = XXH3_64bits(rest, strlen(rest)) * 31 + XXH3_64bits(what, strlen(what));
+
+    if (path)
+        hash = hash * 31 + c->where_ino;
+    return hash != 0 ? hash : 1;
+}
 
 /* Has this been said?  Keeps the count of repairs true. */
 static bool
 check_said_before(struct check *c, const char *where, const char *what, bool repaired)
 {
-    uint64_t hash = XXH3_64bits(where, strlen(where)) * 31 + XXH3_64bits(what, strlen(what));
     struct check_said *said;
 
     if (!c->options->repair)
         return false; /* one round: nothing is said twice, and nothing need be kept */
-    said = kvfs_check_table_add(&c->said, hash != 0 ? hash : 1);
+    said = kvfs_check_table_add(&c->said, check_hash(c, where, what));
     if (said == NULL)
         return false;
     if (said->round == 0) {
@@ -98,8 +109,7 @@ kvfs_check_step(struct check *c, uint64_t records)
 void
 kvfs_check_id_seen(struct check *c, uint64_t id)
 {
-    /* A number that a process cannot have got to is damage of another kind. */
-    if (id > c->id_max && id < UINT64_MAX / 2)
+    if (id > c->id_max && id < CHECK_ID_MAX)
         c->id_max = id;
 }
 
@@ -126,7 +136,8 @@ check_apply(struct check *c, struct kvfs_error *err)
 static int
 check_apply_full(struct check *c, struct kvfs_error *err)
 {
-    if (kvfs_batch_ops(c->batch) < CHECK_BATCH_OPS && kvfs_batch_bytes(c->batch) < CHECK_BATCH_BYTES)
+    if (kvfs_batch_ops(c->batch) < CHECK_BATCH_OPS &&
+        kvfs_batch_bytes(c->batch) < CHECK_BATCH_BYTES)
         return c->batch_rc;
     return check_apply(c, err);
 }

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "bytes.h"
 #include "check_priv.h"
 #include "view.h"
 
@@ -51,7 +50,7 @@ blocks_holes(struct check *c, uint64_t fork, struct check_holes *kept)
         key.len = key_len;
         if (c->engine->cursor_value(cursor, 0, &iov, 1, NULL) == 0 &&
             kvfs_hole_decode(&h, &key, value, value_len) == 0 &&
-            kvfs_key_parse(key.bytes, key.len, &parts) == 0 &&
+            kvfs_check_key(&key, &parts) == 0 &&
             kvfs_holes_add(&kept->holes, parts.second, h.end, h.cut) != 0)
             break; /* without memory a block counts as visible, and stays */
     }
@@ -88,8 +87,7 @@ blocks_where(struct check *c, const struct check_fork *f, const struct check_ino
 {
     if (i != NULL)
         return kvfs_check_where_block(c, i->ino, index, i->block_size_bytes);
-    (void)snprintf(c->where, sizeof(c->where), "unfinished fork %" PRIu64 " block %" PRIu64,
-                   f->fork, index);
+    (void)kvfs_check_where(c, "unfinished fork %" PRIu64 " block %" PRIu64, f->fork, index);
     return c->where;
 }
 
@@ -186,12 +184,14 @@ blocks_record(struct check *c, struct check_record *r, struct kvfs_error *err)
     if (rc < 0)
         return rc;
     c->result.blocks += c->round == 1;
-    if (r->key.len != KVFS_DATA_KEY_LEN || kvfs_be64_get(r->key.bytes) == 0) {
-        kvfs_check_found(c, kvfs_check_where_key(c, &r->key), NULL,
-                         "no block of this format has such a key");
-        return 0;
-    }
+    if (r->key.len != KVFS_DATA_KEY_LEN)
+        return 0; /* no engine has such a thing */
     kvfs_key_block_parse(r->key.bytes, &fork, &index);
+    if (fork == 0 || fork >= CHECK_ID_MAX) {
+        kvfs_check_found(c, kvfs_check_where_key(c, &r->key), "removed",
+                         "no block of this format has such a key");
+        return kvfs_check_del_block(c, r->key.bytes, err);
+    }
     kvfs_check_id_seen(c, fork);
     f = kvfs_check_table_add(&c->forks, fork);
     if (f == NULL)

@@ -28,7 +28,7 @@ forks_where(struct check *c, uint64_t fork)
 
     if (f != NULL && f->ino != 0)
         return kvfs_check_where_inode(c, f->ino);
-    (void)snprintf(c->where, sizeof(c->where), "fork %" PRIu64, fork);
+    (void)kvfs_check_where(c, "fork %" PRIu64, fork);
     return c->where;
 }
 
@@ -126,8 +126,7 @@ forks_over(struct check *c, struct check_record *r, const struct kvfs_key_parts 
     kvfs_check_found(c, forks_where(c, o.top), "removed",
                      "lies over fork %" PRIu64 ", which is no file's", p->id);
     rc = kvfs_check_del(c, &r->key, err);
-    return rc < 0 || (top->flags & (CF_FILE | CF_DEAD)) != 0 ? rc
-                                                             : kvfs_check_bury(c, o.top, err);
+    return rc < 0 || (top->flags & (CF_FILE | CF_DEAD)) != 0 ? rc : kvfs_check_bury(c, o.top, err);
 }
 
 /* --- holes --- */
@@ -171,8 +170,7 @@ forks_record(struct check *c, struct check_record *r, struct kvfs_error *err)
 
     if (rc < 0)
         return rc;
-    if (kvfs_key_parse(r->key.bytes, r->key.len, &parts) != 0 ||
-        kvfs_check_value(c, r, NULL) != 0)
+    if (kvfs_check_key(&r->key, &parts) != 0 || kvfs_check_value(c, r, NULL) != 0)
         return 0;
     if (parts.kind == KVFS_KEY_OVER)
         return forks_over(c, r, &parts, err);
@@ -218,7 +216,7 @@ forks_strays(struct check *c, struct kvfs_error *err)
 
         if (!kvfs_check_fork_stray(f))
             continue;
-        (void)snprintf(c->where, sizeof(c->where), "fork %" PRIu64, fork);
+        (void)kvfs_check_where(c, "fork %" PRIu64, fork);
         kvfs_check_found(c, c->where, rescue ? "made a file in /lost+found" : "left to be deleted",
                          "%" PRIu64 " blocks that belong to no file", f->blocks);
         rc = rescue ? kvfs_check_rescue_fork(c, fork, err) : kvfs_check_bury(c, fork, err);

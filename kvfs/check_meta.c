@@ -148,8 +148,8 @@ meta_number_record(struct check *c, struct check_record *r, const struct kvfs_ke
     }
     if (kvfs_number_decode(&n, &r->key, c->value, r->value_len) == 0)
         return 0;
-    (void)snprintf(c->where, sizeof(c->where), "%s %" PRIu64,
-                   parts->kind == KVFS_KEY_DEAD ? "dead fork" : "orphan inode", parts->id);
+    (void)kvfs_check_where(c, "%s %" PRIu64,
+                           parts->kind == KVFS_KEY_DEAD ? "dead fork" : "orphan inode", parts->id);
     kvfs_check_found(c, c->where, "written anew", "its record is " META_DAMAGED);
     return kvfs_check_put(c, &r->key, value, kvfs_number_encode(0, &r->key, value), err);
 }
@@ -186,7 +186,7 @@ meta_pending_record(struct check *c, struct check_record *r, const struct kvfs_k
         return meta_oom(err);
     if (kvfs_pending_decode(&record, &r->key, c->value, r->value_len) == 0)
         return 0;
-    (void)snprintf(c->where, sizeof(c->where), "unfinished fork %" PRIu64, parts->id);
+    (void)kvfs_check_where(c, "unfinished fork %" PRIu64, parts->id);
     kvfs_check_found(c, c->where, "left to be deleted", "its record is " META_DAMAGED);
     kvfs_key_dead(&dead, parts->id);
     rc = kvfs_check_put(c, &dead, value, kvfs_number_encode(0, &dead, value), err);
@@ -264,7 +264,7 @@ meta_record(struct check *c, struct check_record *r, struct kvfs_error *err)
 
     if (rc < 0)
         return rc;
-    if (kvfs_key_parse(r->key.bytes, r->key.len, &parts) != 0) {
+    if (kvfs_check_key(&r->key, &parts) != 0) {
         if (c->extra_keys)
             return 0;
         kvfs_check_found(c, kvfs_check_where_key(c, &r->key), "removed",

@@ -46,11 +46,10 @@ names_count_record(struct check *c, struct check_record *r, struct kvfs_error *e
 
     if (rc < 0)
         return rc;
-    if (kvfs_key_parse(r->key.bytes, r->key.len, &parts) != 0 || parts.kind != KVFS_KEY_DENTRY ||
+    if (kvfs_check_key(&r->key, &parts) != 0 || parts.kind != KVFS_KEY_DENTRY ||
         kvfs_check_value(c, r, NULL) != 0 ||
         kvfs_dentry_decode(&d, &r->key, c->value, r->value_len) != 0)
         return 0;
-    kvfs_check_id_seen(c, d.ino);
     kvfs_check_id_seen(c, d.cookie);
     i = kvfs_check_table_add(&c->inodes, d.ino);
     if (i == NULL)
@@ -158,9 +157,8 @@ names_entry_cookie(struct check *c, struct names_entry *e, struct kvfs_error *er
         kvfs_check_found(c, kvfs_check_where_name(c, p->id, p->name, p->name_len), "written anew",
                          "its cookie %" PRIu64 " has no record", e->d.cookie);
     } else {
-        kvfs_check_found(c, kvfs_check_where_name(c, p->id, p->name, p->name_len),
-                         "given another", "its cookie %" PRIu64 " belongs to another name",
-                         e->d.cookie);
+        kvfs_check_found(c, kvfs_check_where_name(c, p->id, p->name, p->name_len), "given another",
+                         "its cookie %" PRIu64 " belongs to another name", e->d.cookie);
         e->d.cookie = kvfs_check_id_new(c);
         rc = names_entry_put(c, e, err);
         if (rc < 0)
@@ -243,7 +241,7 @@ names_search_record(struct check *c, struct names_search *s, const struct kvfs_k
     const void *bytes;
     size_t len;
 
-    if (kvfs_key_parse(key->bytes, key->len, &parts) != 0)
+    if (kvfs_check_key(key, &parts) != 0)
         return 0;
     if (parts.kind == KVFS_KEY_DENTRY)
         return kvfs_dentry_decode(&d, key, c->spare, value_len) == 0 && d.cookie == s->cookie;
@@ -339,7 +337,7 @@ names_judge_cookie(struct check *c, struct check_record *r, const struct kvfs_ke
         kvfs_check_found(c, kvfs_check_where_inode(c, p->id),
                          s.found.len > 0 ? "written anew" : "removed",
                          "the record of its cookie %" PRIu64 " is " NAMES_DAMAGED, p->second);
-        if (s.found.len == 0 || kvfs_key_parse(s.found.bytes, s.found.len, &entry) != 0)
+        if (s.found.len == 0 || kvfs_check_key(&s.found, &entry) != 0)
             return kvfs_check_del(c, &r->key, err);
         return names_cookie_put(c, p->id, p->second, entry.name, entry.name_len, err);
     }
@@ -425,7 +423,7 @@ names_judge_record(struct check *c, struct check_record *r, struct kvfs_error *e
 
     if (rc < 0)
         return rc;
-    if (kvfs_key_parse(r->key.bytes, r->key.len, &parts) != 0)
+    if (kvfs_check_key(&r->key, &parts) != 0)
         return 0;
     owner = kvfs_check_inode(c, parts.id);
     if (!kvfs_check_exists(owner) || kvfs_check_value(c, r, NULL) != 0)

@@ -126,8 +126,7 @@ open_super_rebuild(struct check *c, struct kvfs_error *err)
     uint8_t value[KVFS_SMALL_RECORD_MAX];
     struct kvfs_key key;
 
-    kvfs_check_found(c, "superblock", c->file_ok ? "written anew" : NULL,
-                     "damaged or missing");
+    kvfs_check_found(c, "superblock", c->file_ok ? "written anew" : NULL, "damaged or missing");
     if (!c->file_ok)
         return 0;
     memcpy(s.uuid, c->file.uuid, sizeof(s.uuid));

@@ -39,8 +39,15 @@
 #include "view.h"
 #include "volume_file.h"
 
-#define CHECK_PATH_MAX  4096 /* bytes; a longer path is not resolved */
+#define CHECK_PATH_MAX  4096                    /* bytes; a longer path is not resolved */
 #define CHECK_WHERE_MAX (CHECK_PATH_MAX + 1200) /* a path and what is said beside it */
+
+/* Inodes and forks are numbered below this: a larger number is damage, and would not fit
+ * into an offset of the lock file (lease.c). */
+#define CHECK_ID_MAX (UINT64_C(1) << 61)
+
+/* As kvfs_key_parse(); -EIO also for impossible numbers. */
+int kvfs_check_key(const struct kvfs_key *key, struct kvfs_key_parts *parts);
 
 /* --- tables ------------------------------------------------------------------ */
 
@@ -58,7 +65,7 @@ void *kvfs_check_table_find(const struct check_table *t, uint64_t key);
 void *kvfs_check_table_add(struct check_table *t, uint64_t key);
 void *kvfs_check_table_at(const struct check_table *t, size_t index);
 
-enum { /* struct check_inode.flags */
+enum {                         /* struct check_inode.flags */
     CI_RECORD = 1u << 0,       /* the inode record is sound */
     CI_DAMAGED = 1u << 1,      /* it is there, but not sound */
     CI_GUESS = 1u << 2,        /* damaged, but its fields look like an inode's */
@@ -68,35 +75,35 @@ enum { /* struct check_inode.flags */
     CI_CHILDREN = 1u << 6,     /* names or cookies below it */
     CI_TARGET = 1u << 7,       /* a link's target, sound */
     CI_TARGET_BAD = 1u << 8,
-    CI_PARTS = 1u << 9,        /* any record but the inode record itself */
-    CI_ORPHAN = 1u << 10,      /* an orphan record */
-    CI_REACHED = 1u << 11,     /* folder: below the root */
-    CI_WALKING = 1u << 12,     /* folder: on the way that is being walked */
-    CI_REBUILT = 1u << 13,     /* the record will be written anew */
-    CI_REWRITE = 1u << 14,     /* the record will be corrected */
-    CI_FORK_TAKEN = 1u << 15,  /* another inode has its fork */
-    CI_NEWER = 1u << 16,       /* a record of a newer version: left alone */
-    CI_NAMED = 1u << 17,       /* folder: the one name it keeps was met */
-    CI_LOST = 1u << 18,        /* given up: its records go, what is found of its data is rescued */
+    CI_PARTS = 1u << 9,       /* any record but the inode record itself */
+    CI_ORPHAN = 1u << 10,     /* an orphan record */
+    CI_REACHED = 1u << 11,    /* folder: below the root */
+    CI_WALKING = 1u << 12,    /* folder: on the way that is being walked */
+    CI_REBUILT = 1u << 13,    /* the record will be written anew */
+    CI_REWRITE = 1u << 14,    /* the record will be corrected */
+    CI_FORK_TAKEN = 1u << 15, /* another inode has its fork */
+    CI_NEWER = 1u << 16,      /* a record of a newer version: left alone */
+    CI_NAMED = 1u << 17,      /* folder: the one name it keeps was met */
+    CI_LOST = 1u << 18,       /* given up: its records go, what is found of its data is rescued */
 };
 
 struct check_inode {
     uint64_t ino;
-    uint64_t dir;       /* a folder that names it; 0: none seen */
-    uint64_t parent;    /* folder: the one its record names */
-    uint64_t fork;      /* regular file */
+    uint64_t dir;    /* a folder that names it; 0: none seen */
+    uint64_t parent; /* folder: the one its record names */
+    uint64_t fork;   /* regular file */
     uint64_t size_bytes;
     uint64_t cut;
-    uint32_t mode;      /* of the record, or only a type that a name told; 0: unknown */
-    uint32_t nlink;     /* of the record */
-    uint32_t names;     /* found, and kept */
-    uint32_t subdirs;   /* folder: folders it names */
-    uint32_t rescued;   /* of them: those that a repair puts there */
+    uint32_t mode;    /* of the record, or only a type that a name told; 0: unknown */
+    uint32_t nlink;   /* of the record */
+    uint32_t names;   /* found, and kept */
+    uint32_t subdirs; /* folder: folders it names */
+    uint32_t rescued; /* of them: those that a repair puts there */
     uint32_t block_size_bytes;
     uint32_t flags;
 };
 
-enum { /* struct check_fork.flags */
+enum {                    /* struct check_fork.flags */
     CF_FILE = 1u << 0,    /* an inode's */
     CF_TOP = 1u << 1,     /* over another */
     CF_PENDING = 1u << 2, /* being written by a transaction */
@@ -147,20 +154,22 @@ struct check {
     bool file_ok, super_ok, super_newer;
     uint64_t counter[2];
     bool counter_ok[2];
-    uint64_t rescued;      /* inodes that a repair makes */
-    uint64_t id_max;       /* largest inode, fork or cookie number met */
-    uint64_t id_next;      /* numbers for repairs: [id_next, id_end); 0: not set yet */
+    uint64_t rescued; /* inodes that a repair makes */
+    uint64_t id_max;  /* largest inode, fork or cookie number met */
+    uint64_t id_next; /* numbers for repairs: [id_next, id_end); 0: not set yet */
     uint64_t id_end;
-    uint64_t lost_found;   /* inode of /lost+found; 0: not needed yet */
-    uint64_t done, total;  /* records, for the progress */
-    uint64_t steps;        /* records looked at in any pass */
-    uint8_t *value;        /* KVFS_RECORD_MAX bytes: the record looked at */
-    uint8_t *spare;        /* as much again: a second one */
+    uint64_t lost_found;                   /* inode of /lost+found; 0: not needed yet */
+    uint64_t done, total;                  /* records, for the progress */
+    uint64_t steps;                        /* records looked at in any pass */
+    uint8_t *value;                        /* KVFS_RECORD_MAX bytes: the record looked at */
+    uint8_t *spare;                        /* as much again: a second one */
     struct check_holes holes, holes_below; /* of the forks last asked for */
-    uint64_t path_ino;     /* whose path is in `path`; 0: nobody's */
-    struct check_table said; /* hashes of the findings handed out */
+    uint64_t path_ino;                     /* whose path is in `path`; 0: nobody's */
+    struct check_table said;               /* hashes of the findings handed out */
     char path[CHECK_PATH_MAX];
     char where[CHECK_WHERE_MAX];
+    uint64_t where_ino; /* whose path `where` begins with; 0: no path */
+    size_t where_path_len;
 };
 
 static inline bool
@@ -233,7 +242,10 @@ int kvfs_check_get(struct check *c, const struct kvfs_key *key, uint8_t *buf, si
 
 /* --- check_where.c ---------------------------------------------------------------- */
 
-/* "file /a/b", "folder /a", "link /l"; "inode 12" when no path leads there. */
+/* Each of these writes c->where and returns it: something without a path, ... */
+const char *kvfs_check_where(struct check *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* ... "file /a/b", "folder /a", "link /l"; "inode 12" when no path leads there. */
 const char *kvfs_check_where_inode(struct check *c, uint64_t ino);
 /* The same, and the block. */
 const char *kvfs_check_where_block(struct check *c, uint64_t ino, uint64_t index,
@@ -263,8 +275,7 @@ int kvfs_check_tree(struct check *c, struct kvfs_error *err);
 static inline bool
 kvfs_check_fork_stray(const struct check_fork *f)
 {
-    return (f->flags & CF_USED) != 0 &&
-           (f->flags & (CF_FILE | CF_TOP | CF_PENDING | CF_DEAD)) == 0;
+    return (f->flags & CF_USED) != 0 && (f->flags & (CF_FILE | CF_TOP | CF_PENDING | CF_DEAD)) == 0;
 }
 
 /* --- check_rescue.c ------------------------------------------------------------------- */
@@ -275,8 +286,7 @@ int kvfs_check_rescue_inode(struct check *c, uint64_t ino, struct kvfs_error *er
 int kvfs_check_rescue_fork(struct check *c, uint64_t fork, struct kvfs_error *err);
 /* Write the inode records that are to be rebuilt or corrected. */
 int kvfs_check_rescue_write(struct check *c, struct kvfs_error *err);
-int kvfs_check_contents_write(struct check *c, const struct check_inode *i,
-                              struct kvfs_error *err);
+int kvfs_check_contents_write(struct check *c, const struct check_inode *i, struct kvfs_error *err);
 /* Remove the name of INO in folder DIR. */
 int kvfs_check_rescue_unname(struct check *c, uint64_t dir, uint64_t ino, struct kvfs_error *err);
 /* Judge the counters, once everything else is as it will be. */

@@ -336,7 +336,8 @@ rescue_counter_id(struct check *c, struct kvfs_error *err)
         kvfs_check_found(c, "counter of numbers", "corrected",
                          "is %" PRIu64 ", but %" PRIu64 " is in use", n, c->id_max);
     else
-        kvfs_check_found(c, "counter of numbers", "written anew", "its record is damaged or missing");
+        kvfs_check_found(c, "counter of numbers", "written anew",
+                         "its record is damaged or missing");
     return rescue_number_put(c, KVFS_COUNTER_ID, next, err);
 }
 
@@ -347,7 +348,8 @@ rescue_counter_inodes(struct check *c, struct kvfs_error *err)
     uint64_t n = c->counter[KVFS_COUNTER_INODES];
 
     if (!c->counter_ok[KVFS_COUNTER_INODES])
-        kvfs_check_found(c, "counter of inodes", "written anew", "its record is damaged or missing");
+        kvfs_check_found(c, "counter of inodes", "written anew",
+                         "its record is damaged or missing");
     else if (n != inodes - c->rescued)
         kvfs_check_found(c, "counter of inodes", "corrected",
                          "is %" PRIu64 ", but there are %" PRIu64, n, inodes - c->rescued);

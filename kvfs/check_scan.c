@@ -182,6 +182,14 @@ kvfs_check_scan(struct check *c, enum kvfs_keyspace ks, const struct kvfs_key *l
 }
 
 int
+kvfs_check_key(const struct kvfs_key *key, struct kvfs_key_parts *parts)
+{
+    int rc = kvfs_key_parse(key->bytes, key->len, parts);
+
+    return rc == 0 && parts->id >= CHECK_ID_MAX ? -EIO : rc;
+}
+
+int
 kvfs_check_value(struct check *c, struct check_record *r, struct kvfs_error *err)
 {
     struct iovec iov = {.iov_base = c->value, .iov_len = r->value_len};

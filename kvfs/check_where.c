@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,7 +62,7 @@ kvfs_check_name_in(struct check *c, uint64_t dir, uint64_t ino, char *name, size
         memcpy(k.bytes, key, key_len);
         k.len = key_len;
         if (kvfs_dentry_decode(&d, &k, value, value_len) != 0 || d.ino != ino ||
-            kvfs_key_parse(k.bytes, k.len, &parts) != 0)
+            kvfs_check_key(&k, &parts) != 0)
             continue;
         memcpy(name, parts.name, parts.name_len);
         *len = parts.name_len;
@@ -133,6 +134,19 @@ where_type(uint32_t mode)
     }
 }
 
+const char *
+kvfs_check_where(struct check *c, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(c->where, sizeof(c->where), fmt, ap);
+    va_end(ap);
+    c->where_ino = 0;
+    c->where_path_len = 0;
+    return c->where;
+}
+
 /* Write "file /a/b" or "inode 12" into c->where; returns its length. */
 static size_t
 where_inode(struct check *c, uint64_t ino)
@@ -145,6 +159,8 @@ where_inode(struct check *c, uint64_t ino)
                      c->path);
     else
         n = snprintf(c->where, sizeof(c->where), "inode %" PRIu64, ino);
+    c->where_ino = ino;
+    c->where_path_len = (size_t)n;
     return (size_t)n;
 }
 
@@ -194,7 +210,7 @@ kvfs_check_where_xattr(struct check *c, uint64_t ino, const char *name, size_t l
 const char *
 kvfs_check_where_key(struct check *c, const struct kvfs_key *key)
 {
-    size_t n = (size_t)snprintf(c->where, sizeof(c->where), "record");
+    size_t n = strlen(kvfs_check_where(c, "record"));
 
     for (size_t i = 0; i < key->len; i++) {
         if (i == 40) {

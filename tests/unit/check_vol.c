@@ -256,9 +256,9 @@ vol_keys(struct vol *t, enum kvfs_keyspace ks, size_t *count)
 
     *count = 0;
     vol_must(t->raw_engine->begin(t->raw, &snap, &err), &err);
-    vol_must(t->raw_engine->cursor_open(snap, ks, NULL, 0, NULL, 0, KVFS_SCAN_KEYS_ONLY, &cursor,
-                                        &err),
-             &err);
+    vol_must(
+        t->raw_engine->cursor_open(snap, ks, NULL, 0, NULL, 0, KVFS_SCAN_KEYS_ONLY, &cursor, &err),
+        &err);
     while (t->raw_engine->cursor_next(cursor, &key, &key_len, &value_len, &err) == 1) {
         keys = realloc(keys, (*count + 1) * sizeof(*keys));
         assert_non_null(keys);

@@ -5,11 +5,11 @@
 #ifndef CHECK_VOL_H
 #define CHECK_VOL_H
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
 
 #include <cmocka.h>
 
@@ -39,7 +39,13 @@ struct vol {
     struct kvfs_db *raw; /* while damage is done */
 };
 
-enum { VOL_DISK0, VOL_DISK1, VOL_DEEP, VOL_THIN, VOL_EMPTY };
+enum {
+    VOL_DISK0,
+    VOL_DISK1,
+    VOL_DEEP,
+    VOL_THIN,
+    VOL_EMPTY
+};
 
 /* Make the volume: /a/disk0, /a/disk1 (also /a/twin), /b/c/deep, /thin, /empty, the
  * link /s, the pipe /p, attribute "user.x" on /a/disk0. */

@@ -53,8 +53,8 @@ block_flip(struct vol *t)
 {
     block_key(t, 2);
     vol_flip(t, KVFS_DATA, &key, 8 * 1234 + 5);
-    (void)snprintf(where_exact, sizeof(where_exact), "file /a/disk0 block %llu (offset %llu):",
-                   (unsigned long long)block_nth(t, 2),
+    (void)snprintf(where_exact, sizeof(where_exact),
+                   "file /a/disk0 block %llu (offset %llu):", (unsigned long long)block_nth(t, 2),
                    (unsigned long long)block_nth(t, 2) * VOL_BLOCK);
     t->files[VOL_DISK0].damaged = true;
 }
@@ -143,16 +143,16 @@ block_of_nobody(struct vol *t)
 
 /* --- records by key: flipped, removed --- */
 
-#define DAMAGE_RECORD(name, build)                                                                 \
-    static void name##_flip(struct vol *t)                                                         \
-    {                                                                                              \
-        build;                                                                                     \
-        vol_flip(t, KVFS_META, &key, 8 * 5 + 1);                                                   \
-    }                                                                                              \
-    static void name##_del(struct vol *t)                                                          \
-    {                                                                                              \
-        build;                                                                                     \
-        vol_del(t, KVFS_META, &key);                                                               \
+#define DAMAGE_RECORD(name, build)               \
+    static void name##_flip(struct vol *t)       \
+    {                                            \
+        build;                                   \
+        vol_flip(t, KVFS_META, &key, 8 * 5 + 1); \
+    }                                            \
+    static void name##_del(struct vol *t)        \
+    {                                            \
+        build;                                   \
+        vol_del(t, KVFS_META, &key);             \
     }
 
 static uint64_t
@@ -849,11 +849,11 @@ check__lost_inodes__data_are_found_in_lost_and_found(void **state)
         assert_int_equal(kvfs_file_open(v, attr.ino, KVFS_OPEN_READ, &file, &err), 0);
         got = calloc(1, (size_t)vf->size);
         assert_non_null(got);
-        assert_int_equal(kvfs_file_pread(file, got,
-                                         (size_t)(attr.size_bytes < vf->size ? attr.size_bytes
-                                                                             : vf->size),
-                                         0, &err),
-                         0);
+        assert_int_equal(
+            kvfs_file_pread(file, got,
+                            (size_t)(attr.size_bytes < vf->size ? attr.size_bytes : vf->size), 0,
+                            &err),
+            0);
         assert_memory_equal(got, vf->bytes, (size_t)vf->size);
         free(got);
         kvfs_file_close(file);
