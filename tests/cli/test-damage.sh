@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # lib.sh sets tmp, seed and others
+#
+# Volumes that are damaged, foreign or too new: errors, never a crash, never wrong bytes; what is
+# damaged is named and the rest stays readable.
+# shellcheck source=/dev/null
+. "$(dirname "$0")/lib.sh"
+mangle=$KVFS_BINARY_DIR/tests/cli/kvfs_mangle
+good=$tmp/good v=$tmp/v
+ok format "$good"
+random_file "$tmp/one" 300000
+random_file "$tmp/two" 400000
+ok import "$good" one "$tmp/one"
+ok mkdir "$good" folder
+ok import "$good" folder/two "$tmp/two"
+ok ln -s "$good" folder/two soft
+ok ln "$good" one folder/hard
+ok create "$good" disk --size=1T
+# shellcheck disable=SC2012
+names=$(kvfs ls -R --json "$good" | json "len(j)")
+fresh() {
+    rm -rf "$v"
+    cp -a --sparse=always "$good" "$v"
+}
+
+# Run a command on damage: success, or a proper refusal.  Its status is $status.
+survives() {
+    status=0
+    timeout 60 "$KVFS_BIN" "$@" >"$tmp/stdout" 2>"$tmp/stderr" || status=$?
+    [ $status -lt 124 ] || fail "kvfs $*: status $status"
+    [ $status = 0 ] || [ "$1" = ls ] || [ ! -s "$tmp/stderr" ] || one_line $status "." "kvfs $*"
+    ! grep -qv '^kvfs: ' "$tmp/stderr" || fail "kvfs $*: odd words on stderr"
+}
+# A file's bytes: right, or refused.  Counts in $wrong_refused.
+bytes() { # NAME WANT
+    survives export "$v" "$1" "$tmp/out"
+    if [ $status = 0 ]; then
+        cmp "$tmp/out" "$2" || fail "$1: wrong bytes exported"
+        return 0
+    fi
+    refused=$((refused + 1))
+}
+poke() { # all that reads
+    refused=0
+    bytes one "$tmp/one"
+    bytes folder/two "$tmp/two"
+    survives ls -lR "$v"
+    survives stat "$v" one soft folder disk
+    survives df "$v"
+    survives check "$v"
+    check_status=$status
+    cp "$tmp/stdout" "$tmp/check"
+}
+
+# The text file `volume`: another format, another engine, another uuid, rubbish, nothing.
+edit() { # SED-SCRIPT PATTERN
+    fresh
+    sed -i "$1" "$v/volume"
+    ! cmp -s "$v/volume" "$good/volume" || fail "'$1' changes nothing in $(cat "$v/volume")"
+    for c in ls df check compact; do
+        refuses "$2" $c "$v"
+    done
+    refuses "$2" export "$v" one "$tmp/never"
+    refuses "$2" mkdir "$v" new
+    refuses "$2" import "$v" new "$tmp/one"
+    [ ! -e "$tmp/never" ] || fail "something half made"
+    cmp -s "$v/data.mdb" "$good/data.mdb" || fail "'$1': the store was written"
+}
+edit 's/^\(.*format[^0-9]*\)[0-9]\+/\199/' "format|newer|version"
+edit 's/lmdb/nonesuch/' "nonesuch"
+edit 's/lmdb/mem/' "mem|engine|store"
+edit 's/\([0-9a-f]\{8\}-\)/00000000-/' "uuid|superblock|match|differ|not"
+edit '1,$s/.*/rubbish/' "volume"
+edit '1,$d' "volume"
+edit '1s/^/\x00/' "volume"
+fresh
+head -c 3000000 /dev/urandom >"$v/volume"
+refuses "volume" ls "$v"
+fresh
+rm "$v/volume"
+refuses "volume" ls "$v"
+refuses "." mkdir "$v" new
+fresh
+rm "$v/data.mdb"
+refuses "." ls "$v"
+refuses "." mkdir "$v" new
+[ ! -e "$v/data.mdb" ] || fail "an empty store was made"
+
+# The superblock, with a good checksum.
+too_new() { # FIELD VALUE PATTERN
+    fresh
+    "$mangle" "$v" super "$1" "$2"
+    refuses "$3" ls "$v"
+    refuses "$3" mkdir "$v" new
+    refuses "$3" check "$v"
+}
+too_new format 99 "format|newer|version"
+too_new incompat 0x8000000000000000 "feature"
+too_new engine rocksdb "rocksdb|engine"
+fresh
+"$mangle" "$v" super ro_compat 1
+same "$names" "$(kvfs ls -R --json "$v" | json "len(j)")" "reading with a feature for writers"
+refuses "feature" mkdir "$v" new
+
+# One flipped bit in each META record in turn, and in some DATA records: check names it; reads are
+# right or refused; flipped back, all is well.
+fresh
+"$mangle" "$v" list >"$tmp/records"
+metas=$(grep -c '^META' "$tmp/records")
+datas=$(grep -c '^DATA' "$tmp/records")
+echo "$metas META and $datas DATA records"
+[ "$metas" -gt 15 ] || fail "few records: $(cat "$tmp/records")"
+[ "$datas" -gt 100 ] || fail "few records: $(cat "$tmp/records")"
+RANDOM=$seed
+for ((i = 0; i < metas; i++)); do
+    bit=$((RANDOM * 32768 + RANDOM))
+    about="META record $i, bit $bit: $(grep "^META $i " "$tmp/records")"
+    "$mangle" "$v" flip META $i $bit
+    poke
+    [ $check_status = 4 ] || [ $check_status = 8 ] || fail "$about: check answers $check_status"
+    "$mangle" "$v" flip META $i $bit
+done
+for i in 0 $((datas - 1)) $((RANDOM % datas)) $((RANDOM % datas)) $((RANDOM % datas)); do
+    bit=$((RANDOM * 32768 + RANDOM))
+    about="DATA record $i, bit $bit"
+    "$mangle" "$v" flip DATA "$i" $bit
+    poke
+    same 4 $check_status "$about: check"
+    grep -q 'block' "$tmp/check" || fail "$about: check says $(cat "$tmp/check")"
+    same 1 $refused "$about: files refused"
+    "$mangle" "$v" flip DATA "$i" $bit
+done
+poke
+same "0 0" "$refused $check_status" "everything flipped back"
+
+# A truncated store.
+size=$(stat -c %s "$good/data.mdb")
+for left in 0 1 100 4096 8191 8192 12288 $((size / 4)) $((size / 2)) $((size - 4096)) $((size - 1)); do
+    fresh
+    truncate -s $left "$v/data.mdb"
+    poke
+    [ $check_status = 4 ] || [ $check_status = 8 ] || fail "truncated to $left: check answers $check_status"
+    survives mkdir "$v" new
+    survives import "$v" new "$tmp/one"
+done
+
+# Flipped bits in the store's pages, below what the engine guards.
+pages=$((size / 4096))
+for round in $(seq $((12 * ${KVFS_SCALE:-1}))); do
+    fresh
+    page=$((RANDOM % pages))
+    python3 - "$v/data.mdb" $page "$seed-$round" <<'P'
+import random, sys
+r = random.Random(sys.argv[3])
+with open(sys.argv[1], "r+b") as f:
+    # headers and pointers lie at the start of a page: hit them often
+    for _ in range(8):
+        at = int(sys.argv[2]) * 4096 + r.choice([r.randrange(64), r.randrange(4096)])
+        f.seek(at)
+        b = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([b ^ (1 << r.randrange(8))]))
+P
+    poke
+    survives mkdir "$v" new
+    survives import "$v" new "$tmp/one"
+    survives rm "$v" one
+    survives check "$v"
+done
+
+# --repair: what it claims is so.
+fresh
+index=$(grep '^META' "$tmp/records" | grep -n " 4300 \| 4301 " | head -1 | cut -d: -f1)
+if [ -n "$index" ]; then # a counter
+    "$mangle" "$v" flip META $((index - 1)) 20
+    survives check "$v"
+    same 4 $status "a damaged counter"
+    survives check --repair "$v"
+    same 1 $status "repairing a counter"
+    survives check "$v"
+    same 0 $status "after repairing"
+    bytes one "$tmp/one"
+    bytes folder/two "$tmp/two"
+fi

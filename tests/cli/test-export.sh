@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # lib.sh sets tmp, seed and others
+#
+# export: files, links, devices, pipes, standard output; one instant of a file that changes;
+# nothing half written.
+# shellcheck source=/dev/null
+. "$(dirname "$0")/lib.sh"
+v=$tmp/v
+ok format "$v"
+random_file "$tmp/data" 5000001
+truncate -s 40M "$tmp/in"
+dd if="$tmp/data" of="$tmp/in" conv=notrunc bs=1M seek=20 status=none
+ok import "$v" f "$tmp/in"
+
+# Targets of every kind.
+ok export "$v" f "$tmp/out"
+cmp "$tmp/in" "$tmp/out" || fail "new file"
+same "$(printf %o $((0666 & ~$(umask))))" "$(stat -c %a "$tmp/out")" "mode of a new file"
+[ "$(stat -c %b "$tmp/out")" -lt 12000 ] || fail "holes were filled"
+echo old >"$tmp/old"
+chmod 640 "$tmp/old"
+ln -s old "$tmp/link"
+ok export "$v" f "$tmp/link"
+[ -L "$tmp/link" ] || fail "the link was replaced"
+cmp "$tmp/in" "$tmp/old" || fail "through a link"
+same 640 "$(stat -c %a "$tmp/old")" "mode of a replaced file"
+(cd "$tmp" && "$KVFS_BIN" export v f here && cmp in here) || fail "relative target"
+kvfs export "$v" f | cmp - "$tmp/in" || fail "pipe"
+kvfs export "$v" f - | cmp - "$tmp/in" || fail "pipe by -"
+{ echo before && kvfs export "$v" f && echo behind; } >"$tmp/out"
+{ echo before && cat "$tmp/in" && echo behind; } | cmp - "$tmp/out" || fail "into an open file"
+[ "$(stat -c %b "$tmp/out")" -lt 12000 ] || fail "holes were filled in standard output"
+echo before >"$tmp/out"
+kvfs export "$v" f - >>"$tmp/out"
+{ echo before && cat "$tmp/in"; } | cmp - "$tmp/out" || fail "appended"
+yes | head -c 50000000 >"$tmp/out"
+kvfs export "$v" f - 1<>"$tmp/out"
+head -c 41943040 "$tmp/out" | cmp - "$tmp/in" || fail "old bytes show in holes"
+ok export "$v" f /dev/null
+ok create "$v" empty.disk --size=8M
+ok export "$v" empty.disk "$tmp/out"
+cmp -n 8388608 "$tmp/out" /dev/zero || fail "a disk that is one hole"
+same "8388608 0" "$(stat -c '%s %b' "$tmp/out")"
+ok import "$v" nothing - </dev/null
+ok export "$v" nothing "$tmp/out"
+same 0 "$(stat -c %s "$tmp/out")" "an empty file"
+
+# A disk of exabytes is mostly a question of not asking for it.
+ok create "$v" huge --size=7E
+printf x | timeout 60 "$KVFS_BIN" import "$v" dot -
+kvfs export "$v" huge - | head -c 1000000 | cmp -n 1000000 - /dev/zero || fail "huge"
+
+# A block device is overwritten, also where the file has holes.
+if [ "$(id -u)" = 0 ] && command -v losetup >/dev/null; then
+    yes | head -c 50331648 >"$tmp/backing"
+    if loop=$(losetup --show -f "$tmp/backing" 2>/dev/null); then
+        status=0
+        "$KVFS_BIN" export "$v" f "$loop" 2>"$tmp/stderr" || status=$?
+        losetup -d "$loop"
+        same 0 $status "block device"
+        cmp -n 41943040 "$tmp/in" "$tmp/backing" || fail "block device contents"
+        truncate -s 1M "$tmp/backing"
+        loop=$(losetup --show -f "$tmp/backing")
+        status=0
+        "$KVFS_BIN" export "$v" f "$loop" >/dev/null 2>"$tmp/stderr" || status=$?
+        losetup -d "$loop"
+        one_line $status "has 1048576 bytes" "too small a device"
+    fi
+fi
+
+# Refused, with nothing left behind and nothing lost.
+refuses "nowhere" export "$v" nowhere "$tmp/new"
+refuses "is a folder" export "$v" / "$tmp/new"
+refuses "No such file" export "$v" f "$tmp/missing/new"
+refuses "directory" export "$v" f "$tmp"
+[ ! -e "$tmp/new" ] || fail "a refused export makes a file"
+status=0
+kvfs export "$v" f - 2>"$tmp/stderr" >/dev/full || status=$?
+one_line $status "No space left" "/dev/full"
+status=0
+{ kvfs export "$v" f - 2>"$tmp/stderr" || echo $? >"$tmp/status"; } | head -c 1000 >/dev/null
+one_line "$(cat "$tmp/status")" "standard output: Broken pipe" "a reader that goes away"
+cat >"$tmp/int.py" <<'P'
+import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+p = subprocess.Popen([os.environ["KVFS_BIN"], "export", sys.argv[1], "f", "-"],
+                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+p.stdout.read(100000)   # it is in the middle, and stuck until somebody reads on
+p.send_signal(signal.SIGINT)
+err = p.stderr.read()
+assert p.wait() == -signal.SIGINT, p.returncode
+assert err == b"kvfs: export: interrupted\n", err
+P
+python3 "$tmp/int.py" "$v" || fail "SIGINT"
+
+# A full target: the old file stays, no temporary one.
+if [ "$(id -u)" = 0 ] && mkdir "$tmp/small" && mount -t tmpfs -o size=1M none "$tmp/small"; then
+    mounts+=("$tmp/small")
+    echo old >"$tmp/small/out"
+    refuses "out: No space left" export "$v" f "$tmp/small/out"
+    same old "$(cat "$tmp/small/out")" "what was there"
+    same out "$(ls -A "$tmp/small")" "left behind"
+fi
+
+# While somebody writes: one instant.  Every write makes all blocks of a file equal, so a mixture
+# of two would show; a served disk is exported all the same.
+needs nbdkit nbdsh
+[ -e "${KVFS_PLUGIN:-}" ] || exit 77
+ok create "$v" served --size=1M
+LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$tmp/sock" -P "$tmp/pid" "$KVFS_PLUGIN" "$v" file=served 2>"$tmp/nbdkit.err" &
+server=$!
+pids+=("$server")
+await test -s "$tmp/pid"
+nbdsh -u "nbd+unix:///?socket=$tmp/sock" -c "
+import os
+n = 0
+while not os.path.exists('$tmp/stop'):
+    n = n % 255 + 1
+    h.pwrite(bytes([n]) * 1048576, 0)
+    if n == 1: open('$tmp/begun', 'w')
+" &
+writer=$!
+pids+=("$writer")
+await test -e "$tmp/begun"
+for _ in 1 2 3 4 5 6 7 8; do
+    ok export "$v" served "$tmp/out"
+    same 1 "$(od -An -v -tx1 -w1 "$tmp/out" | sort -u | wc -l)" "different bytes in one instant"
+done
+: >"$tmp/stop"
+wait "$writer"
+kill "$server"
+wait "$server" || true
+ok export "$v" served "$tmp/out"
+same 1 "$(od -An -v -tx1 -w1 "$tmp/out" | sort -u | wc -l)" "different bytes at the end"

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2154 # lib.sh sets tmp, seed and others
+#
+# format, engines, df, check, compact; resize; who holds a volume that is served.
+# shellcheck source=/dev/null
+. "$(dirname "$0")/lib.sh"
+v=$tmp/v
+
+# format
+ok format "$v"
+same "" "$(kvfs ls "$v")"
+refuses "." format "$v"
+ok mkdir "$v" precious
+refuses "." format "$v"
+same precious "$(kvfs ls "$v")"
+uuid=$(kvfs df --json "$v" | json "j['uuid']")
+ok format --force "$v"
+same "" "$(kvfs ls "$v")" "formatted anew"
+[ "$uuid" != "$(kvfs df --json "$v" | json "j['uuid']")" ] || fail "the same uuid"
+ok format --engine=lmdb --block-size=512 "$tmp/w"
+same "lmdb 512" "$(kvfs df --json "$tmp/w" | json "j['engine'] + ' ' + str(j['block_size_bytes'])")"
+mkdir "$tmp/used"
+echo text >"$tmp/used/text"
+refuses "." format "$tmp/used"
+refuses "." format --force "$tmp/used"
+same text "$(ls -A "$tmp/used")" "a folder of other things"
+refuses "." format "$tmp/no/parent"
+refuses "." format "$tmp/used/text"
+refuses "nonesuch" format --engine=nonesuch "$tmp/new"
+refuses "power of two" format --block-size=3000 "$tmp/new"
+refuses "power of two" format --block-size=256 "$tmp/new"
+refuses "power of two" format --block-size=128K "$tmp/new"
+[ ! -e "$tmp/new" ] || fail "a refused format leaves a folder"
+
+# engines
+kvfs engines >"$tmp/out"
+grep -q '^lmdb .*durable.*many ' "$tmp/out" || fail "engines: $(cat "$tmp/out")"
+kvfs engines --json | json "[e['block_size_bytes'] for e in j if e['name'] == 'lmdb'][0] in
+    (2048, 4096, 8192, 16384, 65536) and all('limits' or e for e in j)" | grep -qx True || fail "engines --json"
+same "" "$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'kvfs-engines-*' -newer "$tmp/out" 2>/dev/null)" "left behind"
+
+# df
+random_file "$tmp/data" 2000000
+ok import "$v" f "$tmp/data"
+kvfs df "$v" >"$tmp/out"
+grep -q '^engine  *lmdb' "$tmp/out" || fail "df: $(cat "$tmp/out")"
+grep -A1 '^holders:' "$tmp/out" | grep -qx '  none' || fail "df: holders"
+kvfs df --json "$v" | json "j['used_bytes'] >= 2000000 and j['avail_bytes'] > 0 and j['data_records'] > 100
+    and j['inodes'] == 2 and j['holders'] == []" | tr -d '\n' | grep -q True || fail "df --json: $(kvfs df --json "$v")"
+
+# check
+kvfs check "$v" >"$tmp/out" 2>"$tmp/stderr" || fail "check: $(cat "$tmp/out")"
+same 1 "$(wc -l <"$tmp/out")"
+grep -q ': clean: ' "$tmp/out" || fail "$(cat "$tmp/out")"
+same "clean 0 []" "$(kvfs check --json "$v" | json "' '.join([j['state'], str(j['found']), str(j['findings'])])")"
+kvfs check --repair "$v" >/dev/null || fail "check --repair of a clean volume"
+status=0
+kvfs check "$tmp/missing" 2>"$tmp/stderr" >"$tmp/out" || status=$?
+same 8 $status
+one_line $status "." "check of nothing"
+
+# resize
+ok create "$v" disk --size=1M
+ok resize "$v" disk 2M
+ok resize "$v" disk +1M
+same 3145728 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")"
+refuses "loses the rest" resize "$v" disk 1M
+same 3145728 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")" "a refused size"
+ok resize --shrink "$v" disk 1M
+same 1048576 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")"
+refuses "beyond" resize "$v" disk +9223372036854774784
+refuses "multiple of 512" resize "$v" disk 1000
+refuses "size 0" resize --shrink "$v" disk 0
+refuses "not a size" resize "$v" disk +-5
+refuses "." resize "$v" nowhere 1M
+refuses "." resize "$v" / 1M
+# What was cut off does not come back.
+head -c 1048576 "$tmp/data" >"$tmp/in"
+ok import --force "$v" disk "$tmp/in"
+ok resize --shrink "$v" disk 512
+ok resize "$v" disk 1M
+{ head -c 512 "$tmp/in" && head -c 1048064 /dev/zero; } >"$tmp/want"
+kvfs export "$v" disk - | cmp - "$tmp/want" || fail "old bytes behind a shrunk end"
+
+# compact: tells what it needs, shrinks, keeps every byte.
+ok rm "$v" f
+ok import "$v" g "$tmp/data"
+same compact "$(kvfs compact -n "$v" | grep -o 'needs [0-9.]* [KM]*i*B' >/dev/null && echo compact)" "dry run"
+before=$(du -k "$v" | cut -f1)
+kvfs compact "$v" >"$tmp/out" 2>"$tmp/stderr" || fail "compact"
+grep -q 'needs .* of free space' "$tmp/out" || fail "compact: $(cat "$tmp/out")"
+[ "$(du -k "$v" | cut -f1)" -le "$before" ] || fail "compact makes it larger"
+kvfs export "$v" g - | cmp - "$tmp/data" || fail "compact loses bytes"
+kvfs compact --json "$v" | json "j['compacted'] and j['need_bytes'] > 0" | grep -qx True || fail "compact --json"
+kvfs check "$v" >"$tmp/out" || fail "check after compact: $(cat "$tmp/out")"
+
+# Served: reading goes on, growing too, a second writer and compact are told who holds it.
+needs nbdkit nbdsh
+[ -e "${KVFS_PLUGIN:-}" ] || exit 77
+LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$tmp/sock" -P "$tmp/pid" "$KVFS_PLUGIN" "$v" file=disk 2>"$tmp/nbdkit.err" &
+server=$!
+pids+=("$server")
+await test -s "$tmp/pid"
+uri="nbd+unix:///?socket=$tmp/sock"
+nbdsh -u "$uri" -c "
+import os, time
+h.pwrite(b'x' * 4096, 0)
+h.flush()
+open('$tmp/connected', 'w')
+while not os.path.exists('$tmp/stop'): time.sleep(0.02)
+" &
+client=$!
+pids+=("$client")
+await test -e "$tmp/connected"
+same "$(printf 'x%.0s' $(seq 16))" "$(kvfs export "$v" disk - | head -c 16)" "reading what was flushed"
+kvfs check "$v" >"$tmp/out" || fail "check while served: $(cat "$tmp/out")"
+kvfs df "$v" | grep -q "lease .*process $server (nbdkit" || fail "df names no holder: $(kvfs df "$v")"
+same "$server" "$(kvfs df --json "$v" | json "j['holders'][0]['pid']")"
+refuses "$server|nbdkit" import --force "$v" disk "$tmp/in"
+refuses "$server|nbdkit" rm "$v" disk
+refuses "$server|nbdkit" resize --shrink "$v" disk 512
+refuses "$server|nbdkit" compact "$v"
+refuses "$server|nbdkit" format --force "$v"
+status=0
+kvfs check --repair "$v" 2>"$tmp/stderr" >"$tmp/out" || status=$?
+same 8 $status "check --repair while served"
+one_line $status "$server|nbdkit" "check --repair while served"
+ok import "$v" beside "$tmp/in"
+kvfs export "$v" beside - | cmp - "$tmp/in" || fail "another file's writer"
+ok resize "$v" disk 4M
+: >"$tmp/stop"
+wait "$client"
+same 4194304 "$(nbdsh -u "$uri" -c 'print(h.get_size())')" "size for the next connection"
+kill "$server"
+wait "$server" || true
+same "$(printf 'x%.0s' $(seq 16))" "$(kvfs export "$v" disk - | head -c 16)" "after all that"
+kvfs df "$v" | grep -A1 '^holders:' | grep -qx '  none' || fail "a holder that is gone"
