@@ -122,6 +122,8 @@ df_holder(void *arg, const struct kvfs_holder *h)
     const char *kind = h->kind == KVFS_HOLDER_LEASE ? "lease" : "snapshot";
     char age[32];
 
+    if (h->pid == getpid())
+        return 0; /* this very command */
     list->count++;
     if (list->json == NULL) {
         (void)printf("  %-9s process %" PRId64 " (", kind, h->pid);
@@ -272,6 +274,9 @@ engines_remove(const char *path)
     (void)rmdir(path);
 }
 
+#define ENGINES_HEAD "%-8s %-27s %-9s %-6s %-9s %-9s %-9s "
+#define ENGINES_ROW  "%-8s %-27s %-9s %-6u %-9s %-9s %-9s "
+
 /* Limits belong to an open store, so make an empty one and throw it away. */
 static bool
 engines_limits(const struct kvfs_engine *engine, struct kvfs_engine_limits *limits)
@@ -331,7 +336,7 @@ engines_json(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
 static void
 engines_print(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
 {
-    char caps[64] = "", value[CLI_SIZE_TEXT] = "-", batch[CLI_SIZE_TEXT] = "-";
+    char caps[64] = "", value[CLI_SIZE_TEXT] = "-", batch[CLI_SIZE_TEXT] = "-", snapshots[16] = "-";
 
     for (size_t i = 0; i < ENGINES_CAPS; i++) {
         size_t n = strlen(caps);
@@ -343,12 +348,13 @@ engines_print(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
     if (l != NULL) {
         (void)cli_size_text(l->value_max_bytes, value);
         (void)cli_size_text(l->batch_max_bytes, batch);
+        if (l->snapshots_max != UINT32_MAX)
+            (void)snprintf(snapshots, sizeof(snapshots), "%u", l->snapshots_max);
     }
-    (void)printf("%-8s %-10s %-32s %-9s %-6u %-9s %-9s %u\n", e->name,
-                 e->version != NULL ? e->version() : "-", caps[0] != '\0' ? caps : "-",
+    (void)printf(ENGINES_ROW "%s\n", e->name, caps[0] != '\0' ? caps : "-",
                  e->caps & KVFS_CAP_MULTIPROCESS ? "many" : "one",
-                 l != NULL ? l->value_best_bytes : 0, value, batch,
-                 l != NULL ? l->snapshots_max : 0);
+                 l != NULL ? l->value_best_bytes : 0, value, batch, snapshots,
+                 e->version != NULL ? e->version() : "-");
 }
 
 static int
@@ -358,8 +364,8 @@ engines_run(struct cli *c)
     const struct kvfs_engine *e;
 
     if (!c->o.json)
-        (void)printf("%-8s %-10s %-32s %-9s %-6s %-9s %-9s %s\n", "NAME", "VERSION", "GUARANTEES",
-                     "PROCESSES", "BLOCK", "VALUE-MAX", "BATCH-MAX", "SNAPSHOTS");
+        (void)printf(ENGINES_HEAD "%s\n", "NAME", "GUARANTEES", "PROCESSES", "BLOCK", "VALUE-MAX",
+                     "BATCH-MAX", "SNAPSHOTS", "VERSION");
     for (size_t i = 0; (e = kvfs_engine_at(i)) != NULL; i++) {
         struct kvfs_engine_limits limits;
         bool known = engines_limits(e, &limits);

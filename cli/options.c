@@ -69,7 +69,8 @@ options_count(const struct cli *c)
     if (c->args_count < c->command->args_min)
         return options_usage(c, "too few arguments: needs", c->command->synopsis);
     if (c->command->args_max >= 0 && c->args_count > c->command->args_max)
-        return options_usage(c, "too many arguments: takes", c->command->synopsis);
+        return options_usage(c, "too many arguments: takes",
+                             c->command->args_max > 0 ? c->command->synopsis : "none");
     return CLI_OK;
 }
 

@@ -16,6 +16,7 @@ lib_cleanup() {
         umount -l "$p" 2>/dev/null || true
     done
     rm -rf "$tmp"
+    [ $status = 0 ] || [ $status = 77 ] || echo "ended with status $status"
     exit $status
 }
 trap lib_cleanup EXIT
@@ -86,7 +87,7 @@ sys.stdout.buffer.write(random.Random(sys.argv[1]).randbytes(int(sys.argv[2])))'
 json() { # EXPRESSION over the parsed JSON `j` on stdin
     python3 -c 'import json, sys
 j = json.load(sys.stdin)
-print(eval(sys.argv[1]))' "$1"
+print(eval("(" + sys.argv[1] + ")"))' "$1"
 }
 seed=${KVFS_SEED:-$RANDOM}
 echo "seed $seed (KVFS_SEED=$seed repeats it)"

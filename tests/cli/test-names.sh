@@ -72,10 +72,10 @@ refuses "nowhere" stat "$v" nowhere
 
 # Names of any bytes: exact through a pipe, in JSON with their hex form, never raw on a terminal.
 odd=$'\xff\e[31m\nx'
-ok mkdir "$v" "$odd" 'grün "q" \'
+ok mkdir "$v" "$odd" 'grün "q"'
 kvfs ls "$v" | grep -aq $'\xff\e' || fail "ls changes bytes in a pipe"
-kvfs ls --json "$v" | json "'grün \"q\" \\\\' in [e['path'] for e in j]" | grep -qx True || fail "utf-8"
-same ff1b5b33316d0a78 "$(kvfs ls --json "$v" | json "[e['path_hex'] for e in j if 'path_hex' in e][0]")"
+kvfs ls --json "$v" | json "'/grün \"q\"' in [e['path'] for e in j]" | grep -qx True || fail "utf-8"
+same 2fff1b5b33316d0a78 "$(kvfs ls --json "$v" | json "[e['path_hex'] for e in j if 'path_hex' in e][0]")"
 if command -v script >/dev/null; then
     script -qec "'$KVFS_BIN' ls '$v'" /dev/null </dev/null >"$tmp/out"
     ! grep -aq $'\e' "$tmp/out" || fail "a name steers the terminal"

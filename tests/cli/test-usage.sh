@@ -38,7 +38,7 @@ options_help() {
 }
 options_man() {
     sed -n "/^\.SS \"kvfs $1 /,/^\.S[SH]/p; /^\.SS \"kvfs $1\"/,/^\.S[SH]/p" \
-        "$KVFS_SOURCE_DIR/cli/kvfs.1" | sed -n '/^\.BI\? .*\\-/p; /^\.BR .*\\-/p; /^\.B \\-/p' |
+        "$KVFS_SOURCE_DIR/cli/kvfs.1" | sed -n '/^\.BI\? .*\\-/p; /^\.BR .*\\-/p' |
         sed 's/\\-/-/g; s/^\.B[IR]* //; s/", "/ /; s/= \([A-Z]*\)$/=\1/' | tr ' ' '\n' |
         grep '^-' | sort
 }
