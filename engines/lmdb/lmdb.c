@@ -411,7 +411,7 @@ lmdb_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
     stat->store_bytes = (uint64_t)st.st_size;
     stat->used_bytes = s.usage.used_pages * db->layout.psize;
     stat->free_bytes = (s.usage.high_pages - s.usage.used_pages) * db->layout.psize;
-    stat->avail_bytes = db->readonly ? 0 : kvfs_lmdb_room_avail(db, &s.usage);
+    stat->avail_bytes = db->unlocked ? 0 : kvfs_lmdb_room_avail(db, &s.usage);
     stat->readers = readers.count;
     if (readers.oldest_txnid != 0 && readers.oldest_txnid <= stat->commits) {
         stat->readers_lag = stat->commits - readers.oldest_txnid;

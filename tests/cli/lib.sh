@@ -39,7 +39,8 @@ needs() { # TOOL...
     done
 }
 needs python3
-"$KVFS_BIN" engines | grep -q '^lmdb ' || {
+engines=$("$KVFS_BIN" engines)
+[[ $engines == *$'\n'lmdb\ * ]] || {
     echo "skipped: no LMDB"
     exit 77
 }
@@ -78,6 +79,9 @@ await() { # COMMAND...
         [ $n -lt 1200 ] || fail "waited in vain for: $*"
         sleep 0.05
     done
+}
+nbdsh() { # with the system's python, whose module it is
+    PATH=/usr/bin:/bin command nbdsh "$@"
 }
 random_file() { # PATH BYTES: repeatable with KVFS_SEED
     python3 -c 'import random, sys
