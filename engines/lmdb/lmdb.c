@@ -33,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lmdb_priv.h"
@@ -224,6 +225,15 @@ lmdb_sync_folder(const char *folder)
     return rc;
 }
 
+/* The lock table is mapped too: on a full file system it ends in SIGBUS. */
+static bool
+lmdb_medium_full(const char *folder)
+{
+    struct statvfs vfs;
+
+    return statvfs(folder, &vfs) == 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < KVFS_LMDB_READERS_MAX * 64;
+}
+
 static int
 lmdb_open_store(struct lmdb_open *o, struct kvfs_error *err)
 {
@@ -232,6 +242,8 @@ lmdb_open_store(struct lmdb_open *o, struct kvfs_error *err)
     MDB_stat st;
     int rc = lmdb_open_env(o);
 
+    if (rc == KVFS_LMDB_FAULT && lmdb_medium_full(o->folder))
+        rc = ENOSPC;
     if (rc != 0)
         return kvfs_lmdb_error(err, rc, db->path, "opening");
     (void)mdb_reader_check(db->env, NULL);

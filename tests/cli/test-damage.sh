@@ -80,7 +80,7 @@ edit() { # SED-SCRIPT PATTERN
 edit 's/^kvfs-volume 1$/kvfs-volume 99/' "format|newer|version"
 edit 's/lmdb/nonesuch/' "nonesuch"
 edit 's/lmdb/mem/' "mem|engine|store"
-edit 's/\([0-9a-f]\{8\}-\)/00000000-/' "uuid|superblock|match|differ|not"
+edit 's/\([0-9a-f]\{8\}-\)/00000000-/' "two volumes"
 edit '1,$s/.*/rubbish/' "volume"
 edit '1,$d' "volume"
 edit '1s/^/\x00/' "volume"
@@ -150,7 +150,12 @@ for left in 0 1 100 4096 8191 8192 12288 $((size / 4)) $((size / 2)) $((size - 4
     fresh
     truncate -s $left "$v/data.mdb"
     poke
-    [ $check_status = 4 ] || [ $check_status = 8 ] || fail "truncated to $left: check answers $check_status"
+    # LMDB reserves space behind its last page: to lose some of that is no damage.
+    case $check_status in
+    0) [ $refused = 0 ] && [ "$left" -gt 700000 ] ;;
+    4 | 8) ;;
+    *) false ;;
+    esac || fail "truncated to $left: check answers $check_status, $refused files are refused"
     survives mkdir "$v" new
     survives import "$v" new "$tmp/one"
 done
