@@ -290,6 +290,17 @@ kvfs_format(const char *path, const struct kvfs_format_options *options, struct 
     return rc;
 }
 
+/* Is it a volume that this version may rewrite?  Opening answers that. */
+static int
+compact_judge(const char *path, struct kvfs_error *err)
+{
+    const struct kvfs_volume_options options = {.readonly = true, .force = true};
+    struct kvfs_volume *v;
+    int rc = kvfs_volume_open(path, &options, &v, err);
+
+    return rc < 0 ? rc : kvfs_volume_close(v, err);
+}
+
 int
 kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
                     kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err)
@@ -308,7 +319,9 @@ kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
     if (engine->compact == NULL)
         return kvfs_error_set(err, -ENOTSUP, "%s: engine %s cannot be compacted", path,
                               engine->name);
-    rc = kvfs_lease_table_open(path, false, true, &leases, err);
+    rc = compact_judge(path, err);
+    if (rc == 0)
+        rc = kvfs_lease_table_open(path, false, true, &leases, err);
     if (rc < 0)
         return rc;
     rc = engine->compact_need_bytes(path, &need, err);
