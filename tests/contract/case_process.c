@@ -5,7 +5,9 @@
  * Children are forked before the store is opened here, except where a handle
  * is to cross fork().  Processes wait for each other in pipes.
  */
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +16,7 @@
 
 #define PROCESS_BATCHES    (CONTRACT_SANITIZED ? 60 : 200)
 #define PROCESS_INCREMENTS 60
+#define PROCESS_FORKS      40
 #define PROCESS_AFTER      400 /* batches of about 80 KiB after the death of a reader */
 
 static void
@@ -383,6 +386,61 @@ fork__handle_used_in_the_child__works(struct contract *c)
     contract_close(c);
 }
 
+struct fork_writer {
+    struct contract *c;
+    atomic_bool stop;
+};
+
+static void *
+fork_writer(void *arg)
+{
+    struct fork_writer *w = arg;
+
+    for (uint64_t n = 2; !atomic_load(&w->stop); n++) {
+        contract_set_put(w->c, n);
+        contract_commit(w->c, KVFS_NONE);
+    }
+    return NULL;
+}
+
+/* fork() while another thread is inside apply: the child finds a whole state and
+ * no lock that nobody will release. */
+static void
+fork__during_commits__whole_and_usable_in_the_child(struct contract *c)
+{
+    struct contract mine;
+    struct fork_writer w = {.c = c};
+    pthread_t thread;
+
+    if ((c->engine->caps & KVFS_CAP_PERSISTENT) != 0)
+        contract_skip(c, "parent and child would write to one store");
+    contract_open(c);
+    contract_set_put(c, 1);
+    contract_commit(c, KVFS_NONE);
+    contract_thread(c, &mine, 1);
+    CHECK(c, pthread_create(&thread, NULL, fork_writer, &w) == 0, "no thread");
+    for (mine.step = 0; mine.step < PROCESS_FORKS; mine.step++) {
+        pid_t pid = contract_fork(&mine);
+
+        if (pid == 0) {
+            struct kvfs_db_snap *snap = contract_begin(&mine);
+            uint64_t n = contract_set_read(&mine, snap);
+
+            mine.engine->end(snap);
+            CHECK(&mine, n > 0, "nothing is there");
+            contract_set_put(&mine, n + 1);
+            contract_commit(&mine, KVFS_NONE);
+            _exit(0);
+        }
+        contract_join(&mine, pid);
+    }
+    atomic_store(&w.stop, true);
+    (void)pthread_join(thread, NULL);
+    contract_thread_end(&mine);
+    contract_check_verify(c);
+    contract_close(c);
+}
+
 const struct contract_case contract_cases_process[] = {
     {"reopen__after_close__everything_there", reopen__after_close__everything_there,
      KVFS_CAP_PERSISTENT},
@@ -400,5 +458,7 @@ const struct contract_case contract_cases_process[] = {
     {"processes__second_one_where_one_is_allowed__ebusy_until_closed",
      processes__second_one_where_one_is_allowed__ebusy_until_closed, KVFS_CAP_PERSISTENT},
     {"fork__handle_used_in_the_child__works", fork__handle_used_in_the_child__works, KVFS_CAP_FORK},
+    {"fork__during_commits__whole_and_usable_in_the_child",
+     fork__during_commits__whole_and_usable_in_the_child, KVFS_CAP_FORK},
     {NULL, NULL, 0},
 };
