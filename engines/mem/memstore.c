@@ -3,8 +3,10 @@
  * memstore.c - the table of stores in this process, and their marker files.
  *
  * Invariants:
- * 1. A store is in the table from its making until its marker is gone or
- *    replaced; that is noticed at the next claim of any store.
+ * 1. A store is in the table, and holds its marker open, from its making until
+ *    the marker is removed; that is noticed at the next claim of any store.
+ *    While it is held open no other file can have its device and inode, so
+ *    these two are the store's identity, and a folder may be renamed.
  * 2. The table's lock comes before a store's locks.
  * 3. fork() happens between batches: the handlers take every lock first, so a
  *    child finds whole trees and free locks.
@@ -15,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "memstore.h"
@@ -53,51 +55,53 @@ table_init(void)
     (void)pthread_atfork(table_before_fork, table_after_fork, table_after_fork);
 }
 
-/* Read the identity out of a marker.  *pid is its process.  -ENOENT: no file;
- * -EINVAL: the file is something else; or what open() and read() say. */
+/* Open the marker.  *pid is the process that made it.  Answers the descriptor,
+ * -ENOENT: no file, -EINVAL: the file is something else, or what open() and
+ * read() say. */
 static int
-marker_read(const char *marker, char id[KVFS_MEMSTORE_ID_LEN + 1], long *pid)
+marker_open(const char *marker, long *pid)
 {
     const size_t magic_len = sizeof(MARKER_MAGIC) - 1;
-    char text[128];
+    char text[64];
     ssize_t n;
-    int fd = open(marker, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(marker, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int r = -EINVAL;
 
     if (fd < 0)
         return -errno;
     n = read(fd, text, sizeof(text) - 1);
     if (n < 0) {
-        int e = errno;
-
-        (void)close(fd);
-        return -e;
+        r = -errno;
+    } else {
+        text[n] = '\0';
+        if (strncmp(text, MARKER_MAGIC, magic_len) == 0) {
+            *pid = strtol(text + magic_len, NULL, 10);
+            return fd;
+        }
     }
     (void)close(fd);
-    text[n] = '\0';
-    if ((size_t)n < magic_len + KVFS_MEMSTORE_ID_LEN || memcmp(text, MARKER_MAGIC, magic_len) != 0)
-        return -EINVAL;
-    memcpy(id, text + magic_len, KVFS_MEMSTORE_ID_LEN);
-    id[KVFS_MEMSTORE_ID_LEN] = '\0';
-    *pid = strtol(text + magic_len + KVFS_MEMSTORE_ID_LEN, NULL, 10);
-    return 0;
+    return r;
 }
 
+/* Make the marker, a new file even if there is one.  Answers its descriptor. */
 static int
-marker_write(const char *marker, const char *id)
+marker_make(const char *marker)
 {
-    char text[128];
-    int len = snprintf(text, sizeof(text), MARKER_MAGIC "%s %ld\n", id, (long)getpid());
-    int fd = open(marker, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    int r = 0;
+    char text[64];
+    int len = snprintf(text, sizeof(text), MARKER_MAGIC "%ld\n", (long)getpid());
+    int fd, r;
 
+    if (unlink(marker) != 0 && errno != ENOENT)
+        return -errno;
+    fd = open(marker, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0)
         return -errno;
-    if (write(fd, text, (size_t)len) != len || fsync(fd) != 0)
-        r = errno != 0 ? -errno : -EIO;
-    if (close(fd) != 0 && r == 0)
-        r = -errno;
-    if (r != 0)
-        (void)unlink(marker);
+    errno = EIO; /* of a short write */
+    if (write(fd, text, (size_t)len) == len && fsync(fd) == 0)
+        return fd;
+    r = -errno;
+    (void)close(fd);
+    (void)unlink(marker);
     return r;
 }
 
@@ -108,20 +112,19 @@ store_free(struct kvfs_memstore *s)
     kvfs_memtree_drop(s->roots[KVFS_DATA]);
     (void)pthread_mutex_destroy(&s->writer);
     (void)pthread_mutex_destroy(&s->lock);
-    free(s->marker);
+    (void)close(s->marker);
     free(s);
 }
 
-/* Forget the closed stores whose marker is gone. */
+/* Forget the closed stores whose marker was removed. */
 static void
 table_sweep(void)
 {
     struct kvfs_memstore **at = &table_first, *s;
-    char id[KVFS_MEMSTORE_ID_LEN + 1];
-    long pid;
+    struct stat st;
 
     while ((s = *at) != NULL) {
-        if (!s->open && (marker_read(s->marker, id, &pid) != 0 || strcmp(id, s->id) != 0)) {
+        if (!s->open && (fstat(s->marker, &st) != 0 || st.st_nlink == 0)) {
             *at = s->next;
             store_free(s);
         } else {
@@ -130,70 +133,39 @@ table_sweep(void)
     }
 }
 
-/* Make a store and its marker.  Takes MARKER when it goes well. */
-static int
-store_new(char *marker, struct kvfs_memstore **storep, struct kvfs_error *err)
+/* The store whose marker is the file FD; NULL: of another process. */
+static struct kvfs_memstore *
+table_find(int fd)
 {
-    struct kvfs_memstore *s;
-    uint8_t bytes[KVFS_MEMSTORE_ID_LEN / 2];
-    int r;
+    struct stat mine, theirs;
 
-    s = calloc(1, sizeof(*s));
+    if (fstat(fd, &theirs) != 0)
+        return NULL;
+    for (struct kvfs_memstore *s = table_first; s != NULL; s = s->next)
+        if (fstat(s->marker, &mine) == 0 && mine.st_dev == theirs.st_dev &&
+            mine.st_ino == theirs.st_ino)
+            return s;
+    return NULL;
+}
+
+static int
+table_make(const char *marker, struct kvfs_memstore **storep, struct kvfs_error *err)
+{
+    struct kvfs_memstore *s = calloc(1, sizeof(*s));
+
     if (s == NULL)
         return kvfs_error_set(err, -ENOMEM, "mem: no memory for a store");
-    if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes)) {
-        r = kvfs_error_set(err, -EIO, "mem: no random numbers");
-        goto out;
-    }
-    for (size_t i = 0; i < sizeof(bytes); i++)
-        (void)snprintf(s->id + 2 * i, 3, "%02x", bytes[i]);
-    memcpy(&s->random, bytes, sizeof(s->random));
-    s->random |= 1; /* its generator must not start at 0 */
-    r = marker_write(marker, s->id);
-    if (r != 0) {
-        (void)kvfs_error_set(err, r, "mem: %s: cannot be written: %s", marker, strerrordesc_np(-r));
-        goto out;
+    s->marker = marker_make(marker);
+    if (s->marker < 0) {
+        int r = s->marker;
+
+        free(s);
+        return kvfs_error_set(err, r, "mem: %s: cannot be written: %s", marker,
+                              strerrordesc_np(-r));
     }
     (void)pthread_mutex_init(&s->writer, NULL);
     (void)pthread_mutex_init(&s->lock, NULL);
-    s->marker = marker;
-    *storep = s;
-    return 0;
-out:
-    free(s);
-    return r;
-}
-
-/* Takes MARKER when it goes well. */
-static int
-table_claim(char *marker, bool create, struct kvfs_memstore **storep, struct kvfs_error *err)
-{
-    char id[KVFS_MEMSTORE_ID_LEN + 1];
-    struct kvfs_memstore *s = NULL;
-    long pid = 0;
-    int r = marker_read(marker, id, &pid);
-
-    if (r != 0 && r != -ENOENT)
-        return kvfs_error_set(err, r, "mem: %s: %s", marker,
-                              r == -EINVAL ? "is no store of this engine" : strerrordesc_np(-r));
-    for (s = r == 0 ? table_first : NULL; s != NULL; s = s->next) {
-        if (strcmp(s->id, id) != 0)
-            continue;
-        if (s->open)
-            return kvfs_error_set(err, -EBUSY, "mem: %s: is open in this process", marker);
-        free(marker);
-        s->open = true;
-        *storep = s;
-        return 0;
-    }
-    if (!create && r == -ENOENT)
-        return kvfs_error_set(err, -ENOENT, "mem: %s: there is no store", marker);
-    if (!create)
-        return kvfs_error_set(
-            err, -ENOENT, "mem: %s: the store is in the memory of process %ld only", marker, pid);
-    r = store_new(marker, &s, err);
-    if (r != 0)
-        return r;
+    s->random = 0x9e3779b97f4a7c15u; /* anything but 0 */
     s->open = true;
     s->next = table_first;
     table_first = s;
@@ -201,30 +173,49 @@ table_claim(char *marker, bool create, struct kvfs_memstore **storep, struct kvf
     return 0;
 }
 
+static int
+table_claim(const char *marker, bool create, struct kvfs_memstore **storep, struct kvfs_error *err)
+{
+    struct kvfs_memstore *s;
+    long pid = 0;
+    int fd = marker_open(marker, &pid);
+
+    if (fd < 0 && fd != -ENOENT)
+        return kvfs_error_set(err, fd, "mem: %s: %s", marker,
+                              fd == -EINVAL ? "is no store of this engine" : strerrordesc_np(-fd));
+    if (fd >= 0) {
+        s = table_find(fd);
+        (void)close(fd);
+        if (s != NULL && s->open)
+            return kvfs_error_set(err, -EBUSY, "mem: %s: is open in this process", marker);
+        if (s != NULL) {
+            s->open = true;
+            *storep = s;
+            return 0;
+        }
+    }
+    if (create)
+        return table_make(marker, storep, err);
+    if (fd == -ENOENT)
+        return kvfs_error_set(err, -ENOENT, "mem: %s: there is no store", marker);
+    return kvfs_error_set(err, -ENOENT, "mem: %s: the store is in the memory of process %ld only",
+                          marker, pid);
+}
+
 int
 kvfs_memstore_claim(const char *path, bool create, struct kvfs_memstore **storep,
                     struct kvfs_error *err)
 {
-    char *folder, *marker = NULL;
+    char marker[PATH_MAX];
     int r;
 
+    if (snprintf(marker, sizeof(marker), "%s/" MARKER_NAME, path) >= (int)sizeof(marker))
+        return kvfs_error_set(err, -ENAMETOOLONG, "mem: %s: too long a path", path);
     (void)pthread_once(&table_once, table_init);
-    folder = realpath(path, NULL);
-    if (folder == NULL) {
-        r = -errno;
-        return kvfs_error_set(err, r, "mem: %s: %s", path, strerrordesc_np(-r));
-    }
-    r = asprintf(&marker, "%s/" MARKER_NAME, folder);
-    free(folder);
-    if (r < 0)
-        return kvfs_error_set(err, -ENOMEM, "mem: no memory for a path");
-
     (void)pthread_mutex_lock(&table_lock);
     table_sweep();
     r = table_claim(marker, create, storep, err);
     (void)pthread_mutex_unlock(&table_lock);
-    if (r != 0)
-        free(marker);
     return r;
 }
 

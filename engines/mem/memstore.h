@@ -2,9 +2,8 @@
  *
  * memstore.h - the stores of the mem engine that live in this process.
  *
- * A store is two trees in memory.  In its folder lies a file `mem` with the
- * store's random identity and the process that has it: a store lives as long as
- * this file and this process do.
+ * A store is two trees in memory.  In its folder lies a file `mem`, its marker:
+ * a store lives as long as this file and this process do.
  */
 #ifndef KVFS_MEMSTORE_H
 #define KVFS_MEMSTORE_H
@@ -15,12 +14,9 @@
 
 #include "memtree.h"
 
-#define KVFS_MEMSTORE_ID_LEN 32 /* hexadecimal digits */
-
 struct kvfs_memstore {
-    struct kvfs_memstore *next; /* memstore.c's table, and the next four */
-    char *marker;               /* path of the file */
-    char id[KVFS_MEMSTORE_ID_LEN + 1];
+    struct kvfs_memstore *next; /* memstore.c's table, and the next two */
+    int marker;                 /* its descriptor */
     bool open;
 
     /* One apply at a time; outside `lock`. */

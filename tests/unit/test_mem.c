@@ -181,7 +181,7 @@ mem_open__store_of_another_process__enoent_says_whose(void **state)
 
     (void)state;
     assert_non_null(fp);
-    assert_true(fprintf(fp, "kvfs-mem 0123456789abcdef0123456789abcdef 4242\n") > 0);
+    assert_true(fprintf(fp, "kvfs-mem 4242\n") > 0);
     assert_int_equal(fclose(fp), 0);
     assert_int_equal(try_open(false, &db, &err), -ENOENT);
     assert_null(db);
@@ -258,8 +258,8 @@ mem_apply__no_memory_at_any_allocation__enomem_and_nothing_changed(void **state)
     int r;
 
     (void)state;
-    for (char c = 'a'; c <= 'z'; c++)
-        put(db, (char[]){c, '\0'});
+    for (int i = 0; i < 26; i++)
+        put(db, (char[]){(char)('a' + i), '\0'});
     add_operations(b);
     assert_int_equal(kvfs_batch_end(b, &batch), 0);
     assert_int_equal(mem->apply(db, &batch, KVFS_NONE, NULL), 0);
@@ -309,7 +309,7 @@ mem_others__no_memory_at_any_allocation__enomem(void **state)
         if (failed)
             assert_true(err.msg[0] != '\0');
     } while (failed);
-    assert_true(at > 5);
+    assert_true(at >= 4);
 }
 
 static void
