@@ -21,6 +21,7 @@ fail() {
     exit 1
 }
 mkfifo "$tmp/ready"
+exec 9<>"$tmp/ready" # both ends, so that opening it never waits
 port=$((20000 + RANDOM % 10000))
 
 start() { # NAME PORT: serve until told to end; waits until the server answers
@@ -28,7 +29,7 @@ start() { # NAME PORT: serve until told to end; waits until the server answers
         nbdkit memory 1M 2>"$tmp/$1.err" &
     server=$!
     pids+=("$server")
-    read -r served <"$tmp/ready"
+    read -r -t 60 served <&9 || fail "$1 is not served"
 }
 ends() { # PID: SIGINT, and a clean end
     kill -INT "$1"
@@ -74,8 +75,10 @@ ends "$one"
 
 # A stale socket, as a killed server leaves it.
 start four "$port"
+nbdkit=$(pgrep -P "$server")
 kill -KILL "$server"
 wait "$server" 2>/dev/null || true
+tail --pid="$nbdkit" -f /dev/null # it is told to end with kvfs-listen, but that takes a moment
 [ -S "$tmp/four.sock" ] || fail "no stale socket to try"
 start four "$port"
 ends "$server"
