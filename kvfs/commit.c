@@ -29,7 +29,7 @@
 #include "testbug.h"
 #include "work.h"
 
-#define COMMIT_JOIN_BYTES ((size_t)16 << 20) /* layers are joined up to this */
+#define COMMIT_JOIN_MAX   ((size_t)16 << 20)
 #define COMMIT_EAGAIN_MAX 100
 
 /* One file in the batch. */
@@ -553,18 +553,24 @@ commit_apply(struct kvfs_volume *v, struct kvfs_commit_scratch *s, enum kvfs_dur
     return rc;
 }
 
-/* Choose what goes into the next batch: the oldest layers, MAX at most.  *last:
+/* Choose what goes into the next batch: the oldest layers, MAX at most, up to
+ * twice the size at which one is sealed: a larger batch copies fewer index pages
+ * for a block, but costs space (random overwrite of 256 MiB on LMDB, layers of 4
+ * MiB: 1.10x alone, 1.13x in pairs, 1.21x in fours).  *last:
  * these are all. */
 static bool
 commit_join(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, unsigned max, bool *last)
 {
     size_t bytes = 0;
+    size_t join = 2 * atomic_load(&o->seal_bytes);
 
+    if (join > COMMIT_JOIN_MAX)
+        join = COMMIT_JOIN_MAX;
     s->layers_count = 0;
     (void)pthread_rwlock_rdlock(&o->cut);
     for (struct kvfs_layer *l = o->oldest; l != NULL && s->layers_count < max; l = l->newer) {
         bytes += atomic_load(&l->bytes);
-        if (s->layers_count > 0 && bytes > COMMIT_JOIN_BYTES)
+        if (s->layers_count > 0 && bytes > join)
             break;
         s->layers[s->layers_count++] = l;
         *last = l->newer == NULL;
