@@ -524,6 +524,18 @@ commit_fail_txns(struct kvfs_overlay *o, struct kvfs_layer *from, int code)
 
 /* --- commit ---------------------------------------------------------------- */
 
+/* A planted bug: half of the blocks go first, in a batch of their own. */
+static int
+commit_split(struct kvfs_volume *v, struct kvfs_commit_scratch *s, struct kvfs_error *err)
+{
+    int rc;
+
+    kvfs_batch_reset(s->batch);
+    commit_entries(s, 0, s->entries_count / 2);
+    rc = kvfs_volume_apply(v, s->batch, KVFS_ORDERED, err);
+    return rc < 0 ? rc : commit_build(s);
+}
+
 /* Apply the layers in S as one batch. */
 static int
 commit_apply(struct kvfs_volume *v, struct kvfs_commit_scratch *s, enum kvfs_durability durability,
@@ -533,6 +545,8 @@ commit_apply(struct kvfs_volume *v, struct kvfs_commit_scratch *s, enum kvfs_dur
 
     for (int tries = 0; rc == -EAGAIN && tries < COMMIT_EAGAIN_MAX; tries++) {
         rc = commit_build(s);
+        if (rc == 0 && kvfs_test_bug("split-request"))
+            rc = commit_split(v, s, err);
         if (rc == 0)
             rc = kvfs_volume_apply(v, s->batch, durability, err);
         for (size_t i = 0; rc == -EAGAIN && i < s->nodes_count; i++) {
@@ -593,8 +607,6 @@ commit_sealed(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
     while (rc == 0 && atomic_load(&o->applied_id) < id && commit_join(o, s, max, &last)) {
         struct kvfs_layer *first = s->layers[0];
 
-        if (s->layers_count > 1 && kvfs_test_bug("split-request"))
-            s->layers_count = 1;
         rc = commit_apply(v, s, last ? durability : KVFS_ORDERED, err);
         if (rc == 0 || rc == -EIO)
             continue;

@@ -20,7 +20,9 @@
  *     handle.  The transaction is then aborted inside a guard of its own, which
  *     releases the writer mutex; should even that fault, the mutex is robust and
  *     passes on when this thread or process ends.
- *  5. DATA values change their LMDB key with their tail (layout.c), so an update
+ *  5. Before the first change the pages that LMDB will follow are judged (path.c):
+ *     inside a write transaction a damaged page could do worse than fault.
+ *  6. DATA values change their LMDB key with their tail (layout.c), so an update
  *     is a delete and a put at one cursor.
  *
  * Sources: mdb.c, mdb_txn_commit() and mdb_env_write_meta(); lmdb.h,
@@ -43,6 +45,9 @@ struct apply {
     uint32_t *order;
     size_t order_count;
     size_t failed_op; /* of an expectation */
+    enum kvfs_lmdb_room_answer room;
+    bool damage_told; /* ERR names the page */
+    bool turned; /* one more transaction has been made for room */
 };
 
 /* --- checks before the transaction ------------------------------------------- */
@@ -54,8 +59,11 @@ apply_op_sound(const struct kvfs_op *op)
 
     if (op->keyspace != KVFS_META && op->keyspace != KVFS_DATA)
         return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= KVFS_META_KEY_MAX + 1 && op->key_end_len <= KVFS_META_KEY_MAX + 1;
+    if (op->type == KVFS_OP_DEL_RANGE) {
+        size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
+
+        return op->key_len <= max && op->key_end_len <= max;
+    }
     if (op->type > KVFS_OP_EXPECT_ABSENT)
         return false;
     return data ? op->key_len == KVFS_DATA_KEY_LEN
@@ -261,24 +269,21 @@ apply_range(struct apply *a, const struct kvfs_op *op)
 {
     MDB_cursor *mc = a->mc[op->keyspace];
     size_t max = op->keyspace == KVFS_DATA ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-    size_t lo_len = op->key_len < max ? op->key_len : max;
-    MDB_val key = lmdb_val(op->key, lo_len);
+    MDB_val key = lmdb_val(op->key, op->key_len);
     MDB_val data;
     int rc;
 
     if (op->key_len == 0 && op->key_end_len == 0)
         return mdb_drop(a->txn, a->db->dbi[op->keyspace], 0);
-    rc = mdb_cursor_get(mc, &key, &data, lo_len > 0 ? MDB_SET_RANGE : MDB_FIRST);
+    rc = mdb_cursor_get(mc, &key, &data, op->key_len > 0 ? MDB_SET_RANGE : MDB_FIRST);
     while (rc == 0) {
-        size_t len = key.mv_size < max ? key.mv_size : max;
+        size_t len = key.mv_size < max ? key.mv_size : max; /* without a tail */
 
         if (op->key_end_len > 0 &&
             kvfs_page_key_cmp(key.mv_data, len, op->key_end, op->key_end_len) >= 0)
             break;
-        /* An edge longer than a key lies behind the key that it begins with. */
-        if (kvfs_page_key_cmp(key.mv_data, len, op->key, op->key_len) >= 0)
-            rc = mdb_cursor_del(mc, 0);
-        if (rc == 0)
+        rc = mdb_cursor_del(mc, 0);
+        if (rc == 0) /* after a delete this is the record that followed */
             rc = mdb_cursor_get(mc, &key, &data, MDB_NEXT);
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -343,6 +348,7 @@ apply_work_guarded(void *arg)
 {
     struct apply *a = arg;
     struct kvfs_lmdb_usage usage;
+    struct kvfs_lmdb_need need;
     int rc = 0;
 
     for (int i = 0; rc == 0 && i < 2; i++)
@@ -351,9 +357,29 @@ apply_work_guarded(void *arg)
         rc = apply_expect(a);
     if (rc == 0)
         rc = kvfs_lmdb_usage(a->db, a->txn, &usage);
-    if (rc == 0 && kvfs_lmdb_room_check(a->db, a->batch, &usage, a->err) != 0)
+    if (rc != 0)
+        return rc;
+    kvfs_lmdb_need(a->db, a->batch, &usage, &need);
+    a->room = kvfs_lmdb_room_check(a->db, &need, &usage, a->turned, a->err);
+    if (a->room != KVFS_LMDB_ROOM_OK)
         return ENOSPC;
+    rc = kvfs_lmdb_path_check(a->db, a->txn, a->batch, &need, a->err);
+    a->damage_told = rc == MDB_CORRUPTED;
     return rc != 0 ? rc : apply_ops(a);
+}
+
+/* Change nothing, but in a transaction of its own (room.c). */
+static int
+apply_turn_guarded(void *arg)
+{
+    static const char name[] = "\0one more transaction";
+    struct apply *a = arg;
+    MDB_val key = lmdb_val(name, sizeof(name));
+    MDB_val data = {.mv_size = 0};
+    MDB_dbi dbi = a->db->dbi[KVFS_META];
+    int rc = mdb_put(a->txn, dbi, &key, &data, MDB_NOOVERWRITE);
+
+    return rc != 0 ? rc : mdb_del(a->txn, dbi, &key, NULL);
 }
 
 static int
@@ -428,7 +454,6 @@ apply_commit(struct apply *a)
 static int
 apply_refuse(struct apply *a, int rc)
 {
-    bool room = rc == ENOSPC && a->err != NULL && a->err->code == -ENOSPC;
     int code;
 
     if (rc == KVFS_LMDB_FAULT)
@@ -436,8 +461,10 @@ apply_refuse(struct apply *a, int rc)
     else if (rc == EAGAIN)
         code = kvfs_error_set(a->err, -EAGAIN, "%s: operation %zu finds another value",
                               a->db->path, a->failed_op);
-    else if (room)
-        code = -ENOSPC;
+    else if (a->room == KVFS_LMDB_ROOM_FULL)
+        code = -ENOSPC; /* told already */
+    else if (a->damage_told)
+        code = -EIO;
     else
         code = kvfs_lmdb_error(a->err, rc, a->db->path, "applying a batch");
     if (code == -EIO)
@@ -447,9 +474,10 @@ apply_refuse(struct apply *a, int rc)
     return code;
 }
 
-/* *resized: another process has grown the store beyond our map. */
+/* Begin, do WORK, commit.  *resized: another process has grown the store beyond
+ * our map. */
 static int
-apply_locked(struct apply *a, bool *resized)
+apply_transaction(struct apply *a, int (*work)(void *arg), bool *resized)
 {
     int rc = kvfs_lmdb_guard(apply_begin_guarded, a);
 
@@ -460,10 +488,23 @@ apply_locked(struct apply *a, bool *resized)
         return apply_poison(a, rc, "beginning a batch");
     if (rc != 0)
         return kvfs_lmdb_error(a->err, rc, a->db->path, "beginning a batch");
-    rc = kvfs_lmdb_guard(apply_work_guarded, a);
-    if (rc != 0)
-        return apply_refuse(a, rc);
-    rc = apply_commit(a);
+    a->room = KVFS_LMDB_ROOM_OK;
+    a->damage_told = false;
+    rc = kvfs_lmdb_guard(work, a);
+    return rc != 0 ? apply_refuse(a, rc) : apply_commit(a);
+}
+
+static int
+apply_locked(struct apply *a, bool *resized)
+{
+    int rc = apply_transaction(a, apply_work_guarded, resized);
+
+    if (rc == -ENOSPC && a->room == KVFS_LMDB_ROOM_TURN) {
+        a->turned = true;
+        rc = apply_transaction(a, apply_turn_guarded, resized);
+        if (rc == 0)
+            rc = apply_transaction(a, apply_work_guarded, resized);
+    }
     if (rc != 0)
         return rc;
     kvfs_lmdb_room_reserve(a->db);
@@ -476,13 +517,11 @@ int
 kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                 enum kvfs_durability durability, struct kvfs_error *err)
 {
-    struct kvfs_error own = {.code = 0};
-    struct apply a = {.db = db, .batch = batch, .err = err != NULL ? err : &own};
+    struct apply a = {.db = db, .batch = batch, .err = err};
     int rc = kvfs_lmdb_usable(db, err);
 
     if (rc != 0)
         return rc;
-    a.err->code = 0;
     if (db->readonly)
         return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
     rc = apply_check(&a);

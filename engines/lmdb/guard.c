@@ -30,10 +30,13 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <unistd.h>
 
 struct guard {
     sigjmp_buf env;
     struct guard *outer;
+    void (*on_fault)(void *arg); /* park instead of jumping */
+    void *arg;
 };
 
 static __thread struct guard *guard_top __attribute__((tls_model("initial-exec")));
@@ -67,6 +70,16 @@ guard_chain(int sig, siginfo_t *info, void *context)
         (void)raise(sig);
 }
 
+static void __attribute__((noreturn))
+guard_leave(struct guard *g)
+{
+    if (g->on_fault == NULL)
+        siglongjmp(g->env, 1);
+    g->on_fault(g->arg);
+    for (;;)
+        (void)pause();
+}
+
 static void
 guard_handler(int sig, siginfo_t *info, void *context)
 {
@@ -77,7 +90,7 @@ guard_handler(int sig, siginfo_t *info, void *context)
         return;
     }
     guard_signal_number = sig;
-    siglongjmp(g->env, 1);
+    guard_leave(g);
 }
 
 static void
@@ -109,7 +122,7 @@ kvfs_lmdb_guard_assert(const char *text)
         return;
     guard_signal_number = 0;
     guard_assertion = text;
-    siglongjmp(g->env, 1);
+    guard_leave(g);
 }
 
 int
@@ -118,11 +131,27 @@ kvfs_lmdb_guard(int (*fn)(void *arg), void *arg)
     struct guard g;
     int rc;
 
+    g.on_fault = NULL;
     g.outer = guard_top;
     if (sigsetjmp(g.env, 0) != 0) {
         guard_top = g.outer;
         return KVFS_LMDB_FAULT;
     }
+    guard_top = &g;
+    rc = fn(arg);
+    guard_top = g.outer;
+    return rc;
+}
+
+int
+kvfs_lmdb_guard_parked(int (*fn)(void *arg), void *arg, void (*on_fault)(void *arg))
+{
+    struct guard g;
+    int rc;
+
+    g.on_fault = on_fault;
+    g.arg = arg;
+    g.outer = guard_top;
     guard_top = &g;
     rc = fn(arg);
     guard_top = g.outer;

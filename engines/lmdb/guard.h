@@ -14,6 +14,11 @@
  * only it knows of.  Guards nest.  Threads: any. */
 int kvfs_lmdb_guard(int (*fn)(void *arg), void *arg);
 
+/* The same for code that must not be left, because another thread uses its
+ * stack: after a fault ON_FAULT(ARG) is called inside the signal handler and the
+ * thread then sleeps for ever. */
+int kvfs_lmdb_guard_parked(int (*fn)(void *arg), void *arg, void (*on_fault)(void *arg));
+
 /* One line about this thread's newest fault. */
 const char *kvfs_lmdb_guard_text(void);
 

@@ -38,7 +38,7 @@
 
 #include "lmdb_priv.h"
 
-static const char *const lmdb_names[2] = {[KVFS_META] = "meta", [KVFS_DATA] = "data"};
+const char *const kvfs_lmdb_names[2] = {[KVFS_META] = "meta", [KVFS_DATA] = "data"};
 
 /* --- fork ------------------------------------------------------------------------- */
 
@@ -205,7 +205,7 @@ lmdb_open_dbs_guarded(void *arg)
     if (rc != 0)
         return rc;
     for (int i = 0; rc == 0 && i < 2; i++)
-        rc = mdb_dbi_open(txn, lmdb_names[i], o->fresh ? MDB_CREATE : 0, &o->db->dbi[i]);
+        rc = mdb_dbi_open(txn, kvfs_lmdb_names[i], o->fresh ? MDB_CREATE : 0, &o->db->dbi[i]);
     if (rc == 0)
         return mdb_txn_commit(txn);
     mdb_txn_abort(txn);
@@ -279,6 +279,7 @@ lmdb_free(struct kvfs_db *db)
     (void)pthread_cond_destroy(&db->pool_cond);
     (void)pthread_mutex_destroy(&db->pool_lock);
     (void)pthread_mutex_destroy(&db->apply_lock);
+    free(db->path_state);
     free(db->path);
     free(db);
 }
@@ -302,7 +303,9 @@ lmdb_new(const char *folder)
 
     if (db == NULL)
         return NULL;
-    if (asprintf(&db->path, "%s/data.mdb", folder) < 0) {
+    db->path_state = kvfs_lmdb_path_new();
+    if (db->path_state == NULL || asprintf(&db->path, "%s/data.mdb", folder) < 0) {
+        free(db->path_state);
         free(db);
         return NULL;
     }
@@ -313,17 +316,25 @@ lmdb_new(const char *folder)
     return db;
 }
 
+static void
+lmdb_unlink(const char *folder, const char *name)
+{
+    char *path;
+
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        return;
+    (void)unlink(path);
+    free(path);
+}
+
 /* Leave nothing behind of a store that could not be made. */
 static void
 lmdb_open_undo(const struct lmdb_open *o, bool had_file)
 {
-    char lock[4096];
-
     if (!o->fresh || had_file)
         return;
-    (void)unlink(o->db->path);
-    if (snprintf(lock, sizeof(lock), "%s/lock.mdb", o->folder) < (int)sizeof(lock))
-        (void)unlink(lock);
+    lmdb_unlink(o->folder, "data.mdb");
+    lmdb_unlink(o->folder, "lock.mdb");
 }
 
 static int
@@ -357,6 +368,8 @@ lmdb_open(const char *path, const struct kvfs_engine_options *options, struct kv
         }
         if (rc != 0)
             lmdb_open_undo(&o, had_file);
+        else if (!o.db->readonly)
+            lmdb_unlink(path, KVFS_LMDB_COMPACT_NAME); /* who compacts holds it alone */
     }
     if (rc != 0) {
         lmdb_free(o.db);
@@ -458,4 +471,8 @@ const struct kvfs_engine kvfs_engine_lmdb = {
     .cursor_close = kvfs_lmdb_cursor_close,
     .apply = kvfs_lmdb_apply,
     .sync = kvfs_lmdb_sync,
+    .verify = kvfs_lmdb_verify,
+    .compact_need_bytes = kvfs_lmdb_compact_need_bytes,
+    .compact = kvfs_lmdb_compact,
+    .backup = kvfs_lmdb_backup,
 };

@@ -31,12 +31,15 @@
 #define KVFS_LMDB_VALUE_MAX_BYTES (16u << 20)
 #define KVFS_LMDB_BATCH_MAX_BYTES (256u << 20)
 #define KVFS_LMDB_BATCH_MAX_OPS   (1u << 20)
+#define KVFS_LMDB_COMPACT_NAME    "data.mdb.compact" /* copy.c */
 #define KVFS_LMDB_KEY_BUF         512 /* LMDB's longest key is 511 */
 
 struct kvfs_lmdb_params {
     bool unsafe_nosync; /* tests only: no batch is ever flushed */
     bool no_readahead;
 };
+
+struct kvfs_lmdb_path; /* path.c */
 
 struct kvfs_lmdb_room { /* room.c */
     _Atomic uint64_t reserve_end_bytes; /* the file has blocks up to here */
@@ -64,6 +67,7 @@ struct kvfs_db {
     atomic_int poisoned; /* a fault inside a write transaction, a failed flush */
     bool wedged;         /* under apply_lock: LMDB's writer mutex is lost to a fault */
     struct kvfs_lmdb_room room; /* written under apply_lock */
+    struct kvfs_lmdb_path *path_state; /* under apply_lock */
     unsigned applies;           /* under apply_lock: since readers were looked after */
 
     pthread_mutex_t pool_lock;
@@ -185,9 +189,30 @@ struct kvfs_lmdb_usage { /* of one transaction, in pages */
 };
 int kvfs_lmdb_usage(struct kvfs_db *db, MDB_txn *txn, struct kvfs_lmdb_usage *u);
 
-/* Is there room for BATCH?  0 or -ENOSPC.  Under apply_lock. */
-int kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
-                         const struct kvfs_lmdb_usage *u, struct kvfs_error *err);
+struct kvfs_lmdb_need { /* of one batch */
+    uint64_t puts[2]; /* by keyspace */
+    uint64_t dels;
+    uint64_t touched[2];
+    uint64_t leaf_bytes;
+    uint64_t overflow_pages;
+    uint64_t pages; /* new pages it may take, all in all */
+    bool runs;      /* some of them in a row */
+};
+void kvfs_lmdb_need(const struct kvfs_db *db, const struct kvfs_batch *batch,
+                    const struct kvfs_lmdb_usage *u, struct kvfs_lmdb_need *need);
+
+enum kvfs_lmdb_room_answer {
+    KVFS_LMDB_ROOM_OK,
+    KVFS_LMDB_ROOM_TURN, /* after one more transaction */
+    KVFS_LMDB_ROOM_FULL, /* ERR is set */
+};
+
+/* Is there room for a batch that takes NEED?  TURNED: that transaction has been.
+ * Under apply_lock, inside a write transaction. */
+enum kvfs_lmdb_room_answer kvfs_lmdb_room_check(struct kvfs_db *db,
+                                                const struct kvfs_lmdb_need *need,
+                                                const struct kvfs_lmdb_usage *u, bool turned,
+                                                struct kvfs_error *err);
 /* Bring the reserve behind the used pages up to its size.  Under apply_lock. */
 void kvfs_lmdb_room_reserve(struct kvfs_db *db);
 /* After a failed write: is the file system full? */
@@ -199,6 +224,8 @@ struct kvfs_lmdb_readers {
     uint64_t count;
     uint64_t oldest_txnid; /* 0: none */
     uint32_t oldest_pid;
+    bool foreign; /* some belong to another process */
+    long own_pid;
 };
 void kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r);
 
@@ -212,7 +239,19 @@ int kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progre
 int kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress,
                      void *progress_arg, struct kvfs_error *err);
 
+/* --- path.c ------------------------------------------------------------------------------------ */
+
+struct kvfs_lmdb_path *kvfs_lmdb_path_new(void);
+/* Judge the pages that BATCH will change: 0 or MDB_CORRUPTED, ERR names the
+ * page; or another code.  Inside a guard, a write transaction that has changed
+ * nothing yet, and apply_lock. */
+int kvfs_lmdb_path_check(struct kvfs_db *db, MDB_txn *txn, const struct kvfs_batch *batch,
+                         const struct kvfs_lmdb_need *need, struct kvfs_error *err);
+
 /* --- lmdb.c -------------------------------------------------------------------------------- */
+
+/* The databases' names, by keyspace. */
+extern const char *const kvfs_lmdb_names[2];
 
 /* May this process use the handle?  -EBADF in a child of the one that opened it. */
 int kvfs_lmdb_usable(const struct kvfs_db *db, struct kvfs_error *err);

@@ -18,7 +18,10 @@
  *  3. Room is the free pages inside the file plus the pages by which it may still
  *     grow: the least of map, limit and file system.  Growth is exact and looked at
  *     first.  Only if it does not suffice the free list is summed up, without the
- *     entries that an open snapshot, of any process, still holds back.
+ *     entries that an open snapshot, of any process, still holds back.  What the
+ *     newest transaction freed may be taken not by the next one but by the one
+ *     after it; if that would do, an empty transaction is put in between, or a
+ *     store emptied by one large delete would stay full.
  *  4. Estimates may be wrong (the free pages may not lie in a row as a large value
  *     needs); then LMDB meets the end of the map or ENOSPC itself, aborts, and
  *     nothing is changed either.
@@ -28,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "lmdb_priv.h"
 
@@ -106,16 +110,17 @@ room_growth(const struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
 /* --- free pages that may be used now ----------------------------------------------- */
 
 struct room_free {
-    struct kvfs_db *db;
     struct kvfs_db_snap *snap;
-    uint64_t oldest;
-    uint64_t pages;
+    uint64_t oldest_reader; /* of others; UINT64_MAX: none */
+    uint64_t now;           /* pages that the next transaction may take */
+    uint64_t later;         /* pages that the one after it may take besides */
 };
 
 static int
 room_free_guarded(void *arg)
 {
     struct room_free *f = arg;
+    uint64_t newest = f->snap->txnid;
     MDB_cursor *mc;
     MDB_val key, data;
     int rc = mdb_cursor_open(f->snap->txn, PAGE_DB_FREE, &mc);
@@ -129,51 +134,47 @@ room_free_guarded(void *arg)
             break;
         memcpy(&txnid, key.mv_data, sizeof(txnid));
         memcpy(&count, data.mv_data, sizeof(count));
-        if (txnid >= f->oldest)
+        if (txnid >= f->oldest_reader)
             break;
-        f->pages += count;
+        if (txnid < newest)
+            f->now += count;
+        else
+            f->later += count;
     }
     mdb_cursor_close(mc);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static uint64_t
-room_free_pages(struct kvfs_db *db)
+static void
+room_free_pages(struct kvfs_db *db, struct room_free *f)
 {
-    struct room_free f = {.db = db};
     struct kvfs_lmdb_readers readers;
 
-    (void)mdb_reader_check(db->env, NULL);
-    if (kvfs_lmdb_begin_inside(db, &f.snap) != 0)
-        return 0;
-    kvfs_lmdb_readers(db, &readers); /* our own snapshot is among them */
-    f.oldest = readers.oldest_txnid != 0 ? readers.oldest_txnid : f.snap->txnid;
-    if (kvfs_lmdb_guard(room_free_guarded, &f) != 0)
-        f.pages = 0;
-    kvfs_lmdb_end(f.snap);
-    return f.pages;
+    *f = (struct room_free){.now = 0};
+    kvfs_lmdb_readers(db, &readers); /* before we are one */
+    f->oldest_reader = readers.oldest_txnid != 0 ? readers.oldest_txnid : UINT64_MAX;
+    if (kvfs_lmdb_begin_inside(db, &f->snap) != 0)
+        return;
+    if (kvfs_lmdb_guard(room_free_guarded, f) != 0)
+        f->now = f->later = 0;
+    kvfs_lmdb_end(f->snap);
 }
 
 /* --- what a batch takes --------------------------------------------------------------- */
 
-struct room_need {
-    uint64_t puts[2]; /* by keyspace */
-    uint64_t dels;
-    uint64_t touched[2];
-    uint64_t leaf_bytes;
-    uint64_t overflow_pages;
-};
-
 static void
-room_need_put(const struct kvfs_lmdb_layout *l, const struct kvfs_op *op, struct room_need *n)
+room_need_put(const struct kvfs_lmdb_layout *l, const struct kvfs_op *op, struct kvfs_lmdb_need *n)
 {
     size_t len = op->value[0].iov_len + op->value[1].iov_len;
     size_t keep = op->keyspace == KVFS_DATA ? kvfs_lmdb_layout_keep(l, len) : len;
     size_t key_len = op->key_len + len - keep;
+    size_t overflow;
 
     n->puts[op->keyspace]++;
     n->leaf_bytes += kvfs_lmdb_layout_leaf(l, key_len, keep);
-    n->overflow_pages += kvfs_lmdb_layout_overflow(l, key_len, keep);
+    overflow = kvfs_lmdb_layout_overflow(l, key_len, keep);
+    n->overflow_pages += overflow;
+    n->runs = n->runs || overflow > 1;
 }
 
 static uint64_t
@@ -182,13 +183,13 @@ room_min(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* New pages that BATCH may take; *n says of what kind it is. */
-static uint64_t
-room_estimate(const struct kvfs_db *db, const struct kvfs_batch *batch,
-              const struct kvfs_lmdb_usage *u, struct room_need *n)
+void
+kvfs_lmdb_need(const struct kvfs_db *db, const struct kvfs_batch *batch,
+               const struct kvfs_lmdb_usage *u, struct kvfs_lmdb_need *n)
 {
     uint64_t pages;
 
+    *n = (struct kvfs_lmdb_need){.dels = 0};
     for (size_t i = 0; i < batch->ops_count; i++) {
         const struct kvfs_op *op = &batch->ops[i];
 
@@ -205,39 +206,44 @@ room_estimate(const struct kvfs_db *db, const struct kvfs_batch *batch,
         pages += room_min(n->touched[i], u->leaf_pages[i]) +
                  room_min(n->touched[i], u->branch_pages[i]);
     /* As many pages become free; their numbers are written down. */
-    return pages + 2 * pages * sizeof(uint64_t) / db->layout.psize + ROOM_SLACK_PAGES;
+    n->pages = pages + 2 * pages * sizeof(uint64_t) / db->layout.psize + ROOM_SLACK_PAGES;
 }
 
-int
-kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_batch *batch,
-                     const struct kvfs_lmdb_usage *u, struct kvfs_error *err)
+enum kvfs_lmdb_room_answer
+kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
+                     const struct kvfs_lmdb_usage *u, bool turned, struct kvfs_error *err)
 {
-    struct room_need n = {.dels = 0};
+    struct room_free f = {.now = 0};
     uint64_t keep = room_headroom(db, u);
-    uint64_t need = room_estimate(db, batch, u, &n);
+    uint64_t need = n->pages;
     uint64_t room;
 
-    if (n.puts[KVFS_DATA] == 0) {
-        if (n.dels > 0 && n.leaf_bytes + n.overflow_pages * db->layout.psize <=
+    if (n->puts[KVFS_DATA] == 0) {
+        if (n->dels > 0 && n->leaf_bytes + n->overflow_pages * db->layout.psize <=
                               keep * db->layout.psize / 8)
-            return 0;
-        if (n.puts[KVFS_META] == 0)
-            return 0;
+            return KVFS_LMDB_ROOM_OK;
+        if (n->puts[KVFS_META] == 0)
+            return KVFS_LMDB_ROOM_OK;
         keep /= 2;
     }
     room = room_growth(db, u);
-    if (room < need + keep)
-        room += room_free_pages(db);
     if (room >= need + keep)
-        return 0;
-    return kvfs_error_set(err, -ENOSPC,
-                          "%s: %s full: the batch needs %llu KiB, %llu KiB are left beside %llu "
-                          "KiB kept for deletes",
-                          db->path, db->limit_bytes > 0 ? "the store is" : "the file system is",
-                          (unsigned long long)(need * db->layout.psize >> 10),
-                          (unsigned long long)((room > keep ? room - keep : 0) * db->layout.psize >>
-                                               10),
-                          (unsigned long long)(keep * db->layout.psize >> 10));
+        return KVFS_LMDB_ROOM_OK;
+    room_free_pages(db, &f);
+    room += f.now;
+    if (room >= need + keep)
+        return KVFS_LMDB_ROOM_OK;
+    if (room + f.later >= need + keep && !turned)
+        return KVFS_LMDB_ROOM_TURN;
+    (void)kvfs_error_set(err, -ENOSPC,
+                         "%s: %s full: the batch needs %llu KiB, %llu KiB are left beside %llu "
+                         "KiB kept for deletes",
+                         db->path, db->limit_bytes > 0 ? "the store is" : "the file system is",
+                         (unsigned long long)(need * db->layout.psize >> 10),
+                         (unsigned long long)((room > keep ? room - keep : 0) * db->layout.psize >>
+                                              10),
+                         (unsigned long long)(keep * db->layout.psize >> 10));
+    return KVFS_LMDB_ROOM_FULL;
 }
 
 uint64_t
@@ -245,12 +251,15 @@ kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
 {
     uint64_t keep = room_headroom(db, u);
     uint64_t room = room_growth(db, u);
+    struct room_free f;
 
     /* The free list is summed up only when it matters. */
-    if (room * db->layout.psize < 16 * ROOM_HEAD_MAX_BYTES)
-        room += room_free_pages(db);
-    else
+    if (room * db->layout.psize < 16 * ROOM_HEAD_MAX_BYTES) {
+        room_free_pages(db, &f);
+        room += f.now + f.later;
+    } else {
         room += u->high_pages - u->used_pages;
+    }
     return room > keep ? (room - keep) * db->layout.psize : 0;
 }
 
@@ -326,6 +335,7 @@ room_reader_line(const char *line, void *arg)
         return 0; /* a place kept, no snapshot */
     txnid = strtoull(end, &end, 10);
     r->count++;
+    r->foreign = r->foreign || pid != r->own_pid;
     if (r->oldest_txnid == 0 || txnid < r->oldest_txnid) {
         r->oldest_txnid = txnid;
         r->oldest_pid = (uint32_t)pid;
@@ -336,6 +346,12 @@ room_reader_line(const char *line, void *arg)
 void
 kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r)
 {
-    *r = (struct kvfs_lmdb_readers){.count = 0};
-    (void)mdb_reader_list(db->env, room_reader_line, r);
+    for (unsigned tries = 0; tries < 2; tries++) {
+        *r = (struct kvfs_lmdb_readers){.own_pid = getpid()};
+        (void)mdb_reader_list(db->env, room_reader_line, r);
+        /* Another process may have died with its snapshots. */
+        if (!r->foreign || tries > 0 || db->unlocked)
+            return;
+        (void)mdb_reader_check(db->env, NULL);
+    }
 }

@@ -2,12 +2,9 @@
  *
  * scan.c - walking a range of keys, forward or in reverse.
  *
- * A scan's edges are keys of the contract, but DATA's stored keys carry a tail
- * (layout.c).  A stored key and its 16 bytes compare with an edge of up to 16
- * bytes alike, except when the edge equals the 16 bytes: then the stored key is
- * behind the edge as it should be for LO, and not before it as it should be for
- * HI.  An edge longer than 16 bytes lies between two neighbouring keys; it is
- * cut to 16 bytes and marked as lying behind that key.
+ * A scan's edges are keys of the contract or shorter, and DATA's stored keys
+ * carry a tail (layout.c).  A stored key and its first 16 bytes lie on the same
+ * side of such an edge: at or behind it, or before it.
  *
  *  1. Keys come in strictly increasing (in reverse: decreasing) order and within
  *     the edges, or the scan ends with -EIO: so a damaged tree cannot make a
@@ -23,7 +20,6 @@
 struct scan_edge {
     uint8_t key[KVFS_META_KEY_MAX];
     size_t len;
-    bool behind; /* the edge lies just behind the key */
 };
 
 struct kvfs_db_cursor {
@@ -41,37 +37,25 @@ struct kvfs_db_cursor {
 };
 
 static void
-scan_edge_set(struct scan_edge *e, enum kvfs_keyspace keyspace, const void *key, size_t len)
+scan_edge_set(struct scan_edge *e, const void *key, size_t len)
 {
-    size_t max = keyspace == KVFS_DATA ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    e->behind = len > max;
-    e->len = len > max ? max : len;
-    if (e->len > 0)
-        memcpy(e->key, key, e->len);
+    e->len = len;
+    if (len > 0)
+        memcpy(e->key, key, len);
 }
 
-/* Where a key lies relative to an edge: < 0 before it, otherwise at or behind. */
 static int
 scan_edge_cmp(const void *key, size_t len, const struct scan_edge *e)
 {
-    int cmp = kvfs_page_key_cmp(key, len, e->key, e->len);
-
-    return cmp == 0 && e->behind ? -1 : cmp;
+    return kvfs_page_key_cmp(key, len, e->key, e->len);
 }
 
 /* Move to the first stored key that is at or behind the edge. */
 static int
 scan_seek(struct kvfs_db_cursor *c, const struct scan_edge *e, MDB_val *key, MDB_val *data)
 {
-    int rc;
-
     *key = lmdb_val(e->key, e->len);
-    rc = mdb_cursor_get(c->mc, key, data, e->len > 0 ? MDB_SET_RANGE : MDB_FIRST);
-    if (rc == 0 && e->behind && key->mv_size >= e->len &&
-        memcmp(key->mv_data, e->key, e->len) == 0)
-        rc = mdb_cursor_get(c->mc, key, data, MDB_NEXT);
-    return rc;
+    return mdb_cursor_get(c->mc, key, data, e->len > 0 ? MDB_SET_RANGE : MDB_FIRST);
 }
 
 static int
@@ -155,6 +139,7 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
                       struct kvfs_db_cursor **cursorp, struct kvfs_error *err)
 {
     struct kvfs_db_cursor *c;
+    size_t max;
     int rc = kvfs_lmdb_usable(snap->db, err);
 
     if (rc != 0)
@@ -163,6 +148,10 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
         return kvfs_error_set(err, -ESTALE, "%s: the snapshot was lost to damage", snap->db->path);
     if (keyspace != KVFS_META && keyspace != KVFS_DATA)
         return kvfs_error_set(err, -EINVAL, "%s: no such keyspace", snap->db->path);
+    max = keyspace == KVFS_DATA ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
+    if (lo_len > max || hi_len > max)
+        return kvfs_error_set(err, -EINVAL, "%s: an edge of a scan is longer than any key",
+                              snap->db->path);
     c = malloc(sizeof(*c));
     if (c == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory for a scan", snap->db->path);
@@ -174,8 +163,8 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
     c->ended = 0;
     c->has_hi = hi_len > 0;
     c->key_len = 0;
-    scan_edge_set(&c->lo, keyspace, lo, lo_len);
-    scan_edge_set(&c->hi, keyspace, hi, hi_len);
+    scan_edge_set(&c->lo, lo, lo_len);
+    scan_edge_set(&c->hi, hi, hi_len);
     rc = kvfs_lmdb_guard(scan_open_guarded, c);
     if (rc != 0) {
         free(c);
