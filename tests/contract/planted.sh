@@ -91,6 +91,9 @@ red lost-last            'random__reopened*' FAULTY_PERSISTENT=1
 red readonly-writes      'readonly__*' FAULTY_PERSISTENT=1
 red none                 'crash__*' FAULTY_PERSISTENT=1 # mem claims to be persistent
 if [[ $engines == *" lmdb "* ]]; then
+    for case in 'crash__*' 'processes__reading*' 'processes__writing*' 'reopen__*'; do
+        green "$case" FAULTY_INNER=lmdb
+    done
     red torn             'crash__*' FAULTY_INNER=lmdb
     red torn             'processes__reading*' FAULTY_INNER=lmdb
     red lost-last        'reopen__*' FAULTY_INNER=lmdb
