@@ -227,13 +227,13 @@ vol_del(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k)
 }
 
 void
-vol_flip(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, size_t bit)
+vol_flip(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, size_t at, unsigned bit)
 {
     uint8_t value[KVFS_RECORD_MAX];
     size_t len = vol_get(t, ks, k, value);
 
     assert_true(len > 0);
-    value[bit / 8 % len] ^= (uint8_t)(1u << bit % 8);
+    value[at % len] ^= (uint8_t)(1u << bit % 8);
     vol_put(t, ks, k, value, len);
 }
 

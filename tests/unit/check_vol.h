@@ -19,7 +19,7 @@
 #include "../../kvfs/record.h"
 
 #define VOL_FILES 5
-#define VOL_BLOCK 4096u
+#define VOL_BLOCK ((size_t)4096)
 
 struct vol_file { /* a regular file, as it was written */
     const char *path;
@@ -60,7 +60,9 @@ size_t vol_get(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, u
 void vol_put(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, const void *value,
              size_t len);
 void vol_del(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k);
-void vol_flip(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, size_t bit);
+/* Flip bit BIT of byte AT; both are taken modulo what there is. */
+void vol_flip(struct vol *t, enum kvfs_keyspace ks, const struct kvfs_key *k, size_t at,
+              unsigned bit);
 void vol_block_key(struct kvfs_key *k, uint64_t fork, uint64_t index);
 /* All keys of a keyspace; the caller frees. */
 struct kvfs_key *vol_keys(struct vol *t, enum kvfs_keyspace ks, size_t *count);

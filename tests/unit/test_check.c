@@ -52,7 +52,7 @@ static void
 block_flip(struct vol *t)
 {
     block_key(t, 2);
-    vol_flip(t, KVFS_DATA, &key, 8 * 1234 + 5);
+    vol_flip(t, KVFS_DATA, &key, 1234, 5);
     (void)snprintf(where_exact, sizeof(where_exact),
                    "file /a/disk0 block %llu (offset %llu):", (unsigned long long)block_nth(t, 2),
                    (unsigned long long)block_nth(t, 2) * VOL_BLOCK);
@@ -63,7 +63,7 @@ static void
 block_trailer_flip(struct vol *t)
 {
     block_key(t, 2);
-    vol_flip(t, KVFS_DATA, &key, 8 * (VOL_BLOCK + 11));
+    vol_flip(t, KVFS_DATA, &key, VOL_BLOCK + 11, 3);
     t->files[VOL_DISK0].damaged = true;
 }
 
@@ -143,16 +143,16 @@ block_of_nobody(struct vol *t)
 
 /* --- records by key: flipped, removed --- */
 
-#define DAMAGE_RECORD(name, build)               \
-    static void name##_flip(struct vol *t)       \
-    {                                            \
-        build;                                   \
-        vol_flip(t, KVFS_META, &key, 8 * 5 + 1); \
-    }                                            \
-    static void name##_del(struct vol *t)        \
-    {                                            \
-        build;                                   \
-        vol_del(t, KVFS_META, &key);             \
+#define DAMAGE_RECORD(name, build)          \
+    static void name##_flip(struct vol *t)  \
+    {                                       \
+        build;                              \
+        vol_flip(t, KVFS_META, &key, 5, 1); \
+    }                                       \
+    static void name##_del(struct vol *t)   \
+    {                                       \
+        build;                              \
+        vol_del(t, KVFS_META, &key);        \
     }
 
 static uint64_t
@@ -185,14 +185,14 @@ static void
 xattr_flip(struct vol *t)
 {
     kvfs_key_xattr(&key, t->files[VOL_DISK0].ino, "user.x", 6);
-    vol_flip(t, KVFS_META, &key, 8 * 3);
+    vol_flip(t, KVFS_META, &key, 3, 0);
 }
 
 static void
 size_flip(struct vol *t) /* a bit of the size itself */
 {
     kvfs_key_contents(&key, t->files[VOL_DISK0].ino);
-    vol_flip(t, KVFS_META, &key, 8 * 7 + 4);
+    vol_flip(t, KVFS_META, &key, 7, 4);
     t->files[VOL_DISK0].damaged = true;
 }
 
@@ -200,7 +200,7 @@ static void
 version_flip(struct vol *t) /* the size is still there */
 {
     kvfs_key_contents(&key, t->files[VOL_THIN].ino);
-    vol_flip(t, KVFS_META, &key, 8 * (2 + 8 + 7));
+    vol_flip(t, KVFS_META, &key, 2 + 8 + 7, 0);
 }
 
 /* --- records with wrong facts and right checksums --- */
@@ -371,7 +371,7 @@ static void
 orphan_damaged(struct vol *t)
 {
     orphan_of_nothing(t);
-    vol_flip(t, KVFS_META, &key, 33);
+    vol_flip(t, KVFS_META, &key, 4, 1);
 }
 
 static void
@@ -407,7 +407,7 @@ moves_damaged(struct vol *t)
 {
     kvfs_key_counter(&key, KVFS_COUNTER_MOVES);
     number_put(t, 3);
-    vol_flip(t, KVFS_META, &key, 33);
+    vol_flip(t, KVFS_META, &key, 4, 1);
 }
 
 static void
@@ -415,7 +415,7 @@ dead_damaged(struct vol *t)
 {
     kvfs_key_dead(&key, 777);
     number_put(t, 0);
-    vol_flip(t, KVFS_META, &key, 33);
+    vol_flip(t, KVFS_META, &key, 4, 1);
 }
 
 static void
@@ -437,7 +437,7 @@ static void
 hole_damaged(struct vol *t) /* over nothing: no byte depends on it */
 {
     hole_put(t, t->files[VOL_THIN].fork, 1, 5, 1);
-    vol_flip(t, KVFS_META, &key, 33);
+    vol_flip(t, KVFS_META, &key, 4, 1);
 }
 
 static void
@@ -451,7 +451,7 @@ block_hidden(struct vol *t) /* damaged, but under a hole */
 {
     hole_put(t, t->files[VOL_THIN].fork, 1, 5, 5);
     block_put(t, t->files[VOL_THIN].fork, 3, VOL_BLOCK, 1);
-    vol_flip(t, KVFS_DATA, &key, 8 * 77);
+    vol_flip(t, KVFS_DATA, &key, 77, 0);
 }
 
 static void
@@ -475,7 +475,7 @@ over_damaged(struct vol *t) /* one fork without an owner: it must be that */
 {
     block_put(t, 779, 0, VOL_BLOCK, 1);
     over_put(t, t->files[VOL_THIN].fork, 1, 779);
-    vol_flip(t, KVFS_META, &key, 8 * 9 + 1);
+    vol_flip(t, KVFS_META, &key, 9, 1);
     t->files[VOL_THIN].damaged = true;
 }
 
@@ -484,7 +484,7 @@ over_block_flip(struct vol *t)
 {
     over_put(t, t->files[VOL_THIN].fork, 1, 779);
     block_put(t, 779, 3, VOL_BLOCK, 1);
-    vol_flip(t, KVFS_DATA, &key, 8 * 77);
+    vol_flip(t, KVFS_DATA, &key, 77, 0);
     t->files[VOL_THIN].damaged = true;
 }
 
@@ -495,7 +495,7 @@ pending_damaged(struct vol *t)
 
     kvfs_key_pending(&key, 780);
     vol_put(t, KVFS_META, &key, value, kvfs_pending_encode(&p, &key, value));
-    vol_flip(t, KVFS_META, &key, 33);
+    vol_flip(t, KVFS_META, &key, 4, 1);
 }
 
 static void
@@ -506,7 +506,7 @@ pending_block_flip(struct vol *t)
     kvfs_key_pending(&key, 780);
     vol_put(t, KVFS_META, &key, value, kvfs_pending_encode(&p, &key, value));
     block_put(t, 780, 3, VOL_BLOCK, 1);
-    vol_flip(t, KVFS_DATA, &key, 8 * 77);
+    vol_flip(t, KVFS_DATA, &key, 77, 0);
 }
 
 static void

@@ -58,7 +58,7 @@ random_damage(struct vol *t, uint64_t *rng)
     switch (vol_random(rng) % 6) {
     case 0:
     case 1:
-        vol_flip(t, ks, k, (size_t)vol_random(rng));
+        vol_flip(t, ks, k, (size_t)vol_random(rng), (unsigned)vol_random(rng));
         break;
     case 2:
         vol_del(t, ks, k);
