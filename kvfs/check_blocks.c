@@ -114,7 +114,7 @@ blocks_place(struct check *c, struct check_record *r, const struct check_fork *f
 {
     char what[128];
 
-    if (t->raw_len != i->block_size_bytes && (t->raw_len != 0 || (f->flags & CF_TOP) == 0)) {
+    if (t->raw_len != i->block_size_bytes && t->raw_len != 0) {
         (void)snprintf(what, sizeof(what), "holds %u bytes, but the file's blocks have %u",
                        t->raw_len, i->block_size_bytes);
         return blocks_bad(c, r, f, index, what, err);
