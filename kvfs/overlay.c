@@ -276,6 +276,23 @@ overlay_fits(const struct kvfs_overlay *o, size_t bytes)
     return all + all / 16 + (256u << 10) <= atomic_load(&o->avail_bytes);
 }
 
+/* The store seems full: perhaps a commit frees what it replaces, or there is
+ * space again since the last one was refused. */
+static int
+overlay_make_room(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
+{
+    int rc = kvfs_overlay_refresh(o, err);
+
+    if (rc == 0 && (!overlay_fits(o, bytes) || atomic_load(&o->full) != 0)) {
+        rc = kvfs_commit_all(o->v, KVFS_ORDERED, err);
+        if (rc == 0)
+            rc = kvfs_overlay_refresh(o, err);
+    }
+    if (rc == -ENOSPC || (rc == 0 && !overlay_fits(o, bytes)))
+        rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", o->v->path);
+    return rc;
+}
+
 int
 kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
 {
@@ -283,15 +300,7 @@ kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
     int rc = 0;
 
     if (!overlay_fits(o, bytes) || atomic_load(&o->full) != 0) {
-        rc = kvfs_overlay_refresh(o, err);
-        if (rc == 0 && !overlay_fits(o, bytes)) {
-            /* Perhaps a commit frees what it replaces. */
-            rc = kvfs_commit_all(v, KVFS_ORDERED, err);
-            if (rc == 0)
-                rc = kvfs_overlay_refresh(o, err);
-            if (rc == 0 && !overlay_fits(o, bytes))
-                rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", v->path);
-        }
+        rc = overlay_make_room(o, bytes, err);
         if (rc < 0)
             return rc;
     }

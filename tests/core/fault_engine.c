@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * fault_engine.c - an engine whose writes a test can refuse: lmdb, or mem where
+ * that is missing, behind two hooks.  Loaded as a file, so that kvfs finds it
+ * like any foreign engine.
+ */
+#include "fault_engine.h"
+
+struct fault_hooks kvfs_fault_hooks;
+struct kvfs_engine kvfs_engine_plugin;
+
+static const struct kvfs_engine *below;
+
+static int
+fault_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durability durability,
+            struct kvfs_error *err)
+{
+    int rc = kvfs_fault_hooks.apply != NULL ? kvfs_fault_hooks.apply(batch, durability) : 0;
+
+    return rc != 0 ? kvfs_error_set(err, rc, "planted fault %d", rc)
+                   : below->apply(db, batch, durability, err);
+}
+
+static int
+fault_sync(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = kvfs_fault_hooks.sync != NULL ? kvfs_fault_hooks.sync() : 0;
+
+    return rc != 0 ? kvfs_error_set(err, rc, "planted fault %d", rc) : below->sync(db, err);
+}
+
+__attribute__((constructor)) static void
+fault_init(void)
+{
+    if (kvfs_engine_find("lmdb", &below, NULL) < 0)
+        below = kvfs_engine_at(0);
+    kvfs_engine_plugin = *below;
+    kvfs_engine_plugin.name = "fault";
+    kvfs_engine_plugin.apply = fault_apply;
+    kvfs_engine_plugin.sync = fault_sync;
+}
