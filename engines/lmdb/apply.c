@@ -25,15 +25,22 @@
  *  6. DATA values change their LMDB key with their tail (layout.c), so an update
  *     is a delete and a put at one cursor.
  *
+ *  7. Processes take turns by a lock on the file, not by LMDB's writer mutex, which
+ *     is then always free: a waiter of that mutex which is killed after it was
+ *     woken, while somebody else takes the mutex, leaves the other waiters asleep
+ *     for ever (seen: futex word 0, one sleeper).  The kernel's locks do not.
+ *
  * Sources: mdb.c, mdb_txn_commit() and mdb_env_write_meta(); lmdb.h,
  * MDB_NOMETASYNC ("may undo the last committed transaction").
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include "lmdb_priv.h"
 
 #define APPLY_READER_CHECK_EVERY 64u
+#define APPLY_LOCK_AT            ((off_t)1 << 62) /* byte of data.mdb; LMDB locks none there */
 
 struct apply {
     struct kvfs_db *db;
@@ -513,6 +520,21 @@ apply_locked(struct apply *a, bool *resized)
     return 0;
 }
 
+/* F_WRLCK waits for other processes, F_UNLCK lets them go on.  Where the file
+ * system has no locks LMDB's mutex has to do. */
+static void
+apply_file_lock(struct kvfs_db *db, short type)
+{
+    struct flock fl = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = APPLY_LOCK_AT, .l_len = 1};
+    int fd;
+
+    if (mdb_env_get_fd(db->env, &fd) != 0)
+        return;
+    while (fcntl(fd, F_OFD_SETLKW, &fl) != 0 && errno == EINTR)
+        continue;
+}
+
 int
 kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                 enum kvfs_durability durability, struct kvfs_error *err)
@@ -532,7 +554,9 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
             return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                                   db->path);
         (void)pthread_mutex_lock(&db->apply_lock);
+        apply_file_lock(db, F_WRLCK);
         rc = apply_locked(&a, &resized);
+        apply_file_lock(db, F_UNLCK);
         (void)pthread_mutex_unlock(&db->apply_lock);
         if (!resized || tries > 0)
             break;

@@ -91,6 +91,25 @@ map_find_guarded(void *arg)
     return rc;
 }
 
+/* The meta page of the snapshot's own transaction.  It need not be the newest:
+ * a process that was killed between writing it and telling the lock file leaves
+ * readers one transaction behind until the next batch. */
+static int
+map_meta_read(const struct map_find *f, int fd, size_t psize, struct page_meta *meta)
+{
+    struct {
+        struct page_header header;
+        struct page_meta meta;
+    } p;
+
+    if (pread(fd, &p, sizeof(p), (off_t)((f->snap->txnid & 1) * psize)) != (ssize_t)sizeof(p))
+        return EIO;
+    if (p.meta.txnid != f->snap->txnid)
+        return EAGAIN; /* another process has committed twice meanwhile */
+    *meta = p.meta;
+    return 0;
+}
+
 /* Find the same record in the file.  *at: its offset. */
 static int
 map_find_in_file(const struct map_find *f, int fd, uint64_t *at)
@@ -100,12 +119,13 @@ map_find_in_file(const struct map_find *f, int fd, uint64_t *at)
     struct page_node node;
     uint8_t *page;
     uint64_t pgno;
-    int rc = 0;
+    int rc;
 
     if (kvfs_lmdb_meta_read(fd, f->db->path, &meta, NULL) != 0)
         return EIO;
-    if (meta.page.txnid != f->snap->txnid)
-        return EAGAIN; /* another process has committed meanwhile */
+    rc = map_meta_read(f, fd, meta.psize, &meta.page);
+    if (rc != 0)
+        return rc;
     page = malloc(meta.psize);
     if (page == NULL)
         return ENOMEM;
