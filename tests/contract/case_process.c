@@ -5,6 +5,7 @@
  * Children are forked before the store is opened here, except where a handle
  * is to cross fork().  Processes wait for each other in pipes.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -142,18 +143,21 @@ process_start(struct contract *c, void (*run)(struct contract *c, int orders), p
     return fds[1];
 }
 
+/* Look again and again; each number received is that of a batch applied. */
 static void
 process_read(struct contract *c, int orders, bool readonly)
 {
+    struct pollfd waiting = {.fd = orders, .events = POLLIN};
     uint64_t applied, seen = 0;
 
-    while (process_receive(c, orders, &applied)) {
+    if (!process_receive(c, orders, &applied))
+        return;
+    contract_open_options(c, &(struct kvfs_engine_options){.readonly = readonly});
+    for (;;) {
         struct kvfs_db_snap *snap;
         uint64_t n;
 
         c->step = applied;
-        if (c->db == NULL)
-            contract_open_options(c, &(struct kvfs_engine_options){.readonly = readonly});
         snap = contract_begin(c);
         n = contract_set_read(c, snap);
         CHECK(c, n >= applied, "another process applied %llu, begin shows %llu",
@@ -163,6 +167,8 @@ process_read(struct contract *c, int orders, bool readonly)
         CHECK(c, contract_set_read(c, snap) == n, "a snapshot changed under its reader");
         c->engine->end(snap);
         seen = n;
+        if (poll(&waiting, 1, 0) > 0 && !process_receive(c, orders, &applied))
+            break;
     }
     contract_close(c);
 }
