@@ -626,6 +626,20 @@ commit_sealed(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
     return rc;
 }
 
+/* Seal `cur` if the commit is to cover it; one that somebody waits for takes
+ * along all that others may wait for. */
+static int
+commit_seal(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability)
+{
+    int rc = 0;
+
+    (void)pthread_rwlock_wrlock(&o->cut);
+    if (durability == KVFS_DURABLE || o->cur->id <= id)
+        rc = kvfs_overlay_seal_locked(o);
+    (void)pthread_rwlock_unlock(&o->cut);
+    return rc;
+}
+
 static int
 commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
               struct kvfs_error *err)
@@ -644,7 +658,7 @@ commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
                 return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
             }
         }
-        rc = kvfs_overlay_seal(o);
+        rc = commit_seal(o, id, durability);
         if (rc < 0)
             return kvfs_error_set(err, rc, "%s: no memory", v->path);
         rc = commit_sealed(v, id, durability, err);
@@ -671,6 +685,9 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
 
     if (kvfs_test_bug("flush-early"))
         return 0;
+    rc = kvfs_volume_writable(v, err); /* a poisoned volume promises nothing more */
+    if (rc < 0)
+        return rc;
     if (atomic_load(&o->durable_id) >= id ||
         (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id))
         return 0;
@@ -681,6 +698,20 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
         rc = commit_locked(v, id, durability, err);
     (void)pthread_mutex_unlock(&o->commit_lock);
     return rc;
+}
+
+int
+kvfs_commit_full(struct kvfs_volume *v, struct kvfs_error *err)
+{
+    struct kvfs_overlay *o = v->overlay;
+    uint64_t id;
+    bool sealed;
+
+    (void)pthread_rwlock_rdlock(&o->cut);
+    sealed = o->oldest != NULL;
+    id = o->cur->id - 1;
+    (void)pthread_rwlock_unlock(&o->cut);
+    return sealed ? kvfs_commit(v, id, KVFS_ORDERED, err) : kvfs_commit_all(v, KVFS_ORDERED, err);
 }
 
 int

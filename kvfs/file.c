@@ -100,7 +100,7 @@ kvfs_file_close(struct kvfs_file *f)
 int
 kvfs_file_lock(struct kvfs_file *f, struct kvfs_error *err)
 {
-    return kvfs_node_lock(f->node, f, err);
+    return kvfs_node_lock(f->node, f, (f->flags & KVFS_OPEN_WRITE) != 0 ? 1 : 0, err);
 }
 
 void

@@ -212,7 +212,7 @@ file_written(struct kvfs_volume *v)
     if (full)
         (void)kvfs_overlay_seal(o);
     if (atomic_load(&o->bytes) >= o->bound_bytes / 2)
-        kvfs_worker_commit(v);
+        kvfs_worker_room(v);
 }
 
 /* The file may have shrunk while the request waited for its range. */

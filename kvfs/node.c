@@ -156,11 +156,15 @@ kvfs_node_put(struct kvfs_node *node)
     struct kvfs_node **place;
 
     (void)pthread_mutex_lock(&v->nodes->lock);
-    if (node->refs == 1 && node->orphan && !node->leased) {
+    if (node->refs == 1 && node->orphan && !node->leased && !node->unlinking &&
+        kvfs_lease_take(v->leases, node->ino, NULL) == 0) { /* else its holder is the last user */
         node->orphan = false;
+        node->unlinking = true;
         (void)pthread_mutex_unlock(&v->nodes->lock);
         node_reclaim(v, node->ino);
         (void)pthread_mutex_lock(&v->nodes->lock);
+        node->unlinking = false;
+        kvfs_lease_drop(v->leases, node->ino);
     }
     if (--node->refs == 0 && !node->leased) {
         place = node_place(v->nodes, node->ino);
@@ -218,7 +222,7 @@ kvfs_node_release_locked(struct kvfs_node *node)
 }
 
 static int
-node_begin(struct kvfs_node *node, const void *owner, struct kvfs_error *err)
+node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, struct kvfs_error *err)
 {
     struct kvfs_volume *v = node->v;
     bool behind;
@@ -228,8 +232,8 @@ node_begin(struct kvfs_node *node, const void *owner, struct kvfs_error *err)
         return rc;
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
     (void)pthread_mutex_lock(&v->nodes->lock);
-    if (owner != NULL && node->locked_by != NULL)
-        rc = kvfs_error_set(err, -EBUSY, "the file is locked by this process");
+    if (node->locked_by != NULL || (owner != NULL && node->writers > own_writers))
+        rc = kvfs_error_set(err, -EBUSY, "the file is being written by this process");
     if (rc == 0)
         rc = node_lease_locked(node, err);
     if (rc == 0 && owner != NULL)
@@ -273,7 +277,7 @@ node_end(struct kvfs_node *node, const void *owner)
 int
 kvfs_node_write_begin(struct kvfs_node *node, struct kvfs_error *err)
 {
-    return node_begin(node, NULL, err);
+    return node_begin(node, NULL, 0, err);
 }
 
 void
@@ -283,9 +287,10 @@ kvfs_node_write_end(struct kvfs_node *node)
 }
 
 int
-kvfs_node_lock(struct kvfs_node *node, const void *owner, struct kvfs_error *err)
+kvfs_node_lock(struct kvfs_node *node, const void *owner, unsigned own_writers,
+               struct kvfs_error *err)
 {
-    return node_begin(node, owner, err);
+    return node_begin(node, owner, own_writers, err);
 }
 
 void
@@ -362,12 +367,16 @@ kvfs_node_unlink_prepare(struct kvfs_volume *v, uint64_t ino, bool *open, struct
     node = node_get_locked(v, ino);
     if (node == NULL) {
         rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    } else if (node->refs > 1 || node->leased) {
+    } else if (node->leased || node->unlinking) {
         node->refs--;
         *open = true;
     } else {
-        rc = kvfs_lease_take(v->leases, ino, err);
-        if (rc == 0) {
+        rc = kvfs_lease_take(v->leases, ino, err); /* nobody else writes it? */
+        if (rc == 0 && node->refs > 1) {
+            kvfs_lease_drop(v->leases, ino);
+            node->refs--;
+            *open = true;
+        } else if (rc == 0) {
             node->unlinking = true; /* the reference stays until _done */
             *open = false;
         }

@@ -55,8 +55,10 @@ void kvfs_node_release_locked(struct kvfs_node *node);
 int kvfs_node_write_begin(struct kvfs_node *node, struct kvfs_error *err);
 void kvfs_node_write_end(struct kvfs_node *node);
 
-/* kvfs_file_lock(): exclusive in this process too. */
-int kvfs_node_lock(struct kvfs_node *node, const void *owner, struct kvfs_error *err);
+/* kvfs_file_lock(): exclusive in this process too, but for OWN_WRITERS, the
+ * owner's own handles that are open for writing. */
+int kvfs_node_lock(struct kvfs_node *node, const void *owner, unsigned own_writers,
+                   struct kvfs_error *err);
 void kvfs_node_unlock(struct kvfs_node *node, const void *owner);
 
 /* Remove orphan INO, which a process that died left, unless it is in use. */

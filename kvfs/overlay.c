@@ -313,12 +313,13 @@ kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
         if (rc == 0 && atomic_load(&o->full) != 0)
             rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", v->path);
         if (rc == 0) {
+            unsigned wakes = o->space_wakes;
+
             o->space_waiters++;
             (void)pthread_mutex_unlock(&o->space_lock);
-            kvfs_worker_commit(v);
+            kvfs_worker_room(v);
             (void)pthread_mutex_lock(&o->space_lock);
-            if (atomic_load(&o->bytes) > 0 &&
-                atomic_load(&o->bytes) + bytes > o->bound_bytes)
+            while (o->space_wakes == wakes)
                 (void)pthread_cond_wait(&o->space_cond, &o->space_lock);
             o->space_waiters--;
         }
@@ -331,6 +332,7 @@ void
 kvfs_overlay_wake(struct kvfs_overlay *o)
 {
     (void)pthread_mutex_lock(&o->space_lock);
+    o->space_wakes++;
     if (o->space_waiters > 0)
         (void)pthread_cond_broadcast(&o->space_cond);
     (void)pthread_mutex_unlock(&o->space_lock);

@@ -32,6 +32,7 @@ struct kvfs_overlay {
     pthread_mutex_t space_lock; /* waiting for room */
     pthread_cond_t space_cond;
     unsigned space_waiters;
+    unsigned space_wakes; /* counted, so that none is missed */
     atomic_int full;                 /* 0, or -ENOSPC while a layer does not fit */
     atomic_uint_fast64_t avail_bytes; /* the engine's, as of the last look */
 
@@ -82,7 +83,10 @@ int kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabil
 int kvfs_commit_all(struct kvfs_volume *v, enum kvfs_durability durability,
                     struct kvfs_error *err);
 
-/* The same with the commit lock held. */
+/* Make room: the sealed layers, or everything where none is sealed yet. */
+int kvfs_commit_full(struct kvfs_volume *v, struct kvfs_error *err);
+
+/* kvfs_commit_all() with the commit lock held. */
 int kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durability,
                            struct kvfs_error *err);
 

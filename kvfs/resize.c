@@ -93,6 +93,8 @@ kvfs_file_resize(struct kvfs_file *f, uint64_t size_bytes, struct kvfs_error *er
         if (rc < 0 || !smaller)
             return rc < 0 ? rc : kvfs_file_refresh(f, err);
     }
+    if (kvfs_node_is_locked(node, f))
+        return resize_leased(node, size_bytes, err);
     rc = kvfs_node_write_begin(node, err);
     if (rc < 0)
         return rc;

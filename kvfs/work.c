@@ -38,7 +38,10 @@ struct kvfs_worker {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool stop, commit, work;
+    bool stop;
+    bool commit; /* everything, soon */
+    bool room;   /* writers wait, or will: bring down what is sealed */
+    bool work;
 };
 
 /* --- holes ------------------------------------------------------------------- */
@@ -538,9 +541,9 @@ kvfs_volume_work(struct kvfs_volume *v, unsigned max_steps, struct kvfs_error *e
     return rc < 0 ? rc : 1;
 }
 
-/* Wait until there is something to do; *commit: and it is a commit. */
+/* Wait until there is something to do; *commit, *room: what of commits. */
 static bool
-work_wait(struct kvfs_volume *v, bool more, bool *commit)
+work_wait(struct kvfs_volume *v, bool more, bool *commit, bool *room)
 {
     struct kvfs_worker *w = v->worker;
     struct timespec until;
@@ -555,10 +558,11 @@ work_wait(struct kvfs_volume *v, bool more, bool *commit)
         until.tv_nsec -= 1000000000;
     }
     (void)pthread_mutex_lock(&w->lock);
-    while (!w->stop && !w->commit && !w->work && !more && rc == 0)
+    while (!w->stop && !w->commit && !w->room && !w->work && !more && rc == 0)
         rc = pthread_cond_timedwait(&w->wake, &w->lock, &until);
     *commit = w->commit || rc == ETIMEDOUT;
-    w->commit = w->work = false;
+    *room = w->room;
+    w->commit = w->room = w->work = false;
     stop = w->stop;
     (void)pthread_mutex_unlock(&w->lock);
     return !stop;
@@ -580,6 +584,7 @@ work_thread(void *arg)
     struct kvfs_batch_builder *b = kvfs_batch_new();
     int64_t last = work_now_ms();
     bool commit;
+    bool room;
     int more = 1;
 
     if (b != NULL && kvfs_lease_janitor(v->leases)) {
@@ -587,13 +592,15 @@ work_thread(void *arg)
         kvfs_lease_janitor_drop(v->leases);
     }
     kvfs_batch_free(b);
-    while (work_wait(v, more == 1, &commit)) {
+    while (work_wait(v, more == 1, &commit, &room)) {
         /* Errors are met again by whoever writes or flushes next. */
         if (commit || work_now_ms() - last >= (int64_t)v->commit_interval_ms) {
             (void)kvfs_commit_all(v, KVFS_ORDERED, NULL);
-            kvfs_overlay_wake(v->overlay);
             last = work_now_ms();
+        } else if (room) {
+            (void)kvfs_commit_full(v, NULL);
         }
+        kvfs_overlay_wake(v->overlay);
         more = work_pass(v, NULL);
     }
     return NULL;
@@ -641,37 +648,37 @@ kvfs_worker_stop(struct kvfs_volume *v)
     v->worker = NULL;
 }
 
-void
-kvfs_worker_commit(struct kvfs_volume *v)
+/* Raise one of the worker's flags. */
+static void
+work_ask(struct kvfs_worker *w, bool *flag)
 {
-    struct kvfs_worker *w = v->worker;
-
-    if (w == NULL) { /* none runs (repair): commit here */
-        (void)kvfs_commit_all(v, KVFS_ORDERED, NULL);
-        kvfs_overlay_wake(v->overlay);
-        return;
-    }
     (void)pthread_mutex_lock(&w->lock);
-    w->commit = true;
+    *flag = true;
     (void)pthread_cond_signal(&w->wake);
     (void)pthread_mutex_unlock(&w->lock);
+}
+
+void
+kvfs_worker_room(struct kvfs_volume *v)
+{
+    if (v->worker != NULL) {
+        work_ask(v->worker, &v->worker->room);
+    } else { /* none runs (repair): commit here */
+        (void)kvfs_commit_full(v, NULL);
+        kvfs_overlay_wake(v->overlay);
+    }
 }
 
 void
 kvfs_work_wake(struct kvfs_volume *v)
 {
-    struct kvfs_worker *w = v->worker;
-
-    if (w == NULL)
-        return;
-    (void)pthread_mutex_lock(&w->lock);
-    w->work = true;
-    (void)pthread_cond_signal(&w->wake);
-    (void)pthread_mutex_unlock(&w->lock);
+    if (v->worker != NULL)
+        work_ask(v->worker, &v->worker->work);
 }
 
 void
 kvfs_volume_commit_soon(struct kvfs_volume *v)
 {
-    kvfs_worker_commit(v);
+    if (v->worker != NULL)
+        work_ask(v->worker, &v->worker->commit);
 }

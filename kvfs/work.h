@@ -12,8 +12,8 @@ struct kvfs_node;
 int kvfs_worker_start(struct kvfs_volume *v, struct kvfs_error *err);
 void kvfs_worker_stop(struct kvfs_volume *v); /* also when there is none */
 
-/* A layer waits, or the overlay fills. */
-void kvfs_worker_commit(struct kvfs_volume *v);
+/* The overlay fills: bring down what is sealed. */
+void kvfs_worker_room(struct kvfs_volume *v);
 
 /* One bounded piece of a file's holes and forks; commit lock held.  1: there is
  * more, 0: none. */
