@@ -231,7 +231,7 @@ lmdb_medium_full(const char *folder)
 {
     struct statvfs vfs;
 
-    return statvfs(folder, &vfs) == 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < KVFS_LMDB_READERS_MAX * 64;
+    return statvfs(folder, &vfs) == 0 && (uint64_t)vfs.f_bavail * vfs.f_frsize < KVFS_LMDB_READERS_MAX * UINT64_C(64);
 }
 
 static int
