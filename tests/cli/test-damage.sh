@@ -180,8 +180,12 @@ P
     poke
     survives mkdir "$v" new
     survives import "$v" new "$tmp/one"
-    survives rm "$v" one
+    survives rm "$v" folder/hard
+    survives check --repair "$v"
     survives check "$v"
+    bytes one "$tmp/one"
+    survives compact "$v"
+    bytes one "$tmp/one"
 done
 
 # --repair: what it claims is so.

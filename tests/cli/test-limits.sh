@@ -189,7 +189,8 @@ for kind in tmpfs ext4; do
     # A format on a full medium leaves nothing.
     dd if=/dev/zero of="$tmp/m/ballast" bs=64k 2>/dev/null || true
     dd if=/dev/zero of="$tmp/m/ballast2" bs=1k 2>/dev/null || true
-    refuses "space|full" format "$tmp/m/new"
+    # LMDB leaks its environment's path when mapping the lock table fails.
+    ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 refuses "space|full" format "$tmp/m/new"
     [ ! -e "$tmp/m/new" ] || fail "$kind: half a volume after format"
     rm "$tmp/m/ballast" "$tmp/m/ballast2"
 
