@@ -163,6 +163,8 @@ df_print(const struct kvfs_volume_info *info, const struct df_row *rows, size_t 
                  info->poisoned != 0 ? ", POISONED" : "", "block size of new files",
                  info->block_size_bytes);
     for (size_t i = 0; i < count; i++) {
+        if (rows[i].value == 0 && strcmp(rows[i].key, "readers_pid") == 0)
+            continue; /* nobody */
         (void)printf("%-24s %" PRIu64, rows[i].label, rows[i].value);
         if (rows[i].bytes)
             (void)printf(" bytes (%s)", cli_size_text(rows[i].value, text));

@@ -162,6 +162,8 @@ done
 
 # Flipped bits in the store's pages, below what the engine guards.
 pages=$((size / 4096))
+noticed=0
+reads_refused=0
 for round in $(seq $((12 * ${KVFS_SCALE:-1}))); do
     fresh
     page=$((RANDOM % pages))
@@ -178,6 +180,8 @@ with open(sys.argv[1], "r+b") as f:
         f.write(bytes([b ^ (1 << r.randrange(8))]))
 P
     poke
+    [ $check_status = 0 ] || noticed=$((noticed + 1))
+    reads_refused=$((reads_refused + refused))
     survives mkdir "$v" new
     survives import "$v" new "$tmp/one"
     survives rm "$v" folder/hard
@@ -187,6 +191,9 @@ P
     survives compact "$v"
     bytes one "$tmp/one"
 done
+
+echo "of $round pages: $noticed noticed by check, $reads_refused files refused"
+[ $noticed -gt 0 ] || fail "no round of flipped pages was noticed"
 
 # --repair: what it claims is so.
 fresh

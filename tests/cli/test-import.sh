@@ -57,8 +57,8 @@ same 512 "$(used small)"
 
 # What is there is not replaced, unless --force says so, and then whole.
 before=$(kvfs export "$v" f4097 - | sha256sum)
-refuses "exists" import "$v" f4097 "$tmp/big"
-refuses "exists" import "$v" f4097 - </dev/null
+refuses "force replaces" import "$v" f4097 "$tmp/big"
+refuses "force replaces" import "$v" f4097 - </dev/null
 same "$before" "$(kvfs export "$v" f4097 - | sha256sum)"
 ok import --force "$v" f4097 "$tmp/big"
 back "$tmp/big" f4097
