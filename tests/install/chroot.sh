@@ -34,8 +34,8 @@ fail() {
     tail -30 "$log" >&2 || true
     exit 1
 }
-inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-    JOBS="${JOBS:-}" CI="${CI:-}" "$@"; }
+inside=(chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
+    JOBS="${JOBS:-}" CI="${CI:-}")
 
 # --- a clean Debian -----------------------------------------------------------------------------
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(LABEL) $(REPO_URI)' \
@@ -62,7 +62,7 @@ git clone -q --no-hardlinks "$source" "$root/src"
 serve() { # start ./bootstrap run and wait until it says how to attach the disk
     rm -f "$KVFS_CHROOT_WORK/out"
     mkfifo "$KVFS_CHROOT_WORK/out"
-    inside bash -c 'cd /src && exec ./bootstrap run' >"$KVFS_CHROOT_WORK/out" 2>&1 &
+    "${inside[@]}" bash -c 'cd /src && exec ./bootstrap run' >"$KVFS_CHROOT_WORK/out" 2>&1 &
     server=$!
     exec 8<"$KVFS_CHROOT_WORK/out"
     while IFS= read -r line <&8 || fail "./bootstrap run ended"; do
@@ -104,7 +104,7 @@ try_run() {
 try_test() {
     local last
     say "test ${presets[*]}"
-    inside bash -c 'cd /src && exec ./bootstrap test "$@"' bash "${presets[@]}" </dev/null 2>&1 |
+    "${inside[@]}" bash -c 'cd /src && exec ./bootstrap test "$@"' bash "${presets[@]}" </dev/null 2>&1 |
         tee "$log" || fail "./bootstrap test"
     last=$(tail -1 "$log")
     [[ $last =~ ^[0-9]+\ passed,\ 0\ failed,\ [0-9]+\ skipped$ ]] || fail "last line: $last"
