@@ -21,6 +21,7 @@ done
 if [ "${KVFS_CHROOT_INSIDE:-}" != yes ]; then
     work=$(mktemp -d "${TMPDIR:-/tmp}/kvfs-chroot.XXXXXX")
     trap 'rm -rf --one-file-system "$work"' EXIT
+    trap 'exit 143' INT TERM
     KVFS_CHROOT_INSIDE=yes KVFS_CHROOT_WORK=$work \
         unshare --mount --pid --fork --kill-child --mount-proc bash "$0" "$@"
     exit
