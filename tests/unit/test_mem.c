@@ -66,7 +66,7 @@ static int
 setup(void **state)
 {
     (void)state;
-    (void)strcpy(folder, "/tmp/kvfs-test-mem-XXXXXX");
+    (void)snprintf(folder, sizeof(folder), "/tmp/kvfs-test-mem-XXXXXX");
     if (mkdtemp(folder) == NULL)
         return -1;
     (void)snprintf(marker, sizeof(marker), "%s/mem", folder);
@@ -141,15 +141,15 @@ mem_open__again_in_one_process__store_is_still_there(void **state)
 static void
 mem_open__folder_renamed__same_store(void **state)
 {
-    char other[80];
+    char other[sizeof(folder)];
     struct kvfs_db *db = must_open(true);
 
     (void)state;
     put(db, "a");
     mem->close(db);
-    (void)snprintf(other, sizeof(other), "%s-renamed", folder);
+    (void)snprintf(other, sizeof(other), "/tmp/kvfs-test-mem-%d-renamed", (int)getpid());
     assert_int_equal(rename(folder, other), 0);
-    (void)strcpy(folder, other);
+    (void)snprintf(folder, sizeof(folder), "%s", other);
     (void)snprintf(marker, sizeof(marker), "%s/mem", folder);
     db = must_open(false);
     assert_int_equal(records(db), 1);
