@@ -487,7 +487,7 @@ change_tries(struct kvfs_change *c, kvfs_change_fn *fn, void *arg)
             change_pause(1000000);
         } else if (rc == -EAGAIN && ++tries < KVFS_CHANGE_TRIES) {
             if (tries > 4) /* the others get on meanwhile */
-                change_pause(20000L * tries);
+                change_pause(tries < 50 ? 20000L * tries : 1000000);
         } else {
             return rc;
         }
