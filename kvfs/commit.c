@@ -722,7 +722,9 @@ kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durability,
     uint64_t id;
 
     (void)pthread_rwlock_rdlock(&o->cut);
+    (void)pthread_mutex_lock(&o->cur->lock); /* writers go on adding files */
     id = o->cur->nodes != NULL ? o->cur->id : o->cur->id - 1;
+    (void)pthread_mutex_unlock(&o->cur->lock);
     (void)pthread_rwlock_unlock(&o->cut);
     return commit_locked(v, id, durability, err);
 }
