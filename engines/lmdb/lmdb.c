@@ -195,6 +195,15 @@ lmdb_open_env(struct lmdb_open *o)
     }
 }
 
+/* Closing an environment that could not be opened destroys mutexes in its lock
+ * table, which may lie on a full medium: LMDB 0.9.31 faults there once more. */
+static int
+lmdb_close_env_guarded(void *arg)
+{
+    mdb_env_close(arg);
+    return 0;
+}
+
 static int
 lmdb_open_dbs_guarded(void *arg)
 {
@@ -364,7 +373,7 @@ lmdb_open(const char *path, const struct kvfs_engine_options *options, struct kv
         rc = lmdb_open_store(&o, err);
         if (rc != 0 && o.db->env != NULL) {
             kvfs_lmdb_pool_drain(o.db);
-            mdb_env_close(o.db->env);
+            (void)kvfs_lmdb_guard(lmdb_close_env_guarded, o.db->env);
         }
         if (rc != 0)
             lmdb_open_undo(&o, had_file);
