@@ -83,6 +83,7 @@ check_run(struct cli *c)
     struct check_output out = {.json = c->o.json};
     struct kvfs_check_options options = {
         .repair = c->o.repair,
+        .force = c->o.force,
         .finding = check_finding,
         .finding_arg = &out,
         .progress = cli_progress_call,
@@ -109,6 +110,7 @@ check_run(struct cli *c)
 
 static const struct cli_option check_options[] = {
     CLI_SWITCH(0, "repair", repair, "repair what can be; the volume must not be in use"),
+    CLI_NETWORK,
     CLI_JSON,
     CLI_QUIET,
     CLI_LAST,

@@ -51,7 +51,9 @@ compact_run(struct cli *c)
     uint64_t need = 0;
     struct cli_progress progress;
     char text[CLI_SIZE_TEXT];
-    int rc = kvfs_volume_compact(c->args[0], true, &need, NULL, NULL, &c->err);
+    unsigned force = c->o.force ? KVFS_COMPACT_FORCE : 0;
+    int rc = kvfs_volume_compact(c->args[0], KVFS_COMPACT_DRY_RUN | force, &need, NULL, NULL,
+                                 &c->err);
 
     if (rc < 0)
         return cli_fail(c, rc);
@@ -63,7 +65,7 @@ compact_run(struct cli *c)
     if (!c->o.dry_run) {
         cli_signals_catch();
         cli_progress_start(&progress, c, "compact", 0, true);
-        rc = kvfs_volume_compact(c->args[0], false, NULL, cli_progress_call, &progress, &c->err);
+        rc = kvfs_volume_compact(c->args[0], force, NULL, cli_progress_call, &progress, &c->err);
         cli_progress_end(&progress);
         if (rc < 0)
             return cli_fail(c, rc);
@@ -80,6 +82,7 @@ compact_run(struct cli *c)
 
 static const struct cli_option compact_options[] = {
     CLI_SWITCH('n', "dry-run", dry_run, "only tell the free space that it needs"),
+    CLI_NETWORK,
     CLI_JSON,
     CLI_QUIET,
     CLI_LAST,
@@ -119,7 +122,9 @@ static int
 df_holder(void *arg, const struct kvfs_holder *h)
 {
     struct df_holders *list = arg;
-    const char *kind = h->kind == KVFS_HOLDER_LEASE ? "lease" : "snapshot";
+    const char *kind = h->kind == KVFS_HOLDER_LEASE      ? "lease"
+                       : h->kind == KVFS_HOLDER_SNAPSHOT ? "snapshot"
+                                                         : "open";
     char age[32];
 
     if (h->pid == getpid())
@@ -253,8 +258,8 @@ static const struct cli_option df_options[] = {CLI_NETWORK, CLI_JSON, CLI_LAST};
 
 const struct cli_command cli_df = {
     "df", "VOLUME", "show a volume's space and who uses it",
-    "A holder is a process with a file open for writing (a lease) or with a pinned snapshot;\n"
-    "an old snapshot keeps the engine from reusing space.\n",
+    "A holder is a process with the volume open, with a file open for writing (a lease) or\n"
+    "with a pinned snapshot; an old snapshot keeps the engine from reusing space.\n",
     df_options, 1, 1, df_run,
 };
 

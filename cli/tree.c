@@ -215,8 +215,8 @@ cli_temp_name(const char *kind, char name[KVFS_NAME_MAX + 1])
     struct timespec now = {0};
 
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    (void)snprintf(name, KVFS_NAME_MAX + 1, TREE_TEMP_PREFIX "%s-%ld-%llx", kind, (long)getpid(),
-                   (unsigned long long)now.tv_sec * 1000000000ULL + (unsigned long long)now.tv_nsec);
+    (void)snprintf(name, KVFS_NAME_MAX + 1, TREE_TEMP_PREFIX "%s-%ld-%llx%08lx", kind,
+                   (long)getpid(), (unsigned long long)now.tv_sec, (unsigned long)now.tv_nsec);
 }
 
 /* Is NAME one of ours whose process is no more? */

@@ -57,7 +57,7 @@ static int
 open_directly(struct check *c, const char *path, struct kvfs_error *err)
 {
     const struct kvfs_engine *engine;
-    int rc = c->options->repair ? kvfs_local_check(path, err) : 0;
+    int rc = c->options->repair && !c->options->force ? kvfs_local_check(path, err) : 0;
 
     if (rc == 0)
         rc = kvfs_lease_table_open(path, !c->options->repair, c->options->repair, &c->leases, err);
@@ -80,7 +80,7 @@ open_directly(struct check *c, const char *path, struct kvfs_error *err)
 int
 kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
 {
-    struct kvfs_volume_options readonly = {.readonly = true};
+    struct kvfs_volume_options readonly = {.readonly = true, .force = c->options->force};
     int rc = kvfs_volume_file_read(path, &c->file, err);
 
     c->file_ok = rc == 0;

@@ -292,9 +292,12 @@ kvfs_format(const char *path, const struct kvfs_format_options *options, struct 
 
 /* Is it a volume that this version may rewrite?  Opening answers that. */
 static int
-compact_judge(const char *path, struct kvfs_error *err)
+compact_judge(const char *path, unsigned flags, struct kvfs_error *err)
 {
-    const struct kvfs_volume_options options = {.readonly = true, .force = true};
+    const struct kvfs_volume_options options = {
+        .readonly = true,
+        .force = (flags & KVFS_COMPACT_FORCE) != 0,
+    };
     struct kvfs_volume *v;
     int rc = kvfs_volume_open(path, &options, &v, err);
 
@@ -302,7 +305,7 @@ compact_judge(const char *path, struct kvfs_error *err)
 }
 
 int
-kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
+kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                     kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err)
 {
     struct kvfs_lease_table *leases;
@@ -319,7 +322,7 @@ kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
     if (engine->compact == NULL)
         return kvfs_error_set(err, -ENOTSUP, "%s: engine %s cannot be compacted", path,
                               engine->name);
-    rc = compact_judge(path, err);
+    rc = compact_judge(path, flags, err);
     if (rc == 0)
         rc = kvfs_lease_table_open(path, false, true, &leases, err);
     if (rc < 0)
@@ -327,7 +330,7 @@ kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
     rc = engine->compact_need_bytes(path, &need, err);
     if (rc == 0 && need_bytes != NULL)
         *need_bytes = need;
-    if (rc == 0 && !dry_run) {
+    if (rc == 0 && (flags & KVFS_COMPACT_DRY_RUN) == 0) {
         if (statvfs(path, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < need)
             rc = kvfs_error_set(err, -ENOSPC, "%s: compacting needs %llu bytes free, there are %llu",
                                 path, (unsigned long long)need,

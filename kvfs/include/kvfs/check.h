@@ -13,6 +13,7 @@ extern "C" {
 
 struct kvfs_check_options {
     bool repair; /* needs the volume writable and alone */
+    bool force;  /* accept a network file system */
     kvfs_finding_fn *finding; /* each problem: WHERE ("file /a block 17"), WHAT; NULL: none */
     void *finding_arg;
     kvfs_progress_fn *progress; /* records seen so far; NULL: none */

@@ -139,11 +139,17 @@ struct kvfs_holder {
 int kvfs_volume_holders(const char *path, int (*fn)(void *arg, const struct kvfs_holder *holder),
                         void *arg, struct kvfs_error *err);
 
+enum {
+    KVFS_COMPACT_DRY_RUN = 1u << 0, /* only tell NEED_BYTES */
+    KVFS_COMPACT_FORCE = 1u << 1,   /* accept a network file system */
+};
+
 /* Rewrite the volume's store in its smallest form.  NEED_BYTES, if not NULL,
- * is told the free space it takes before anything is done; with DRY_RUN that
- * is all.  -EBUSY: in use, ERR says by whom; -ENOSPC: less than NEED free;
- * -ENOTSUP: the engine cannot; -EINTR: PROGRESS said so (nothing changed). */
-int kvfs_volume_compact(const char *path, bool dry_run, uint64_t *need_bytes,
+ * is told the free space it takes before anything is done.  FLAGS:
+ * KVFS_COMPACT_*.  -EBUSY: in use, ERR says by whom; -ENOSPC: less than NEED
+ * free; -ENOTSUP: the engine cannot, or a network file system; -EINTR: PROGRESS
+ * said so (nothing changed); else as kvfs_volume_open(). */
+int kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                         kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
 
 /* Run up to MAX_STEPS pieces of background work (deleted forks, holes) now, in
