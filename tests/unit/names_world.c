@@ -2,7 +2,6 @@
 #include "names_world.h"
 
 #include <ftw.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,18 +123,8 @@ struct judge {
     uint64_t counter;
 };
 
-static int judge_says(struct judge *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static int
-judge_says(struct judge *j, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)vsnprintf(j->why, j->why_cap, fmt, ap);
-    va_end(ap);
-    return -1;
-}
+/* Say why and be -1. */
+#define judge_says(j, ...) ((void)snprintf((j)->why, (j)->why_cap, __VA_ARGS__), -1)
 
 static void *
 grow(void *v, size_t count, size_t size)
@@ -268,11 +257,13 @@ judge_scan(struct judge *j, struct kvfs_volume *v)
     size_t len;
     int rc;
 
-    if (value == NULL || v->engine->begin(v->db, &snap, &err) != 0)
-        return judge_says(j, "no snapshot: %s", err.msg);
-    rc = v->engine->cursor_open(snap, KVFS_META, "\1", 1, NULL, 0, 0, &cursor, &err);
-    if (rc != 0)
-        return judge_says(j, "no cursor: %s", err.msg);
+    if (value == NULL)
+        abort();
+    if (v->engine->begin(v->db, &snap, &err) != 0 ||
+        v->engine->cursor_open(snap, KVFS_META, "\1", 1, NULL, 0, 0, &cursor, &err) != 0) {
+        free(value);
+        return judge_says(j, "no scan: %s", err.msg);
+    }
     while ((rc = v->engine->cursor_next(cursor, &key, &k.len, &len, &err)) == 1) {
         memcpy(k.bytes, key, k.len);
         rc = v->engine->cursor_value(cursor, 0, &iov, 1, &err);

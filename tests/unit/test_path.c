@@ -194,8 +194,8 @@ error__of_a_hostile_name__stays_one_line(void **state)
     struct kvfs_attr attr;
 
     (void)state;
-    for (int i = 0; i < 255; i++)
-        path[i] = i + 1 == '/' ? 'x' : (char)(i + 1);
+    for (unsigned i = 0; i < 255; i++)
+        path[i] = (char)(unsigned char)(i + 1 == '/' ? 'x' : i + 1);
     path[255] = '\0';
     assert_int_equal(kvfs_path_lookup(world.v, path, true, &attr, &err), -ENOENT);
     for (const char *p = err.msg; *p != '\0'; p++)

@@ -176,7 +176,7 @@ struct churn {
     uint64_t dir;
     atomic_bool stop;
     atomic_uint changes;
-    int rc;
+    atomic_int rc;
 };
 
 static void *
@@ -185,17 +185,19 @@ churn_main(void *arg)
     struct churn *c = arg;
     struct kvfs_create create = {.mode = S_IFREG | 0644};
     char old[16], new[16];
+    int rc = 0;
 
-    for (unsigned i = 0; !atomic_load(&c->stop) && c->rc == 0; i++) {
+    for (unsigned i = 0; !atomic_load(&c->stop) && rc == 0; i++) {
         (void)snprintf(old, sizeof(old), "x%u", i % 97);
         (void)snprintf(new, sizeof(new), "y%u", i % 89);
-        c->rc = kvfs_create(world.v, c->dir, old, &create, NULL, NULL);
-        if (c->rc == 0)
-            c->rc = kvfs_rename(world.v, c->dir, old, c->dir, new, 0, NULL);
-        if (c->rc == 0 && i % 3 == 0)
-            c->rc = kvfs_unlink(world.v, c->dir, new, NULL);
+        rc = kvfs_create(world.v, c->dir, old, &create, NULL, NULL);
+        if (rc == 0)
+            rc = kvfs_rename(world.v, c->dir, old, c->dir, new, 0, NULL);
+        if (rc == 0 && i % 3 == 0)
+            rc = kvfs_unlink(world.v, c->dir, new, NULL);
         atomic_fetch_add(&c->changes, 1);
     }
+    atomic_store(&c->rc, rc);
     return NULL;
 }
 
@@ -228,12 +230,12 @@ readdir__while_another_thread_changes__sees_the_steady_once(void **state)
         for (unsigned i = 0; i < entries; i++)
             assert_int_equal(w->seen[i], 1);
         free(w);
-        while (atomic_load(&churn.changes) == before && churn.rc == 0)
+        while (atomic_load(&churn.changes) == before && atomic_load(&churn.rc) == 0)
             (void)sched_yield(); /* at least one change between two walks */
     }
     atomic_store(&churn.stop, true);
     assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(churn.rc, 0);
+    assert_int_equal(atomic_load(&churn.rc), 0);
 }
 
 int
