@@ -169,27 +169,21 @@ file_hole_insert(struct kvfs_file_write *w, uint64_t start, uint64_t end, struct
     struct kvfs_node *node = w->node;
     struct kvfs_overlay *o = node->v->overlay;
     struct kvfs_layer_node *ln;
-    int rc = -ENOMEM;
+    int rc;
 
     (void)pthread_rwlock_wrlock(&o->cut);
-    for (int tries = 0; tries < 2; tries++) {
+    ln = kvfs_layer_node(o->cur, node);
+    rc = ln == NULL ? -ENOMEM : kvfs_layer_hole(o->cur, ln, start, end);
+    if (rc == -ENOSPC && kvfs_overlay_seal_locked(o) == 0) { /* it has all the holes it may */
         ln = kvfs_layer_node(o->cur, node);
-        if (ln == NULL)
-            break;
-        atomic_store(&node->dirty_id, o->cur->id);
-        rc = kvfs_layer_hole(o->cur, ln, start, end);
-        if (rc == -ENOSPC) {
-            rc = kvfs_overlay_seal_locked(o);
-            if (rc == 0)
-                continue;
-        }
-        break;
+        rc = ln == NULL ? -ENOMEM : kvfs_layer_hole(o->cur, ln, start, end);
     }
+    atomic_store(&node->dirty_id, o->cur->id);
     if (rc == 0 && w->head != NULL)
         rc = file_put(o, node, w->first, w->head);
     if (rc == 0 && w->tail != NULL)
         rc = file_put(o, node, w->last, w->tail);
-    if (rc == 0) {
+    if (rc == 0 && ln != NULL) {
         atomic_fetch_add(&o->cur->bytes, KVFS_SLOT_COST);
         atomic_fetch_add(&o->bytes, KVFS_SLOT_COST);
         file_mem_update(w, ln);
@@ -246,11 +240,11 @@ kvfs_file_write_run(struct kvfs_file_write *w, unsigned flags, struct kvfs_error
     if (((w->offset + w->count) & (view->block_size - 1)) != 0)
         inner_end--;
     hole = w->buf == NULL && inner_end > inner && inner_end - inner >= FILE_HOLE_BLOCKS;
-    cost = hole ? 2 * view->block_size + 4096
+    cost = hole ? 2 * (size_t)view->block_size + 4096
                 : (size_t)(w->last - w->first + 1) *
                       (KVFS_SLOT_COST + (w->buf != NULL ? view->block_size : 0));
     if (w->buf == NULL)
-        cost += 2 * view->block_size;
+        cost += 2 * (size_t)view->block_size;
     rc = kvfs_overlay_admit(v->overlay, cost, err);
     if (rc < 0)
         return rc;

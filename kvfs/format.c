@@ -46,6 +46,7 @@ format_remove_one(const char *name, const struct stat *st, int flag, struct FTW 
 static int
 format_clear(const char *path, struct kvfs_error *err)
 {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): only FTW_CHDIR would be
     if (nftw(path, format_remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
         return kvfs_error_set(err, -errno, "%s: cannot be cleared: %s", path,
                               kvfs_errno_text(errno));
@@ -85,8 +86,8 @@ format_look(const char *path, enum format_found *found, struct kvfs_error *err)
 static int
 format_prepare(const struct format *f, bool force, struct kvfs_error *err)
 {
-    struct kvfs_lease_table *leases;
-    enum format_found found;
+    struct kvfs_lease_table *leases = NULL;
+    enum format_found found = FORMAT_OTHER;
     char name[4096];
     char marker[4096];
     int rc = format_look(f->path, &found, err);
@@ -197,6 +198,7 @@ format_sync(const struct format *f, struct kvfs_error *err)
     char *copy;
     int rc;
 
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): only FTW_CHDIR would be
     if (nftw(f->path, format_sync_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
         return kvfs_error_set(err, -EIO, "%s: cannot be synced", f->path);
     copy = strdup(f->path);
@@ -268,7 +270,7 @@ kvfs_format(const char *path, const struct kvfs_format_options *options, struct 
     struct format f = {.path = path};
     int rc = format_engine(o, &f, err);
 
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     if (strlen(path) > 4000)
         return kvfs_error_set(err, -ENAMETOOLONG, "%.128s...: the path is too long", path);
@@ -308,8 +310,8 @@ int
 kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                     kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err)
 {
-    struct kvfs_lease_table *leases;
-    const struct kvfs_engine *engine;
+    struct kvfs_lease_table *leases = NULL;
+    const struct kvfs_engine *engine = NULL;
     struct kvfs_volume_file file;
     struct statvfs fs;
     uint64_t need = 0;
@@ -317,7 +319,7 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
 
     if (rc == 0)
         rc = kvfs_engine_find(file.engine, &engine, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     if (engine->compact == NULL)
         return kvfs_error_set(err, -ENOTSUP, "%s: engine %s cannot be compacted", path,

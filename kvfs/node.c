@@ -423,7 +423,7 @@ kvfs_node_unlink_done(struct kvfs_volume *v, uint64_t ino)
 void
 kvfs_node_orphan_left(struct kvfs_volume *v, uint64_t ino)
 {
-    bool open;
+    bool open = true;
 
     if (kvfs_node_unlink_prepare(v, ino, &open, NULL) < 0)
         return;

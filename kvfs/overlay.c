@@ -58,8 +58,8 @@ kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
     o->chunk_bytes = v->cache_bytes / 64;
     if (o->chunk_bytes > (1u << 20))
         o->chunk_bytes = 1u << 20;
-    if (o->chunk_bytes < 2 * KVFS_BLOCK_SIZE_MAX)
-        o->chunk_bytes = 2 * KVFS_BLOCK_SIZE_MAX;
+    if (o->chunk_bytes < 2 * (size_t)KVFS_BLOCK_SIZE_MAX)
+        o->chunk_bytes = 2 * (size_t)KVFS_BLOCK_SIZE_MAX;
     o->chunk_bytes &= ~(size_t)0xffff;
     atomic_store(&o->seal_bytes, v->batch_bytes != 0 ? v->batch_bytes : OVERLAY_BATCH_MIN);
     if (atomic_load(&o->seal_bytes) > v->cache_bytes / 4)

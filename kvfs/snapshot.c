@@ -43,7 +43,7 @@ snapshot_layers(struct kvfs_snapshot *s)
         count++;
     if (count == 0)
         return 0;
-    s->layers = calloc(count, sizeof(*s->layers));
+    s->layers = calloc(count, sizeof(struct kvfs_layer *));
     if (s->layers == NULL)
         return -ENOMEM;
     for (struct kvfs_layer *l = o->newest; l != NULL; l = l->older) {
@@ -190,12 +190,13 @@ int
 kvfs_snapshot_pread(struct kvfs_snapshot *s, uint64_t ino, void *buf, size_t count, uint64_t offset,
                     struct kvfs_error *err)
 {
-    struct snapshot_file *f;
+    struct snapshot_file *f = NULL;
     struct kvfs_read r;
     int rc = snapshot_file(s, ino, &f, err);
 
-    if (rc == 0)
-        rc = snapshot_range(s, f, count, offset, err);
+    if (rc != 0)
+        return rc;
+    rc = snapshot_range(s, f, count, offset, err);
     for (size_t done = 0; rc == 0 && done < count; done += r.count) {
         kvfs_read_begin(&r, &f->view, (uint8_t *)buf + done, offset + done, count - done);
         for (size_t i = 0; i < r.blocks; i++) {
@@ -223,7 +224,7 @@ kvfs_snapshot_extents(struct kvfs_snapshot *s, uint64_t ino, uint64_t count, uin
     struct kvfs_extents x = {.offset = offset, .count = count, .limit = limit, .fn = fn,
                              .arg = arg};
     struct kvfs_known known = {0};
-    struct snapshot_file *f;
+    struct snapshot_file *f = NULL;
     int rc = snapshot_file(s, ino, &f, err);
 
     if (rc == 0)

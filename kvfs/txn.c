@@ -220,7 +220,7 @@ kvfs_txn_write(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, const 
 {
     const struct kvfs_view *view = &f->node->view;
     uint8_t block[KVFS_BLOCK_SIZE_MAX];
-    struct kvfs_txn_file *tf;
+    struct kvfs_txn_file *tf = NULL;
     size_t done = 0;
     int rc = kvfs_volume_writable(t->v, err);
 
@@ -283,7 +283,7 @@ kvfs_txn_truncate(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, uin
 {
     const struct kvfs_view *view = &f->node->view;
     uint8_t block[KVFS_BLOCK_SIZE_MAX];
-    struct kvfs_txn_file *tf;
+    struct kvfs_txn_file *tf = NULL;
     size_t keep = (size_t)(size_bytes & (view->block_size - 1));
     uint64_t first = size_bytes >> view->shift;
     uint64_t end;
@@ -293,7 +293,7 @@ kvfs_txn_truncate(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, uin
         rc = kvfs_error_set(err, -EFBIG, "%s: a file holds at most 8 EiB - 1", t->v->path);
     if (rc == 0)
         rc = txn_file(t, f, version, &tf, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     if (size_bytes < tf->size_bytes) {
         end = ((tf->size_bytes - 1) >> view->shift) + 1;

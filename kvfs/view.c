@@ -271,7 +271,7 @@ int
 kvfs_view_load(struct kvfs_volume *v, struct kvfs_db_snap *snap, uint64_t ino,
                struct kvfs_view *view, struct kvfs_error *err)
 {
-    struct kvfs_inode_record inode;
+    struct kvfs_inode_record inode = {0};
     struct kvfs_key key;
     uint8_t value[KVFS_SMALL_RECORD_MAX];
     size_t len;
@@ -312,7 +312,7 @@ view_damaged(struct kvfs_volume *v, const struct kvfs_view *view, uint64_t index
 {
     return kvfs_error_set(err, -EIO, "%s: inode %llu, block %llu (offset %llu): %s", v->path,
                           (unsigned long long)view->ino, (unsigned long long)index,
-                          (unsigned long long)(index << view->shift), what);
+                          (unsigned long long)index << view->shift, what);
 }
 
 int
@@ -360,7 +360,7 @@ kvfs_view_block(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct k
     live = rc == 1 && t.cut >= hole_cut;
     for (size_t i = view->overs_count; i-- > 0;) {
         const struct kvfs_over *o = &view->overs[i];
-        struct kvfs_trailer top;
+        struct kvfs_trailer top = {0};
         uint64_t top_hole;
 
         if ((live && t.cut >= o->cut) || hole_cut > o->cut)
@@ -426,7 +426,7 @@ kvfs_view_is_data(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct
     live = rc == 1 && t.cut >= hole_cut;
     for (size_t i = view->overs_count; i-- > 0;) {
         const struct kvfs_over *o = &view->overs[i];
-        struct kvfs_trailer top;
+        struct kvfs_trailer top = {0};
         uint64_t top_hole;
 
         if ((live && t.cut >= o->cut) || hole_cut > o->cut)

@@ -51,7 +51,7 @@ uuid_parse(const char *text, uint8_t uuid[16])
     int i = 0;
 
     for (const char *p = text; *p != '\0'; p += *p == '-' ? 1 : 2) {
-        char two[3] = {p[0], p[0] != '\0' ? p[1] : '\0', '\0'};
+        char two[3] = {p[0], (char)(p[0] != '\0' ? p[1] : '\0'), '\0'};
 
         if (*p == '-')
             continue;

@@ -40,7 +40,7 @@ stat_count(struct kvfs_volume *v, struct kvfs_db_snap *snap, char letter, uint64
 int
 kvfs_volume_stat(struct kvfs_volume *v, struct kvfs_volume_stat *stat, struct kvfs_error *err)
 {
-    struct kvfs_db_snap *snap;
+    struct kvfs_db_snap *snap = NULL;
     struct kvfs_key key;
     uint8_t value[KVFS_SMALL_RECORD_MAX];
     size_t len;

@@ -290,35 +290,41 @@ accounts_sum(struct kvfs_volume *v, const uint64_t ino[2])
     return sum;
 }
 
-/* One transfer; both files locked in order.  False: somebody else has them. */
-static bool
-transfer(struct kvfs_volume *v, struct kvfs_file *f[2], unsigned *seed)
+/* Move money in one transaction; both files are locked. */
+static void
+transfer_locked(struct kvfs_volume *v, struct kvfs_file *f[2], unsigned *seed)
 {
-    unsigned from = (unsigned)rand_r(seed) % ACCOUNTS;
-    unsigned to = (unsigned)rand_r(seed) % ACCOUNTS;
+    unsigned account[2] = {(unsigned)rand_r(seed) % ACCOUNTS, (unsigned)rand_r(seed) % ACCOUNTS};
     int32_t amount = rand_r(seed) % 10;
     struct kvfs_file_info info[2];
     struct kvfs_txn *t;
     int32_t balance;
+
+    kvfs_file_info(f[0], &info[0]);
+    kvfs_file_info(f[1], &info[1]);
+    MUST(kvfs_txn_begin(v, &t, &world_err));
+    for (int leg = 0; leg < 2; leg++) {
+        unsigned side = account[leg] % 2;
+        uint64_t offset = account_offset(account[leg]);
+
+        MUST(kvfs_txn_pread(t, f[side], &balance, sizeof(balance), offset, &world_err));
+        balance += leg == 0 ? -amount : amount;
+        MUST(kvfs_txn_write(t, f[side], info[side].version, &balance, sizeof(balance), offset,
+                            &world_err));
+    }
+    MUST(kvfs_txn_commit(t, rand_r(seed) % 4 == 0 ? KVFS_DURABLE : KVFS_ORDERED, &world_err));
+}
+
+/* One transfer, the files locked in order.  False: somebody else has one. */
+static bool
+transfer(struct kvfs_volume *v, struct kvfs_file *f[2], unsigned *seed)
+{
     bool done = false;
 
     if (kvfs_file_lock(f[0], NULL) < 0)
         return false;
     if (kvfs_file_lock(f[1], NULL) == 0) {
-        kvfs_file_info(f[0], &info[0]);
-        kvfs_file_info(f[1], &info[1]);
-        MUST(kvfs_txn_begin(v, &t, &world_err));
-        for (int leg = 0; leg < 2; leg++) {
-            unsigned i = leg == 0 ? from : to;
-
-            MUST(kvfs_txn_pread(t, f[i % 2], &balance, sizeof(balance), account_offset(i),
-                                &world_err));
-            balance += leg == 0 ? -amount : amount;
-            MUST(kvfs_txn_write(t, f[i % 2], info[i % 2].version, &balance, sizeof(balance),
-                                account_offset(i), &world_err));
-        }
-        MUST(kvfs_txn_commit(t, rand_r(seed) % 4 == 0 ? KVFS_DURABLE : KVFS_ORDERED,
-                             &world_err));
+        transfer_locked(v, f, seed);
         done = true;
         kvfs_file_unlock(f[1]);
     }
