@@ -41,10 +41,11 @@ void
 harness_need_nbdkit(void)
 {
     const char *plugin = getenv("KVFS_PLUGIN");
+    const struct kvfs_engine *engine;
 
-    if (plugin == NULL || access(plugin, R_OK) < 0 ||
+    if (plugin == NULL || access(plugin, R_OK) < 0 || kvfs_engine_find("lmdb", &engine, NULL) < 0 ||
         system("nbdkit --version >/dev/null 2>&1") != 0) {
-        printf("skipped: needs nbdkit and KVFS_PLUGIN\n");
+        printf("skipped: needs nbdkit, KVFS_PLUGIN and the engine lmdb\n");
         exit(77);
     }
     (void)signal(SIGPIPE, SIG_IGN);

@@ -25,7 +25,7 @@ struct harness {
 
 void harness_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* Exit with 77 if nbdkit or the plugin is not there. */
+/* Exit with 77 if nbdkit, the plugin or the engine lmdb is not there. */
 void harness_need_nbdkit(void);
 
 /* A fresh folder with a volume of engine lmdb in it; removed by _end(), which
