@@ -217,7 +217,7 @@ kplugin_can_write(void *handle)
 {
     const struct kserver_conn *c = handle;
 
-    return c->writable;
+    return c->file != NULL;
 }
 
 static int
@@ -301,7 +301,7 @@ kplugin_flush(void *handle, uint32_t flags)
     struct kvfs_error err = {0};
 
     (void)flags;
-    if (!c->writable)
+    if (c->file == NULL)
         return 0;
     return kvfs_file_flush(c->file, &err) < 0 ? kserver_fail(&err) : 0;
 }

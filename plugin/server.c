@@ -11,7 +11,7 @@
  *   .cleanup     kserver_stop    closes it
  *
  * 1. The process that nbdkit forks never has an engine open.
- * 2. nbdkit (1.32 as well as 1.42) ends only when the last client hangs up, and
+ * 2. nbdkit (1.32 at least) ends only when the last client hangs up, and
  *    an idle client may never do so; whoever asked it to end then loses
  *    patience and kills it.  So a thread waits for the request to end and
  *    commits what was acknowledged, without waiting for any client.  It goes on
@@ -299,31 +299,20 @@ kserver_volume(void)
 
 /* --- connections ------------------------------------------------------------ */
 
-/* Is a client of this server writing INO?  Under server_lock. */
-static bool
-server_writes(uint64_t ino)
-{
-    for (const struct kserver_conn *c = server_conns; c != NULL; c = c->next) {
-        if (c->writable && c->info.ino == ino)
-            return true;
-    }
-    return false;
-}
-
-/* A reader of a file that this server writes reads it live, as multi-conn wants.
- * Any other reader gets one instant: what is written meanwhile by another
- * process comes in commits, and a file system must not change under a mount. */
+/* A writer sees everything at once.  A reader (nbdkit -r, readonly=true) gets one
+ * instant: what another process writes meanwhile comes in commits, and a file
+ * system must not change under a mount.  nbdkit knows readers and writers only
+ * for a whole server, so none shares a process with a writer. */
 static int
 server_conn_attach(struct kserver_conn *c, uint64_t ino, bool readonly, struct kvfs_error *err)
 {
     int r;
 
-    if (readonly && !server_writes(ino)) {
+    if (readonly) {
         r = kvfs_snapshot_open(server_v, &c->snapshot, err);
         return r < 0 ? r : kvfs_snapshot_info(c->snapshot, ino, &c->info, err);
     }
-    c->writable = !readonly;
-    r = kvfs_file_open(server_v, ino, readonly ? KVFS_OPEN_READ : KVFS_OPEN_WRITE, &c->file, err);
+    r = kvfs_file_open(server_v, ino, KVFS_OPEN_WRITE, &c->file, err);
     if (r == 0)
         r = kvfs_file_refresh(c->file, err);
     if (r == 0)
@@ -351,7 +340,6 @@ kserver_conn_open(uint64_t ino, bool readonly, struct kserver_conn **connp, stru
     if (c == NULL)
         return kvfs_error_set(err, -ENOMEM, "no memory for a connection");
     pthread_mutex_init(&c->snapshot_lock, NULL);
-    c->info.ino = ino;
     pthread_mutex_lock(&server_lock);
     if (server_ending)
         r = kvfs_error_set(err, -ESHUTDOWN, "the server is ending");

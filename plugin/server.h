@@ -13,11 +13,10 @@
 
 /* One client.  Exactly one of FILE and SNAPSHOT is not NULL. */
 struct kserver_conn {
-    struct kvfs_file *file;
-    struct kvfs_snapshot *snapshot; /* one instant; used under snapshot_lock */
+    struct kvfs_file *file;         /* of a client that may write */
+    struct kvfs_snapshot *snapshot; /* of one that may not; used under snapshot_lock */
     pthread_mutex_t snapshot_lock;
-    struct kvfs_file_info info; /* as of when the client came */
-    bool writable;
+    struct kvfs_file_info info;       /* as of when the client came */
     struct kserver_conn *next, *prev; /* of the server's list */
 };
 

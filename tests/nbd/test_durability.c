@@ -217,6 +217,40 @@ sigterm__no_client__all_is_committed(void **state)
     harness_end(&h);
 }
 
+/* nbdkit -s: one client on stdin, no signal, no socket. */
+static void
+single_client__hangs_up__all_is_committed(void **state)
+{
+    struct harness h;
+    struct nbd_handle *nbd = nbd_create();
+    const char *preload = getenv("KVFS_PRELOAD");
+    char env[512];
+    const char *argv[] = {"env",
+                          env,
+                          "nbdkit",
+                          "-s",
+                          getenv("KVFS_PLUGIN"),
+                          h.volume,
+                          "file=disk",
+                          "create=1M",
+                          "commit-interval=3600",
+                          NULL};
+    char buf[4];
+
+    (void)state;
+    (void)snprintf(env, sizeof(env), "LD_PRELOAD=%s", preload != NULL ? preload : "");
+    harness_begin(&h);
+    assert_non_null(nbd);
+    assert_int_equal(nbd_set_strict_mode(nbd, LIBNBD_STRICT_COMMANDS), 0);
+    assert_int_equal(nbd_connect_command(nbd, (char **)(uintptr_t)argv), 0);
+    assert_int_equal(nbd_pwrite(nbd, "kept", 4, 0, 0), 0);
+    assert_int_equal(nbd_shutdown(nbd, 0), 0);
+    nbd_close(nbd); /* waits for nbdkit */
+    assert_int_equal(harness_peek(&h, "disk", buf, 4, 0), 0);
+    assert_memory_equal(buf, "kept", 4);
+    harness_end(&h);
+}
+
 static void
 commit_interval__short__others_see_it_soon(void **state)
 {
@@ -247,6 +281,7 @@ main(void)
         cmocka_unit_test(sigterm__idle_client__acknowledged_data_are_committed),
         cmocka_unit_test(sigterm__client_that_leaves_later__orderly_end),
         cmocka_unit_test(sigterm__no_client__all_is_committed),
+        cmocka_unit_test(single_client__hangs_up__all_is_committed),
         cmocka_unit_test(commit_interval__short__others_see_it_soon),
     };
 
