@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * block.c - the trailer of a DATA record (docs/FORMAT.md, "Blocks").
+ * block.c - the trailer of a DATA record (docs/FORMAT.md, "DATA").
  *
  *   0  codec (1)   1  version (1)   2  trailer check (2)   4  raw_len (4)
  *   8  cut (8)    16  checksum (8)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * key.c - building keys, and taking them apart (docs/FORMAT.md, "Keys").
+ * key.c - building keys, and taking them apart (docs/FORMAT.md, "META keys").
  *
  * Invariants:
  *  1. Numbers in keys are big-endian, so that the order of keys is the order of

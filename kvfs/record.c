@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * record.c - encoding and decoding META records (docs/FORMAT.md, "Records").
+ * record.c - encoding and decoding META records (docs/FORMAT.md, "META records").
  *
  *   kind (1)   version (1)   payload   checksum (8)
  *
