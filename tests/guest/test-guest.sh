@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The real nbd-client: Debian's kernel, booted by QEMU without any acceleration, attaches our disk.
 #
-# Three boots.  `make`: mkfs.ext4 on a disk of 1 TiB that is then left alone; mkfs.ext4, copy a tree, checksum, trim, unmount; then the server ends and
-# starts again.  `crash`: writes file after file with fsync until the host kills the server (and
-# then the guest, so that nothing but the disk survives).  `verify`: the journal is replayed, every
-# file that was acknowledged as synced is compared, and e2fsck finds nothing.
+# Three boots.  `make`: trim a disk of 1 TiB; on another one mkfs.ext4, copy a tree, checksum, trim,
+# unmount; then the server ends and starts again.  `crash`: writes file after file with fsync until
+# the host kills the server (and then the guest, so that nothing but the disk survives).  `verify`:
+# the journal is replayed, every file that was acknowledged as synced is compared, and e2fsck finds
+# nothing.
 #
 # nbdkit's log filter listens in, to show that the kernel's flush and FUA reach the plugin.
 #
@@ -12,13 +13,13 @@
 #                    source tree, which all presets share, else guest/ of the build tree)
 # KVFS_GUEST_KILLS   synced files after which the server is killed (default 24)
 # KVFS_GUEST_ACCEL   QEMU accelerator (default tcg)
-# KVFS_GUEST_LIMIT   seconds that one boot may take (default 150)
+# KVFS_GUEST_LIMIT   seconds that one boot may take (default 240)
 # shellcheck source=tests/kernel/serve.sh
 here=$(cd "$(dirname "$0")" && pwd)
 source "$here/../kernel/serve.sh"
 
 size_bytes=$((1 << 30))
-limit=${KVFS_GUEST_LIMIT:-150}
+limit=${KVFS_GUEST_LIMIT:-240}
 kills=${KVFS_GUEST_KILLS:-24}
 qemu_pid=''
 
