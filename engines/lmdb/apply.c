@@ -20,12 +20,14 @@
  *     handle.  The transaction is then aborted inside a guard of its own, which
  *     releases the writer mutex; should even that fault, the mutex is robust and
  *     passes on when this thread or process ends.
- *  5. Before the first change the pages that LMDB will follow are judged (path.c):
+ *  5. LMDB gives an environment up whose meta page it could not write, for reading
+ *     too.  The handle is poisoned, and the next snapshot opens the environment
+ *     anew, for reading.
+ *  6. Before the first change the pages that LMDB will follow are judged (path.c):
  *     inside a write transaction a damaged page could do worse than fault.
- *  6. DATA values change their LMDB key with their tail (layout.c), so an update
+ *  7. DATA values change their LMDB key with their tail (layout.c), so an update
  *     is a delete and a put at one cursor.
- *
- *  7. Processes take turns by a lock on the file, not by LMDB's writer mutex, which
+ *  8. Processes take turns by a lock on the file, not by LMDB's writer mutex, which
  *     is then always free: a waiter of that mutex which is killed after it was
  *     woken, while somebody else takes the mutex, leaves the other waiters asleep
  *     for ever (seen: futex word 0, one sleeper).  The kernel's locks do not.
@@ -420,7 +422,7 @@ static int
 apply_poison(struct apply *a, int rc, const char *what)
 {
     atomic_store(&a->db->poisoned, 1);
-    return kvfs_lmdb_error(a->err, rc, a->db->path, what);
+    return kvfs_lmdb_error_io(a->err, rc, a->db->path, what);
 }
 
 /* Did a commit that failed leave the store as it was?  LMDB marks the
@@ -453,8 +455,7 @@ apply_commit(struct apply *a)
          rc == MDB_TXN_FULL) &&
         apply_commit_undone(a))
         return kvfs_lmdb_error(a->err, rc, a->db->path, "committing a batch");
-    (void)apply_poison(a, rc, "committing a batch");
-    return -EIO;
+    return apply_poison(a, rc, "committing a batch");
 }
 
 /* Errors before the commit: everything is undone by the abort. */
@@ -579,11 +580,12 @@ kvfs_lmdb_sync(struct kvfs_db *db, struct kvfs_error *err)
                               db->path);
     if (db->params.unsafe_nosync)
         return 0;
+    kvfs_lmdb_hold(db);
     rc = mdb_env_sync(db->env, 1);
+    kvfs_lmdb_unhold(db);
     if (rc == 0)
         return 0;
     /* The kernel may have dropped the pages that it could not write. */
     atomic_store(&db->poisoned, 1);
-    (void)kvfs_lmdb_error(err, rc, db->path, "flushing");
-    return -EIO;
+    return kvfs_lmdb_error_io(err, rc, db->path, "flushing");
 }

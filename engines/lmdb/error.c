@@ -77,3 +77,12 @@ kvfs_lmdb_error(struct kvfs_error *err, int rc, const char *path, const char *wh
     return kvfs_error_set(err, error_passes(rc) ? -rc : -EIO, "%s: %s: %s", path, what,
                           strerror_r(rc, buf, sizeof(buf)));
 }
+
+int
+kvfs_lmdb_error_io(struct kvfs_error *err, int rc, const char *path, const char *what)
+{
+    (void)kvfs_lmdb_error(err, rc, path, what);
+    if (err != NULL)
+        err->code = -EIO;
+    return -EIO;
+}

@@ -8,7 +8,9 @@
  * thread; the handler jumps to the innermost one.
  *
  *  1. A fault outside every guard goes to the handler that was there before us,
- *     or, if there was none, to the system's default action.
+ *     or, if there was none, to the system's default action.  Should that handler
+ *     lead back to us (two libraries on top of each other), the default action
+ *     ends the circle.
  *  2. The handler runs with SA_NODEFER, so that the jump leaves the signal
  *     unblocked without a system call to save and restore masks; entering a
  *     guard costs some ten nanoseconds.
@@ -44,23 +46,25 @@ static __thread int guard_signal_number __attribute__((tls_model("initial-exec")
 static __thread const char *guard_assertion __attribute__((tls_model("initial-exec")));
 static __thread char guard_line[200];
 
+static __thread int guard_chaining __attribute__((tls_model("initial-exec")));
+
 static struct sigaction guard_old_bus, guard_old_segv;
-static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
-static int guard_init_error;
+static pthread_mutex_t guard_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void
 guard_chain(int sig, siginfo_t *info, void *context)
 {
     const struct sigaction *old = sig == SIGBUS ? &guard_old_bus : &guard_old_segv;
 
-    if ((old->sa_flags & SA_SIGINFO) != 0 && old->sa_sigaction != NULL) {
-        old->sa_sigaction(sig, info, context);
-        return;
-    }
     if (old->sa_handler == SIG_IGN && info->si_code <= 0)
         return;
-    if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN) {
-        old->sa_handler(sig);
+    if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN && guard_chaining == 0) {
+        guard_chaining = 1;
+        if ((old->sa_flags & SA_SIGINFO) != 0)
+            old->sa_sigaction(sig, info, context);
+        else
+            old->sa_handler(sig);
+        guard_chaining = 0;
         return;
     }
     /* The instruction that faulted runs again and meets the default action; a
@@ -93,24 +97,33 @@ guard_handler(int sig, siginfo_t *info, void *context)
     guard_leave(g);
 }
 
-static void
-guard_install(void)
+static int
+guard_install(int sig, struct sigaction *old)
 {
-    struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    struct sigaction now;
+    struct sigaction ours = {.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
 
-    sa.sa_sigaction = guard_handler;
-    (void)sigemptyset(&sa.sa_mask);
-    if (sigaction(SIGBUS, &sa, &guard_old_bus) != 0 ||
-        sigaction(SIGSEGV, &sa, &guard_old_segv) != 0)
-        guard_init_error = -errno;
+    if (sigaction(sig, NULL, &now) != 0)
+        return -errno;
+    if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == guard_handler)
+        return 0;
+    *old = now;
+    ours.sa_sigaction = guard_handler;
+    (void)sigemptyset(&ours.sa_mask);
+    return sigaction(sig, &ours, NULL) != 0 ? -errno : 0;
 }
 
 int
 kvfs_lmdb_guard_init(void)
 {
-    int rc = pthread_once(&guard_once, guard_install);
+    int rc;
 
-    return rc != 0 ? -rc : guard_init_error;
+    (void)pthread_mutex_lock(&guard_lock);
+    rc = guard_install(SIGBUS, &guard_old_bus);
+    if (rc == 0)
+        rc = guard_install(SIGSEGV, &guard_old_segv);
+    (void)pthread_mutex_unlock(&guard_lock);
+    return rc;
 }
 
 void

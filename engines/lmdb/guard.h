@@ -22,8 +22,8 @@ int kvfs_lmdb_guard_parked(int (*fn)(void *arg), void *arg, void (*on_fault)(voi
 /* One line about this thread's newest fault. */
 const char *kvfs_lmdb_guard_text(void);
 
-/* Install the signal handlers, once per process: a negative errno if that is
- * impossible. */
+/* Install the signal handlers, unless they are in place (somebody may have put
+ * others there since): a negative errno if that is impossible. */
 int kvfs_lmdb_guard_init(void);
 
 /* Hand LMDB's failed assertion to the guard that is active; returns if none

@@ -6,7 +6,7 @@
  *   apply_lock   one write transaction, or one change of the map, at a time
  *   LMDB's writer mutex (shared with other processes)
  *   pool_lock    snapshots: idle ones, the number of open ones, the gate that
- *                keeps new ones out while the map moves
+ *                keeps new ones out
  * Nothing that waits for the medium happens under pool_lock.
  */
 #ifndef KVFS_LMDB_PRIV_H
@@ -48,18 +48,20 @@ struct kvfs_lmdb_room { /* room.c */
 
 struct kvfs_db {
     /* Set at open, then constant. */
-    MDB_env *env;
+    char *folder;
     char *path; /* of data.mdb, for messages and for an fd of our own */
     bool readonly;
     bool unlocked; /* no lock file: a read-only medium */
     unsigned generation;
     unsigned readers_max;
-    MDB_dbi dbi[2];
     struct kvfs_lmdb_layout layout;
     struct kvfs_lmdb_params params;
     uint64_t limit_bytes; /* store_max_bytes; 0: none */
 
-    /* Changed only while no snapshot is open, behind the gate (map.c). */
+    /* Changed only behind the gate (gate.c), so used only by who holds a snapshot,
+     * apply_lock or kvfs_lmdb_hold(). */
+    MDB_env *env;
+    MDB_dbi dbi[2];
     const uint8_t *map;
     size_t map_bytes;
 
@@ -71,11 +73,11 @@ struct kvfs_db {
     unsigned applies;           /* under apply_lock: since readers were looked after */
 
     pthread_mutex_t pool_lock;
-    pthread_cond_t pool_cond; /* a snapshot ended, or the map has moved */
+    pthread_cond_t pool_cond; /* a snapshot ended, or the gate opened */
     struct kvfs_db_snap *idle;
     unsigned idle_count;
     unsigned open_count;
-    bool remapping;
+    bool gate_closed; /* gate.c */
 };
 
 struct kvfs_db_snap {
@@ -108,6 +110,8 @@ lmdb_val(const void *data, size_t len)
 /* Turn RC, a code of LMDB, an errno or KVFS_LMDB_FAULT, into a negative errno
  * with one line: path, what was done, what LMDB says. */
 int kvfs_lmdb_error(struct kvfs_error *err, int rc, const char *path, const char *what);
+/* The same text, but -EIO whatever RC is: the outcome is unknown. */
+int kvfs_lmdb_error_io(struct kvfs_error *err, int rc, const char *path, const char *what);
 
 /* --- map.c: the size of the map and where it lies ------------------------------ */
 
@@ -118,6 +122,17 @@ int kvfs_lmdb_map_locate(struct kvfs_db *db);
 /* Another process has grown the store beyond our map: wait until no snapshot
  * is open (bounded) and map anew.  The caller holds neither lock. */
 int kvfs_lmdb_map_grow(struct kvfs_db *db, struct kvfs_error *err);
+
+/* --- gate.c: changing what every snapshot uses ------------------------------------ */
+
+/* Wait until no snapshot and no hold is left, for a bounded time, and keep new
+ * ones out until _open.  False: some are left, the gate is open again.  Under
+ * apply_lock. */
+bool kvfs_lmdb_gate_close(struct kvfs_db *db);
+void kvfs_lmdb_gate_open(struct kvfs_db *db);
+/* Keep the environment as it is without a snapshot. */
+void kvfs_lmdb_hold(struct kvfs_db *db);
+void kvfs_lmdb_unhold(struct kvfs_db *db);
 
 /* --- meta.c: the meta pages, read with pread ------------------------------------ */
 
@@ -131,6 +146,12 @@ struct kvfs_lmdb_meta {
  * empty file; -EINVAL: not an LMDB store; -EIO: damaged or truncated. */
 int kvfs_lmdb_meta_read(int fd, const char *path, struct kvfs_lmdb_meta *meta,
                         struct kvfs_error *err);
+
+/* Replace META's page by that of transaction TXNID, which a snapshot stands on.  It
+ * need not be the newest: a process that was killed between writing the meta page
+ * and telling the lock file leaves readers one transaction behind until the next
+ * batch.  EAGAIN: it is gone, two batches have followed.  0 or an errno. */
+int kvfs_lmdb_meta_of(int fd, uint64_t txnid, struct kvfs_lmdb_meta *meta);
 
 /* --- read.c ----------------------------------------------------------------------- */
 
@@ -217,8 +238,9 @@ enum kvfs_lmdb_room_answer kvfs_lmdb_room_check(struct kvfs_db *db,
 void kvfs_lmdb_room_reserve(struct kvfs_db *db);
 /* After a failed write: is the file system full? */
 bool kvfs_lmdb_room_exhausted(struct kvfs_db *db);
-/* Bytes that batches may still add. */
-uint64_t kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u);
+/* Bytes that batches may still add to the state of SNAP. */
+uint64_t kvfs_lmdb_room_avail(struct kvfs_db *db, struct kvfs_db_snap *snap,
+                              const struct kvfs_lmdb_usage *u);
 
 struct kvfs_lmdb_readers {
     uint64_t count;
@@ -226,8 +248,11 @@ struct kvfs_lmdb_readers {
     uint32_t oldest_pid;
     bool foreign; /* some belong to another process */
     long own_pid;
+    uint64_t skip_txnid; /* leave one of ours out; 0: none */
 };
-void kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r);
+/* MINE, a snapshot of ours, is left out; NULL: none. */
+void kvfs_lmdb_readers(struct kvfs_db *db, const struct kvfs_db_snap *mine,
+                       struct kvfs_lmdb_readers *r);
 
 /* --- verify.c, copy.c -------------------------------------------------------------------- */
 
@@ -248,11 +273,24 @@ struct kvfs_lmdb_path *kvfs_lmdb_path_new(void);
 int kvfs_lmdb_path_check(struct kvfs_db *db, MDB_txn *txn, const struct kvfs_batch *batch,
                          const struct kvfs_lmdb_need *need, struct kvfs_error *err);
 
-/* --- lmdb.c -------------------------------------------------------------------------------- */
+/* --- open.c ------------------------------------------------------------------------------------ */
 
 /* The databases' names, by keyspace. */
 extern const char *const kvfs_lmdb_names[2];
 
+int kvfs_lmdb_open(const char *path, const struct kvfs_engine_options *options,
+                   struct kvfs_db **dbp, struct kvfs_error *err);
+void kvfs_lmdb_close(struct kvfs_db *db);
+
+/* LMDB uses an environment no more, not even for reading, after it could not write
+ * a meta page (MDB_PANIC): open it anew, for reading only.  Waits for snapshots
+ * to end. */
+int kvfs_lmdb_reopen(struct kvfs_db *db, struct kvfs_error *err);
+
+/* --- lmdb.c -------------------------------------------------------------------------------- */
+
+/* Counts the forks that this process comes from, and one; 0: cannot be known. */
+unsigned kvfs_lmdb_generation(void);
 /* May this process use the handle?  -EBADF in a child of the one that opened it. */
 int kvfs_lmdb_usable(const struct kvfs_db *db, struct kvfs_error *err);
 

@@ -9,8 +9,8 @@
  *
  * Another process may have a larger map and have grown the store beyond ours.
  * LMDB then refuses to begin transactions (MDB_MAP_RESIZED) until the map is
- * made anew, and that is allowed only while this process has no transaction: new
- * snapshots wait at a gate, open ones are awaited for a bounded time.
+ * made anew, and that is allowed only while this process has no transaction: this
+ * happens behind the gate (gate.c).
  *
  * Where the map lies is needed to judge pointers that LMDB hands out (read.c)
  * and pages that it is about to change (path.c).  LMDB does not tell, so it is
@@ -19,7 +19,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lmdb_priv.h"
@@ -38,8 +37,7 @@
 #else
 #define MAP_BYTES ((uint64_t)1 << 40)
 #endif
-#define MAP_ALIGN_BYTES  ((uint64_t)64 << 10) /* of every kernel's pages */
-#define MAP_WAIT_SECONDS 2
+#define MAP_ALIGN_BYTES ((uint64_t)64 << 10) /* of every kernel's pages */
 
 size_t
 kvfs_lmdb_map_choose(uint64_t used_bytes, uint64_t limit_bytes, size_t psize)
@@ -91,25 +89,6 @@ map_find_guarded(void *arg)
     return rc;
 }
 
-/* The meta page of the snapshot's own transaction.  It need not be the newest:
- * a process that was killed between writing it and telling the lock file leaves
- * readers one transaction behind until the next batch. */
-static int
-map_meta_read(const struct map_find *f, int fd, size_t psize, struct page_meta *meta)
-{
-    struct {
-        struct page_header header;
-        struct page_meta meta;
-    } p;
-
-    if (pread(fd, &p, sizeof(p), (off_t)((f->snap->txnid & 1) * psize)) != (ssize_t)sizeof(p))
-        return EIO;
-    if (p.meta.txnid != f->snap->txnid)
-        return EAGAIN; /* another process has committed twice meanwhile */
-    *meta = p.meta;
-    return 0;
-}
-
 /* Find the same record in the file.  *at: its offset. */
 static int
 map_find_in_file(const struct map_find *f, int fd, uint64_t *at)
@@ -123,7 +102,7 @@ map_find_in_file(const struct map_find *f, int fd, uint64_t *at)
 
     if (kvfs_lmdb_meta_read(fd, f->db->path, &meta, NULL) != 0)
         return EIO;
-    rc = map_meta_read(f, fd, meta.psize, &meta.page);
+    rc = kvfs_lmdb_meta_of(fd, f->snap->txnid, &meta);
     if (rc != 0)
         return rc;
     page = malloc(meta.psize);
@@ -183,33 +162,6 @@ kvfs_lmdb_map_locate(struct kvfs_db *db)
 
 /* --- growing ------------------------------------------------------------------------ */
 
-/* Close the gate and wait until no snapshot is open. */
-static bool
-map_gate_close(struct kvfs_db *db)
-{
-    struct timespec until;
-    int rc = 0;
-
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += MAP_WAIT_SECONDS;
-    (void)pthread_mutex_lock(&db->pool_lock);
-    db->remapping = true;
-    while (db->open_count > 0 && rc == 0)
-        rc = pthread_cond_timedwait(&db->pool_cond, &db->pool_lock, &until);
-    rc = db->open_count > 0;
-    (void)pthread_mutex_unlock(&db->pool_lock);
-    return rc == 0;
-}
-
-static void
-map_gate_open(struct kvfs_db *db)
-{
-    (void)pthread_mutex_lock(&db->pool_lock);
-    db->remapping = false;
-    (void)pthread_cond_broadcast(&db->pool_cond);
-    (void)pthread_mutex_unlock(&db->pool_lock);
-}
-
 struct map_resize {
     struct kvfs_db *db;
     size_t bytes;
@@ -253,11 +205,12 @@ kvfs_lmdb_map_grow(struct kvfs_db *db, struct kvfs_error *err)
     int rc;
 
     (void)pthread_mutex_lock(&db->apply_lock);
-    if (map_gate_close(db))
+    if (kvfs_lmdb_gate_close(db)) {
         rc = map_resize(db, err);
-    else
+        kvfs_lmdb_gate_open(db);
+    } else {
         rc = kvfs_lmdb_error(err, MDB_MAP_RESIZED, db->path, "following its growth");
-    map_gate_open(db);
+    }
     (void)pthread_mutex_unlock(&db->apply_lock);
     return rc;
 }

@@ -5,8 +5,10 @@
  * LMDB checks magic and version only, takes the page with the higher transaction
  * number and believes all else.  What can be wrong is found here with two reads:
  *
- *  1. Both pages have magic, format, page number, page size and flags as they
- *     must be, roots within the file and a plausible depth.
+ *  1. Both pages have magic, format, page number and page size as they must be; the
+ *     newest has flags as they must be, roots within the file and a plausible depth.
+ *     (The other one has not: when LMDB cannot write a meta page it puts the old
+ *     transaction number back, beside the new roots.)
  *  2. Transaction N writes page N & 1, and LMDB as we use it makes N durable
  *     before N + 1 writes its page, so the numbers are 0 and 0 (new), or they
  *     differ by one.  A flipped bit in a number, which would bring an old tree
@@ -56,15 +58,23 @@ meta_root_ok(const struct page_db *db, uint64_t last)
            db->depth <= PAGE_DEPTH_MAX;
 }
 
+/* What both pages must be. */
 static const char *
-meta_judge(const struct page_header *h, const struct page_meta *m, unsigned number)
+meta_judge_either(const struct page_header *h, const struct page_meta *m, unsigned number)
 {
     if (h->pgno != number)
         return "holds another page's number";
-    if (m->last_pgno < PAGE_METAS - 1 || m->last_pgno >= (uint64_t)1 << 47)
-        return "has an impossible number of pages";
     if (m->txnid != 0 && (m->txnid & 1) != number)
         return "has the other page's transaction number";
+    return NULL;
+}
+
+/* What the newest one must be. */
+static const char *
+meta_judge_newest(const struct page_meta *m)
+{
+    if (m->last_pgno < PAGE_METAS - 1 || m->last_pgno >= (uint64_t)1 << 47)
+        return "has an impossible number of pages";
     if ((m->dbs[PAGE_DB_FREE].flags & PAGE_DB_INTEGER) == 0 || m->dbs[PAGE_DB_MAIN].flags != 0)
         return "has impossible flags";
     if (!meta_root_ok(&m->dbs[PAGE_DB_FREE], m->last_pgno) ||
@@ -226,6 +236,7 @@ kvfs_lmdb_meta_read(int fd, const char *path, struct kvfs_lmdb_meta *meta, struc
 {
     struct meta_pair pair;
     uint64_t id[PAGE_METAS];
+    const char *what;
     struct stat st;
     int rc;
 
@@ -239,8 +250,7 @@ kvfs_lmdb_meta_read(int fd, const char *path, struct kvfs_lmdb_meta *meta, struc
     if (rc != 0)
         return rc;
     for (unsigned i = 0; i < PAGE_METAS; i++) {
-        const char *what = meta_judge(&pair.p[i].header, &pair.p[i].meta, i);
-
+        what = meta_judge_either(&pair.p[i].header, &pair.p[i].meta, i);
         if (what != NULL)
             return kvfs_error_set(err, -EIO, "%s: damaged: meta page %u %s", path, i, what);
         id[i] = pair.p[i].meta.txnid;
@@ -251,9 +261,32 @@ kvfs_lmdb_meta_read(int fd, const char *path, struct kvfs_lmdb_meta *meta, struc
                               " and %" PRIu64,
                               path, id[0], id[1]);
     meta->page = pair.p[id[1] > id[0]].meta;
+    what = meta_judge_newest(&meta->page);
+    if (what != NULL)
+        return kvfs_error_set(err, -EIO, "%s: damaged: meta page %u %s", path, id[1] > id[0],
+                              what);
     meta->psize = meta->page.dbs[PAGE_DB_FREE].pad;
     if (fstat(fd, &st) != 0) /* the writer may have grown it since */
         return kvfs_lmdb_error(err, errno, path, "stat");
     meta->file_bytes = (uint64_t)st.st_size;
     return meta_check_length(fd, path, meta, err);
+}
+
+int
+kvfs_lmdb_meta_of(int fd, uint64_t txnid, struct kvfs_lmdb_meta *meta)
+{
+    struct {
+        struct page_header header;
+        struct page_meta meta;
+    } p;
+    int rc = meta_pread(fd, &p, sizeof(p), (txnid & 1) * meta->psize);
+
+    if (rc != 0)
+        return rc;
+    if (p.meta.txnid != txnid)
+        return EAGAIN;
+    if (meta_judge_newest(&p.meta) != NULL)
+        return EIO;
+    meta->page = p.meta;
+    return 0;
 }

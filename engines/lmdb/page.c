@@ -130,8 +130,9 @@ kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end)
 }
 
 const char *
-kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pgno, size_t len)
+kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pgno, size_t len, bool exact)
 {
+    size_t need = page_overflow_pages(len, psize);
     struct page_header h;
 
     memcpy(&h, page, sizeof(h));
@@ -139,7 +140,7 @@ kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pgno, size_t l
         return "holds another page's number";
     if (h.flags != PAGE_OVERFLOW)
         return "is not an overflow page";
-    if (h.u.overflow_pages < page_overflow_pages(len, psize))
-        return "has a shorter overflow run than its value";
+    if (h.u.overflow_pages < need || (exact && h.u.overflow_pages != need))
+        return "has an overflow run of another length than its value";
     return NULL;
 }

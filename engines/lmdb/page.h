@@ -108,8 +108,11 @@ page_overflow_pages(size_t len, size_t psize)
  * otherwise one line that says what is wrong. */
 const char *kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end);
 
-/* Judge the first page of an overflow run that should hold LEN bytes. */
-const char *kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pgno, size_t len);
+/* Judge the first page of an overflow run that should hold LEN bytes.  LMDB keeps
+ * a longer run than needed if a value shrinks within one transaction; EXACT: that
+ * cannot have been, as for DATA, whose records are always deleted first. */
+const char *kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pgno, size_t len,
+                                     bool exact);
 
 /* Take node I of a page apart; false if it leaves the page. */
 bool kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node);

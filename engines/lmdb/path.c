@@ -125,7 +125,7 @@ path_search(const struct kvfs_lmdb_path *p, const uint8_t *page, const void *key
 }
 
 static int
-path_check_run(struct kvfs_lmdb_path *p, const struct page_node *node)
+path_check_run(struct kvfs_lmdb_path *p, const struct page_node *node, bool exact)
 {
     struct page_header h;
     const char *what;
@@ -134,7 +134,7 @@ path_check_run(struct kvfs_lmdb_path *p, const struct page_node *node)
         return 0;
     /* Bounds were judged with the leaf. */
     memcpy(&h, p->db->map + node->child * p->db->layout.psize, sizeof(h));
-    what = kvfs_page_check_overflow(&h, p->db->layout.psize, node->child, node->data_len);
+    what = kvfs_page_check_overflow(&h, p->db->layout.psize, node->child, node->data_len, exact);
     if (what == NULL && h.u.overflow_pages > p->end - node->child)
         what = "has an overflow run beyond the store";
     return what != NULL ? path_damage(p, node->child, what) : 0;
@@ -239,7 +239,7 @@ path_check_op(struct kvfs_lmdb_path *p, const struct kvfs_op *op)
     if (!kvfs_page_node(p->leaf, p->db->layout.psize, i, &node) || node.key_len < op->key_len ||
         memcmp(node.key, op->key, op->key_len) != 0)
         return 0;
-    return path_check_run(p, &node);
+    return path_check_run(p, &node, ks == KVFS_DATA);
 }
 
 /* Judge everything below PGNO that holds keys of the range. */
@@ -270,7 +270,7 @@ path_check_range(struct kvfs_lmdb_path *p, const struct kvfs_op *op, uint64_t pg
                 rc = path_page(p, node.child) != NULL ? 0 : MDB_CORRUPTED;
             break;
         }
-        rc = path_is_leaf(page) ? path_check_run(p, &node)
+        rc = path_is_leaf(page) ? path_check_run(p, &node, op->keyspace == KVFS_DATA)
                                 : path_check_range(p, op, node.child, depth + 1);
     }
     return rc;
@@ -284,7 +284,7 @@ path_check_list(struct kvfs_lmdb_path *p, uint64_t pgno, const struct page_node 
     const uint8_t *list = node->data;
     size_t room = node->data_len / sizeof(uint64_t);
     uint64_t count, at, before = p->end;
-    int rc = path_check_run(p, node);
+    int rc = path_check_run(p, node, false);
 
     if (rc != 0)
         return rc;

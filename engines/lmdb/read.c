@@ -75,6 +75,8 @@ read_renew(void *arg)
     struct kvfs_db_snap *snap = arg;
     int rc;
 
+    if (snap->db->env == NULL) /* given up, and not opened anew */
+        return MDB_PANIC;
     if (snap->txn != NULL)
         rc = mdb_txn_renew(snap->txn);
     else
@@ -117,7 +119,7 @@ read_snap_take(struct kvfs_db *db, bool inside)
     struct kvfs_db_snap *snap;
 
     (void)pthread_mutex_lock(&db->pool_lock);
-    while (db->remapping && !inside)
+    while (db->gate_closed && !inside)
         (void)pthread_cond_wait(&db->pool_cond, &db->pool_lock);
     db->open_count++;
     snap = db->idle;
@@ -156,12 +158,16 @@ read_snap_give(struct kvfs_db *db, struct kvfs_db_snap *snap, struct kvfs_db_sna
 /* All places for readers are taken: give back our idle ones, clear those of dead
  * processes, then wait a moment for a snapshot to end. */
 static void
-read_wait_place(struct kvfs_db *db)
+read_wait_place(struct kvfs_db *db, bool inside)
 {
     struct timespec until;
 
     kvfs_lmdb_pool_drain(db);
+    if (!inside)
+        kvfs_lmdb_hold(db);
     (void)mdb_reader_check(db->env, NULL);
+    if (!inside)
+        kvfs_lmdb_unhold(db);
     (void)clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += READ_WAIT_STEP_NS;
     if (until.tv_nsec >= 1000000000L) {
@@ -195,13 +201,14 @@ read_begin(struct kvfs_db *db, bool inside, struct kvfs_db_snap **snapp)
     return rc;
 }
 
+/* For who counts as open already. */
 int
 kvfs_lmdb_begin_inside(struct kvfs_db *db, struct kvfs_db_snap **snapp)
 {
     int rc = read_begin(db, true, snapp);
 
     for (unsigned waits = 0; rc == MDB_READERS_FULL && waits < READ_WAIT_STEPS_MAX; waits++) {
-        read_wait_place(db);
+        read_wait_place(db, true);
         rc = read_begin(db, true, snapp);
     }
     return rc;
@@ -219,9 +226,13 @@ kvfs_lmdb_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_err
         if (rc == 0)
             return 0;
         if (rc == MDB_READERS_FULL) {
-            read_wait_place(db);
+            read_wait_place(db, false);
         } else if (rc == MDB_MAP_RESIZED) {
             rc = kvfs_lmdb_map_grow(db, err);
+            if (rc != 0)
+                return rc;
+        } else if (rc == MDB_PANIC) {
+            rc = kvfs_lmdb_reopen(db, err);
             if (rc != 0)
                 return rc;
         } else {

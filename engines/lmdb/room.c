@@ -145,19 +145,17 @@ room_free_guarded(void *arg)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* SNAP: a snapshot of the newest state. */
 static void
-room_free_pages(struct kvfs_db *db, struct room_free *f)
+room_free_pages(struct kvfs_db *db, struct kvfs_db_snap *snap, struct room_free *f)
 {
     struct kvfs_lmdb_readers readers;
 
-    *f = (struct room_free){.now = 0};
-    kvfs_lmdb_readers(db, &readers); /* before we are one */
+    *f = (struct room_free){.snap = snap};
+    kvfs_lmdb_readers(db, snap, &readers);
     f->oldest_reader = readers.oldest_txnid != 0 ? readers.oldest_txnid : UINT64_MAX;
-    if (kvfs_lmdb_begin_inside(db, &f->snap) != 0)
-        return;
     if (kvfs_lmdb_guard(room_free_guarded, f) != 0)
         f->now = f->later = 0;
-    kvfs_lmdb_end(f->snap);
 }
 
 /* --- what a batch takes --------------------------------------------------------------- */
@@ -214,6 +212,7 @@ kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
                      const struct kvfs_lmdb_usage *u, bool turned, struct kvfs_error *err)
 {
     struct room_free f = {.now = 0};
+    struct kvfs_db_snap *snap;
     uint64_t keep = room_headroom(db, u);
     uint64_t need = n->pages;
     uint64_t room;
@@ -229,7 +228,10 @@ kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
     room = room_growth(db, u);
     if (room >= need + keep)
         return KVFS_LMDB_ROOM_OK;
-    room_free_pages(db, &f);
+    if (kvfs_lmdb_begin_inside(db, &snap) == 0) {
+        room_free_pages(db, snap, &f);
+        kvfs_lmdb_end(snap);
+    }
     room += f.now;
     if (room >= need + keep)
         return KVFS_LMDB_ROOM_OK;
@@ -247,7 +249,8 @@ kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
 }
 
 uint64_t
-kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
+kvfs_lmdb_room_avail(struct kvfs_db *db, struct kvfs_db_snap *snap,
+                     const struct kvfs_lmdb_usage *u)
 {
     uint64_t keep = room_headroom(db, u);
     uint64_t room = room_growth(db, u);
@@ -255,7 +258,7 @@ kvfs_lmdb_room_avail(struct kvfs_db *db, const struct kvfs_lmdb_usage *u)
 
     /* The free list is summed up only when it matters. */
     if (room * db->layout.psize < 16 * ROOM_HEAD_MAX_BYTES) {
-        room_free_pages(db, &f);
+        room_free_pages(db, snap, &f);
         room += f.now + f.later;
     } else {
         room += u->high_pages - u->used_pages;
@@ -334,6 +337,10 @@ room_reader_line(const char *line, void *arg)
     if (*end != ' ' || end[1] < '0' || end[1] > '9')
         return 0; /* a place kept, no snapshot */
     txnid = strtoull(end, &end, 10);
+    if (pid == r->own_pid && txnid == r->skip_txnid) {
+        r->skip_txnid = 0;
+        return 0;
+    }
     r->count++;
     r->foreign = r->foreign || pid != r->own_pid;
     if (r->oldest_txnid == 0 || txnid < r->oldest_txnid) {
@@ -344,10 +351,12 @@ room_reader_line(const char *line, void *arg)
 }
 
 void
-kvfs_lmdb_readers(struct kvfs_db *db, struct kvfs_lmdb_readers *r)
+kvfs_lmdb_readers(struct kvfs_db *db, const struct kvfs_db_snap *mine,
+                  struct kvfs_lmdb_readers *r)
 {
     for (unsigned tries = 0; tries < 2; tries++) {
-        *r = (struct kvfs_lmdb_readers){.own_pid = getpid()};
+        *r = (struct kvfs_lmdb_readers){.own_pid = getpid(),
+                                        .skip_txnid = mine != NULL ? mine->txnid : 0};
         (void)mdb_reader_list(db->env, room_reader_line, r);
         /* Another process may have died with its snapshots. */
         if (!r->foreign || tries > 0 || db->unlocked)

@@ -189,7 +189,8 @@ verify_overflow(struct verify *v, struct verify_tree *t, uint64_t pgno,
 
     if (!verify_read(v, &h, sizeof(h), node->child))
         return;
-    what = kvfs_page_check_overflow(&h, v->psize, node->child, node->data_len);
+    what = kvfs_page_check_overflow(&h, v->psize, node->child, node->data_len,
+                                    t->kind == VERIFY_DATA);
     if (what == NULL && h.u.overflow_pages > v->end - node->child)
         what = "has an overflow run beyond the store";
     if (what != NULL) {
@@ -421,8 +422,14 @@ verify_begin(struct kvfs_db *db, struct verify *v, struct kvfs_db_snap **snapp,
         if (rc != 0)
             return rc;
         rc = kvfs_lmdb_meta_read(v->fd, db->path, &v->meta, err);
-        if (rc == 0 && v->meta.page.txnid == (*snapp)->txnid)
-            return 0;
+        if (rc == 0) {
+            int of = kvfs_lmdb_meta_of(v->fd, (*snapp)->txnid, &v->meta);
+
+            if (of == 0)
+                return 0;
+            if (of != EAGAIN)
+                rc = kvfs_lmdb_error(err, of, db->path, "reading the meta pages");
+        }
         kvfs_lmdb_end(*snapp);
         if (rc == -EIO && err != NULL && v->finding != NULL) {
             v->finding(v->finding_arg, "meta pages", err->msg);
