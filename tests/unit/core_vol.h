@@ -6,6 +6,7 @@
 #define CORE_VOL_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
