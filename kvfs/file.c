@@ -319,9 +319,7 @@ file_write_checks(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned
                               (unsigned long long)node->ino);
     if (offset > KVFS_FILE_SIZE_MAX || count > KVFS_FILE_SIZE_MAX - offset)
         return kvfs_error_set(err, -EFBIG, "%s: a file holds at most 8 EiB - 1", node->v->path);
-    (void)pthread_mutex_lock(&node->mem_lock);
-    size = node->mem.size_bytes;
-    (void)pthread_mutex_unlock(&node->mem_lock);
+    size = kvfs_node_size(node);
     if ((flags & KVFS_EXTEND) == 0 && (offset > size || count > size - offset))
         return file_beyond(f, count, offset, size, err);
     return 0;

@@ -5,6 +5,7 @@
  *   admit (room)  ->  range lock  ->  the rest of partial blocks is read  ->
  *   cut lock, shared: all blocks into `cur`  ->  acknowledged
  *
+ * Zeros of whole blocks only give space back: they are admitted to a full store too.
  * A large hole needs the cut lock exclusive, for an instant, whatever its size.
  */
 #include "file_write.h"
@@ -213,13 +214,59 @@ file_written(struct kvfs_volume *v)
 static int
 file_still_inside(const struct kvfs_file_write *w, struct kvfs_error *err)
 {
-    bool inside;
+    if (w->extend || w->new_size != UINT64_MAX ||
+        w->offset + w->count <= kvfs_node_size(w->node))
+        return 0;
+    return kvfs_error_set(err, -EINVAL, "the file has shrunk meanwhile");
+}
 
-    (void)pthread_mutex_lock(&w->node->mem_lock);
-    inside = w->extend || w->new_size != UINT64_MAX ||
-             w->offset + w->count <= w->node->mem.size_bytes;
-    (void)pthread_mutex_unlock(&w->node->mem_lock);
-    return inside ? 0 : kvfs_error_set(err, -EINVAL, "the file has shrunk meanwhile");
+/* The blocks that the request covers whole, [start, end). */
+static void
+file_inner(const struct kvfs_file_write *w, uint64_t *start, uint64_t *end)
+{
+    uint64_t mask = w->node->view.block_size - 1;
+
+    *start = w->first + ((w->offset & mask) != 0);
+    *end = w->last + (((w->offset + w->count) & mask) == 0);
+}
+
+static bool
+file_is_hole(const struct kvfs_file_write *w, uint64_t start, uint64_t end)
+{
+    return w->buf == NULL && end > start && end - start >= FILE_HOLE_BLOCKS;
+}
+
+size_t
+kvfs_file_zero_cost(const struct kvfs_node *node)
+{
+    return 2 * (size_t)node->view.block_size + 4096 + (size_t)FILE_HOLE_BLOCKS * KVFS_SLOT_COST;
+}
+
+/* What the request takes in memory, at most. */
+static size_t
+file_cost(const struct kvfs_file_write *w)
+{
+    if (w->buf == NULL)
+        return kvfs_file_zero_cost(w->node);
+    return (size_t)(w->last - w->first + 1) * (KVFS_SLOT_COST + w->node->view.block_size);
+}
+
+int
+kvfs_file_write_locked(struct kvfs_file_write *w, struct kvfs_error *err)
+{
+    uint64_t start;
+    uint64_t end;
+    int rc = file_still_inside(w, err);
+
+    file_inner(w, &start, &end);
+    if (rc == 0)
+        rc = file_edges_read(w, err);
+    if (rc == 0)
+        rc = file_is_hole(w, start, end) ? file_hole_insert(w, start, end, err)
+                                         : file_write_insert(w, err);
+    free(w->head);
+    free(w->tail);
+    return rc;
 }
 
 int
@@ -227,36 +274,18 @@ kvfs_file_write_run(struct kvfs_file_write *w, unsigned flags, struct kvfs_error
 {
     struct kvfs_node *node = w->node;
     struct kvfs_volume *v = node->v;
-    const struct kvfs_view *view = &node->view;
-    uint64_t inner = w->first;
-    uint64_t inner_end = w->last + 1;
+    uint64_t mask = node->view.block_size - 1;
+    bool frees = w->buf == NULL && ((w->offset | (w->offset + w->count)) & mask) == 0;
+    size_t cost = file_cost(w);
     struct kvfs_range range;
-    size_t cost;
-    bool hole;
-    int rc;
+    int rc = kvfs_overlay_admit(v->overlay, cost, frees, err);
 
-    if ((w->offset & (view->block_size - 1)) != 0)
-        inner++;
-    if (((w->offset + w->count) & (view->block_size - 1)) != 0)
-        inner_end--;
-    hole = w->buf == NULL && inner_end > inner && inner_end - inner >= FILE_HOLE_BLOCKS;
-    cost = hole ? 2 * (size_t)view->block_size + 4096
-                : (size_t)(w->last - w->first + 1) *
-                      (KVFS_SLOT_COST + (w->buf != NULL ? view->block_size : 0));
-    if (w->buf == NULL)
-        cost += 2 * (size_t)view->block_size;
-    rc = kvfs_overlay_admit(v->overlay, cost, err);
     if (rc < 0)
         return rc;
     kvfs_range_lock(&node->ranges, &range, w->first, w->last);
-    rc = file_still_inside(w, err);
-    if (rc == 0)
-        rc = file_edges_read(w, err);
-    if (rc == 0)
-        rc = hole ? file_hole_insert(w, inner, inner_end, err) : file_write_insert(w, err);
+    rc = kvfs_file_write_locked(w, err);
     kvfs_range_unlock(&node->ranges, &range);
-    free(w->head);
-    free(w->tail);
+    kvfs_overlay_admitted(v->overlay, cost);
     if (rc < 0)
         return rc;
     file_written(v);

@@ -21,6 +21,10 @@ struct kvfs_file_write {
 /* Acknowledge the request: on return it lies in the overlay, whole.  FLAGS: KVFS_FUA. */
 int kvfs_file_write_run(struct kvfs_file_write *w, unsigned flags, struct kvfs_error *err);
 
+/* The same in steps: kvfs_overlay_admit(), range lock, this, unlock, _admitted(). */
+int kvfs_file_write_locked(struct kvfs_file_write *w, struct kvfs_error *err);
+size_t kvfs_file_zero_cost(const struct kvfs_node *node);
+
 /* A request that sets the size and nothing else. */
 int kvfs_file_size_insert(struct kvfs_file_write *w, struct kvfs_error *err);
 

@@ -72,6 +72,20 @@ kvfs_nodes_free(struct kvfs_nodes *nodes)
     free(nodes);
 }
 
+uint64_t
+kvfs_node_size(struct kvfs_node *node)
+{
+    struct kvfs_overlay *o = node->v->overlay;
+    uint64_t size;
+
+    (void)pthread_rwlock_rdlock(&o->cut);
+    (void)pthread_mutex_lock(&node->mem_lock);
+    size = node->mem.size_bytes;
+    (void)pthread_mutex_unlock(&node->mem_lock);
+    (void)pthread_rwlock_unlock(&o->cut);
+    return size;
+}
+
 static struct kvfs_node **
 node_place(struct kvfs_nodes *t, uint64_t ino)
 {

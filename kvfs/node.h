@@ -38,6 +38,9 @@ struct kvfs_file {
     pthread_mutex_t info_lock;
 };
 
+/* The size of a leased file, as acknowledged. */
+uint64_t kvfs_node_size(struct kvfs_node *node);
+
 int kvfs_nodes_new(struct kvfs_nodes **nodesp);
 void kvfs_nodes_free(struct kvfs_nodes *nodes);
 

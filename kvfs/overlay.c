@@ -15,7 +15,8 @@
  *    through the layers first and begins an engine snapshot afterwards misses
  *    nothing; who holds the cut lock while beginning one has an instant.
  * 4. `bytes` is bounded: a request waits until it fits (kvfs_overlay_admit), or
- *    until nothing at all is left, for one that is larger than the bound.
+ *    until nothing at all is left, for one that is larger than the bound.  What was
+ *    admitted is `reserved` until it lies in a layer.
  * 5. Nothing is acknowledged that the store cannot take: a request that would
  *    not fit into what the engine says it can still add is refused.
  *
@@ -271,7 +272,7 @@ kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err)
 static bool
 overlay_fits(const struct kvfs_overlay *o, size_t bytes)
 {
-    uint64_t all = atomic_load(&o->bytes) + bytes;
+    uint64_t all = (uint64_t)atomic_load(&o->bytes) + atomic_load(&o->reserved) + bytes;
 
     return all + all / 16 + (256u << 10) <= atomic_load(&o->avail_bytes);
 }
@@ -279,7 +280,7 @@ overlay_fits(const struct kvfs_overlay *o, size_t bytes)
 /* The store seems full: perhaps a commit frees what it replaces, or there is
  * space again since the last one was refused. */
 static int
-overlay_make_room(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
+overlay_make_room(struct kvfs_overlay *o, size_t bytes, bool frees, struct kvfs_error *err)
 {
     int rc = kvfs_overlay_refresh(o, err);
 
@@ -288,44 +289,86 @@ overlay_make_room(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
         if (rc == 0)
             rc = kvfs_overlay_refresh(o, err);
     }
-    if (rc == -ENOSPC || (rc == 0 && !overlay_fits(o, bytes)))
+    if (rc == -ENOSPC || (rc == 0 && !frees && !overlay_fits(o, bytes)))
         rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", o->v->path);
     return rc;
 }
 
-int
-kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
+/* Room in memory?  A request larger than the bound has all of it for itself. */
+static bool
+overlay_open(const struct kvfs_overlay *o, size_t bytes)
+{
+    size_t all = atomic_load(&o->bytes) + atomic_load(&o->reserved);
+
+    return !o->gate && (all == 0 || all + bytes <= o->bound_bytes);
+}
+
+/* Wait for room in memory; space_lock held. */
+static int
+overlay_wait(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err)
 {
     struct kvfs_volume *v = o->v;
     int rc = 0;
 
-    if (!overlay_fits(o, bytes) || atomic_load(&o->full) != 0) {
-        rc = overlay_make_room(o, bytes, err);
-        if (rc < 0)
-            return rc;
-    }
-    if (atomic_load(&o->bytes) + bytes <= o->bound_bytes)
-        return 0;
-    (void)pthread_mutex_lock(&o->space_lock);
-    while (atomic_load(&o->bytes) > 0 && atomic_load(&o->bytes) + bytes > o->bound_bytes &&
-           rc == 0) {
+    atomic_fetch_add(&o->space_waiters, 1); /* before looking: then no wake is missed */
+    while (rc == 0 && !overlay_open(o, bytes)) {
+        unsigned wakes = o->space_wakes;
+
         rc = kvfs_volume_writable(v, err);
         if (rc == 0 && atomic_load(&o->full) != 0)
             rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", v->path);
-        if (rc == 0) {
-            unsigned wakes = o->space_wakes;
+        if (rc < 0)
+            break;
+        (void)pthread_mutex_unlock(&o->space_lock);
+        kvfs_worker_room(v);
+        (void)pthread_mutex_lock(&o->space_lock);
+        while (o->space_wakes == wakes)
+            (void)pthread_cond_wait(&o->space_cond, &o->space_lock);
+    }
+    atomic_fetch_sub(&o->space_waiters, 1);
+    return rc;
+}
 
-            o->space_waiters++;
-            (void)pthread_mutex_unlock(&o->space_lock);
-            kvfs_worker_room(v);
-            (void)pthread_mutex_lock(&o->space_lock);
-            while (o->space_wakes == wakes)
-                (void)pthread_cond_wait(&o->space_cond, &o->space_lock);
-            o->space_waiters--;
-        }
+int
+kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, bool frees, struct kvfs_error *err)
+{
+    bool admitted = false;
+    int rc = 0;
+
+    while (rc == 0 && !admitted) {
+        if ((!frees && !overlay_fits(o, bytes)) || atomic_load(&o->full) != 0)
+            rc = overlay_make_room(o, bytes, frees, err);
+        if (rc < 0)
+            break;
+        (void)pthread_mutex_lock(&o->space_lock);
+        rc = overlay_wait(o, bytes, err);
+        /* Judged and reserved in one: two requests must not take the same last space. */
+        admitted = rc == 0 && (frees || overlay_fits(o, bytes));
+        if (admitted)
+            atomic_fetch_add(&o->reserved, bytes);
+        (void)pthread_mutex_unlock(&o->space_lock);
+    }
+    return rc;
+}
+
+void
+kvfs_overlay_admitted(struct kvfs_overlay *o, size_t bytes)
+{
+    atomic_fetch_sub(&o->reserved, bytes);
+    if (atomic_load(&o->space_waiters) > 0)
+        kvfs_overlay_wake(o);
+}
+
+void
+kvfs_overlay_gate(struct kvfs_overlay *o, bool closed)
+{
+    (void)pthread_mutex_lock(&o->space_lock);
+    o->gate = closed;
+    if (!closed) {
+        o->space_wakes++;
+        (void)pthread_cond_broadcast(&o->space_cond);
     }
     (void)pthread_mutex_unlock(&o->space_lock);
-    return rc;
 }
 
 void
@@ -333,7 +376,7 @@ kvfs_overlay_wake(struct kvfs_overlay *o)
 {
     (void)pthread_mutex_lock(&o->space_lock);
     o->space_wakes++;
-    if (o->space_waiters > 0)
+    if (atomic_load(&o->space_waiters) > 0)
         (void)pthread_cond_broadcast(&o->space_cond);
     (void)pthread_mutex_unlock(&o->space_lock);
 }

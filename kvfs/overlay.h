@@ -31,7 +31,9 @@ struct kvfs_overlay {
 
     pthread_mutex_t space_lock; /* waiting for room */
     pthread_cond_t space_cond;
-    unsigned space_waiters;
+    atomic_uint space_waiters;
+    atomic_size_t reserved; /* admitted, not in a layer yet; grows under space_lock */
+    bool gate;              /* nothing is admitted; space_lock */
     unsigned space_wakes; /* counted, so that none is missed */
     atomic_int full;                 /* 0, or -ENOSPC while a layer does not fit */
     atomic_uint_fast64_t avail_bytes; /* the engine's, as of the last look */
@@ -57,9 +59,14 @@ void kvfs_layer_drop(struct kvfs_overlay *o, struct kvfs_layer *l); /* the last 
 /* Look again at what the engine holds and can still take. */
 int kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err);
 
-/* Wait until BYTES more may be acknowledged.  -ENOSPC: the store could not take
- * them; -EIO: poisoned while waiting. */
-int kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, struct kvfs_error *err);
+/* Wait until BYTES more may be acknowledged, and reserve them; FREES: the request only
+ * gives space back.  -ENOSPC: the store could not take them; -EIO: poisoned while
+ * waiting.  After 0 the caller calls _admitted with the same BYTES, when the request
+ * lies in its layer, or has failed. */
+int kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, bool frees, struct kvfs_error *err);
+void kvfs_overlay_admitted(struct kvfs_overlay *o, size_t bytes);
+/* CLOSED: admit nothing until it is opened again, which is soon. */
+void kvfs_overlay_gate(struct kvfs_overlay *o, bool closed);
 void kvfs_overlay_wake(struct kvfs_overlay *o); /* room was made, or all is lost */
 
 /* Move `cur`, if anything is in it, to the sealed ones; cut lock held, exclusive. */

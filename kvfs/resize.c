@@ -48,25 +48,34 @@ resize_foreign(struct kvfs_volume *v, uint64_t ino, uint64_t size, bool *smaller
     return rc;
 }
 
+/* Holds everything behind the new end: who extends the file meanwhile does so before
+ * or after, and nothing of it stays hidden behind the end. */
 static int
 resize_leased(struct kvfs_node *node, uint64_t size, struct kvfs_error *err)
 {
     struct kvfs_file_write w = {.node = node, .new_size = size};
+    struct kvfs_overlay *o = node->v->overlay;
+    bool frees = (size & (node->view.block_size - 1)) == 0;
+    size_t cost = kvfs_file_zero_cost(node);
+    struct kvfs_range range;
     uint64_t old;
-    int rc;
+    int rc = kvfs_overlay_admit(o, cost, frees, err);
 
-    (void)pthread_mutex_lock(&node->mem_lock);
-    old = node->mem.size_bytes;
-    (void)pthread_mutex_unlock(&node->mem_lock);
+    if (rc < 0)
+        return rc;
+    kvfs_range_lock(&node->ranges, &range, size >> node->view.shift, UINT64_MAX);
+    old = kvfs_node_size(node);
     if (size < old) { /* what is cut off becomes zeros, in the same cut */
         w.offset = size;
         w.first = size >> node->view.shift;
         w.last = (old - 1) >> node->view.shift;
         w.count = ((w.last + 1) << node->view.shift) - size;
-        rc = kvfs_file_write_run(&w, 0, err);
+        rc = kvfs_file_write_locked(&w, err);
     } else {
         rc = kvfs_file_size_insert(&w, err);
     }
+    kvfs_range_unlock(&node->ranges, &range);
+    kvfs_overlay_admitted(o, cost);
     if (rc < 0)
         return rc;
     return kvfs_commit(node->v, atomic_load(&node->dirty_id), KVFS_DURABLE, err);

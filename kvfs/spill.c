@@ -318,6 +318,8 @@ kvfs_spill_commit(struct kvfs_txn *t, enum kvfs_durability durability, struct kv
     if (rc == 0)
         rc = spill_make_room(t, err);
     for (int tries = 0; rc == 0; tries++) {
+        if (tries == 1) /* others write all the time: hold them off for a moment */
+            kvfs_overlay_gate(o, true);
         rc = kvfs_commit_all_locked(t->v, KVFS_ORDERED, err);
         if (rc == 0)
             rc = spill_apply(t, b, durability, err);
@@ -330,6 +332,7 @@ kvfs_spill_commit(struct kvfs_txn *t, enum kvfs_durability durability, struct kv
             break;
         rc = tries < SPILL_EAGAIN_MAX ? 0 : -EAGAIN;
     }
+    kvfs_overlay_gate(o, false);
     (void)pthread_mutex_unlock(&o->commit_lock);
     if (rc == -ENOMEM)
         (void)kvfs_error_set(err, rc, "%s: no memory", t->v->path);

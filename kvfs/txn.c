@@ -116,9 +116,7 @@ txn_file(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, struct kvfs_
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", t->v->path);
     tf->node = node;
     tf->version = version;
-    (void)pthread_mutex_lock(&node->mem_lock);
-    tf->size_bytes = node->mem.size_bytes;
-    (void)pthread_mutex_unlock(&node->mem_lock);
+    tf->size_bytes = kvfs_node_size(node);
     kvfs_node_hold(node);
     tf->next = t->files;
     t->files = tf;
@@ -377,7 +375,8 @@ static int
 txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_error *err)
 {
     struct kvfs_overlay *o = t->v->overlay;
-    int rc = kvfs_overlay_admit(o, atomic_load(&t->stage->bytes), err);
+    size_t bytes = atomic_load(&t->stage->bytes);
+    int rc = kvfs_overlay_admit(o, bytes, false, err);
 
     if (rc < 0)
         return rc;
@@ -385,6 +384,7 @@ txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_err
     (void)pthread_rwlock_wrlock(&o->cut);
     rc = txn_seal(t, err);
     (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_overlay_admitted(o, bytes);
     if (rc < 0) {
         kvfs_layer_drop(o, t->stage);
         return rc;

@@ -293,9 +293,14 @@ int
 kvfs_work_node(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error *err)
 {
     struct kvfs_batch_builder *b;
+    bool any;
     int rc = 0;
 
-    if (!node->leased || (node->view.overs_count == 0 && node->view.holes.count == 0))
+    /* Once leased, the view stays as it is while the commit lock is held. */
+    (void)pthread_rwlock_rdlock(&v->overlay->cut);
+    any = node->leased && (node->view.overs_count > 0 || node->view.holes.count > 0);
+    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    if (!any)
         return 0;
     b = kvfs_batch_new();
     if (b == NULL)

@@ -347,6 +347,48 @@ txn__version_moved_on__nothing_changed(void **state)
     core_remove(b.path);
 }
 
+/* Writers that never pause must not keep a large transaction from its commit. */
+static void
+txn__large_under_constant_writes__commits(void **state)
+{
+    struct kvfs_volume_options options = {.cache_bytes = 8 << 20};
+    struct bank b = {.seed = core_seed()};
+    struct kvfs_error err = {0};
+    size_t size = 3 << 20; /* more than a stage: a quarter of the cache */
+    uint8_t *big = malloc(size);
+    pthread_t scribes[2];
+    struct kvfs_file *f;
+    uint64_t ino;
+
+    (void)state;
+    assert_non_null(big);
+    bank_make(&b);
+    b.v = core_open(b.path, &options);
+    ino = core_create(b.v, "big", 0, 0);
+    f = core_file(b.v, ino, KVFS_OPEN_WRITE);
+    for (int i = 0; i < 2; i++)
+        CORE_MUST(pthread_create(&scribes[i], NULL, scribe_run, &b) == 0, "no thread");
+    for (int i = 1; i <= 5; i++) {
+        struct kvfs_file_info info;
+        struct kvfs_txn *t;
+
+        memset(big, i, size);
+        kvfs_file_info(f, &info);
+        CORE_OK(kvfs_txn_begin(b.v, &t, &err));
+        CORE_OK(kvfs_txn_write(t, f, info.version, big, size, 0, &err));
+        CORE_OK(kvfs_txn_commit(t, KVFS_ORDERED, &err));
+        memset(big, 0, size);
+        CORE_OK(kvfs_file_pread(f, big, size, 0, &err));
+        CORE_MUST(big[0] == i && memcmp(big, big + 1, size - 1) == 0, "not what was committed");
+    }
+    __atomic_store_n(&b.stop, true, __ATOMIC_RELEASE);
+    for (int i = 0; i < 2; i++)
+        (void)pthread_join(scribes[i], NULL);
+    kvfs_file_close(f);
+    bank_close(&b);
+    free(big);
+}
+
 static int
 use_mem(void **state)
 {
@@ -369,6 +411,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(txn__version_moved_on__nothing_changed),
         cmocka_unit_test(txn__transfers_and_snapshots__sum_stays),
+        cmocka_unit_test(txn__large_under_constant_writes__commits),
     };
     const struct CMUnitTest shared[] = { /* engines for several processes */
         cmocka_unit_test(txn__another_process_looks__sum_stays),
