@@ -37,7 +37,8 @@ world_engine_at(unsigned n)
 void
 world_begin(struct world *w, const char *engine)
 {
-    struct kvfs_format_options options = {.engine = engine, .force = true};
+    struct kvfs_format_options options = {
+        .engine = engine, .force = true, .store_max_bytes = w->store_max_bytes};
     struct kvfs_error err = {0};
 
     w->engine = engine;
@@ -47,17 +48,19 @@ world_begin(struct world *w, const char *engine)
         exit(1); /* NOLINT(concurrency-mt-unsafe) */
     }
     world_must(kvfs_format(w->path, &options, &err), "format", &err);
-    world_must(kvfs_volume_open(w->path, NULL, &w->v, &err), "open", &err);
+    w->v = NULL;
+    world_reopen(w);
 }
 
 void
 world_reopen(struct world *w)
 {
+    struct kvfs_volume_options options = {.store_max_bytes = w->store_max_bytes};
     struct kvfs_error err = {0};
 
     if (w->v != NULL)
         world_must(kvfs_volume_close(w->v, &err), "close", &err);
-    world_must(kvfs_volume_open(w->path, NULL, &w->v, &err), "open", &err);
+    world_must(kvfs_volume_open(w->path, &options, &w->v, &err), "open", &err);
 }
 
 static int

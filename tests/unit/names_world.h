@@ -8,12 +8,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <kvfs/kvfs.h>
 
 struct world {
     const char *engine;
-    char path[64]; /* of the volume */
+    uint64_t store_max_bytes; /* 0: none; set before world_begin */
+    char path[64];            /* of the volume */
     struct kvfs_volume *v;
 };
 

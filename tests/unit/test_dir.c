@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -25,6 +26,16 @@ setup(void **state)
 {
     (void)state;
     world_begin(&world, engine);
+    return 0;
+}
+
+static int
+setup_small(void **state)
+{
+    (void)state;
+    world.store_max_bytes = 16 << 20;
+    world_begin(&world, engine);
+    world.store_max_bytes = 0;
     return 0;
 }
 
@@ -437,6 +448,36 @@ unlink__open_file__lives_until_it_is_closed(void **state)
 }
 
 static void
+unlink__full_store__makes_room(void **state)
+{
+    struct kvfs_create create = {.mode = S_IFREG | 0644};
+    static uint8_t value[KVFS_XATTR_VALUE_MAX];
+    struct kvfs_error err = {0};
+    struct kvfs_attr attr;
+    char name[16];
+    int made = 0, rc;
+
+    (void)state;
+    do { /* fill it with attributes, then with names alone */
+        (void)snprintf(name, sizeof(name), "n%d", made);
+        rc = kvfs_create(V, KVFS_ROOT_INO, name, &create, &attr, &err);
+        if (rc == 0 && kvfs_xattr_set(V, attr.ino, "user.a", value, sizeof(value), 0, &err) != 0)
+            assert_int_equal(err.code, -ENOSPC);
+        made += rc == 0;
+        assert_true(made < 100000);
+    } while (rc == 0);
+    if (rc != -ENOSPC)
+        fail_msg("%s", err.msg);
+    assert_true(err.code == -ENOSPC && err.msg[0] != '\0');
+    for (int i = 0; i < made; i++) {
+        (void)snprintf(name, sizeof(name), "n%d", i);
+        if (kvfs_unlink(V, KVFS_ROOT_INO, name, &err) != 0)
+            fail_msg("unlink %d of %d: %s", i, made, err.msg);
+    }
+    file(KVFS_ROOT_INO, "again");
+}
+
+static void
 rmdir__not_empty__is_refused(void **state)
 {
     uint64_t dir = folder(KVFS_ROOT_INO, "d");
@@ -701,6 +742,7 @@ main(void)
         CASE(unlink__folder_or_nothing__is_refused),
         CASE(unlink__last_name__takes_attributes_along),
         CASE(unlink__open_file__lives_until_it_is_closed),
+        cmocka_unit_test_setup_teardown(unlink__full_store__makes_room, setup_small, teardown),
         CASE(rmdir__not_empty__is_refused),
         CASE(rename__to_a_new_name__moves),
         CASE(rename__over_a_file__replaces_it),
