@@ -31,6 +31,7 @@
 
 struct kvfs_nodes {
     pthread_mutex_t lock;
+    pthread_cond_t settled; /* a node is no longer `unlinking` */
     struct kvfs_node *chains[NODES_CHAINS];
 };
 
@@ -42,6 +43,7 @@ kvfs_nodes_new(struct kvfs_nodes **nodesp)
     if (t == NULL)
         return -ENOMEM;
     (void)pthread_mutex_init(&t->lock, NULL);
+    (void)pthread_cond_init(&t->settled, NULL);
     *nodesp = t;
     return 0;
 }
@@ -68,6 +70,7 @@ kvfs_nodes_free(struct kvfs_nodes *nodes)
             node_free(node);
         }
     }
+    (void)pthread_cond_destroy(&nodes->settled);
     (void)pthread_mutex_destroy(&nodes->lock);
     free(nodes);
 }
@@ -163,6 +166,15 @@ out:
     kvfs_batch_free(b);
 }
 
+/* The removal of the last name is over, whatever came of it. */
+static void
+node_settle_locked(struct kvfs_node *node)
+{
+    node->unlinking = false;
+    kvfs_lease_drop(node->v->leases, node->ino);
+    (void)pthread_cond_broadcast(&node->v->nodes->settled);
+}
+
 void
 kvfs_node_put(struct kvfs_node *node)
 {
@@ -177,8 +189,7 @@ kvfs_node_put(struct kvfs_node *node)
         (void)pthread_mutex_unlock(&v->nodes->lock);
         node_reclaim(v, node->ino);
         (void)pthread_mutex_lock(&v->nodes->lock);
-        node->unlinking = false;
-        kvfs_lease_drop(v->leases, node->ino);
+        node_settle_locked(node);
     }
     if (--node->refs == 0 && !node->leased) {
         place = node_place(v->nodes, node->ino);
@@ -198,8 +209,6 @@ node_lease_locked(struct kvfs_node *node, struct kvfs_error *err)
     struct kvfs_db_snap *snap;
     int rc;
 
-    if (node->unlinking)
-        return kvfs_error_set(err, -EBUSY, "the file is being removed");
     if (node->leased)
         return 0;
     rc = kvfs_lease_take(v->leases, node->ino, err);
@@ -244,8 +253,15 @@ node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, stru
 
     if (rc < 0)
         return rc;
+    /* While somebody looks whether the file can go, its lease is his: wait. */
+    (void)pthread_mutex_lock(&v->nodes->lock);
+    while (node->unlinking)
+        (void)pthread_cond_wait(&v->nodes->settled, &v->nodes->lock);
+    node->starting++;
+    (void)pthread_mutex_unlock(&v->nodes->lock);
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
     (void)pthread_mutex_lock(&v->nodes->lock);
+    node->starting--;
     if (node->locked_by != NULL || (owner != NULL && node->writers > own_writers))
         rc = kvfs_error_set(err, -EBUSY, "the file is being written by this process");
     if (rc == 0)
@@ -381,7 +397,7 @@ kvfs_node_unlink_prepare(struct kvfs_volume *v, uint64_t ino, bool *open, struct
     node = node_get_locked(v, ino);
     if (node == NULL) {
         rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    } else if (node->leased || node->unlinking) {
+    } else if (node->leased || node->unlinking || node->starting > 0) {
         node->refs--;
         *open = true;
     } else {
@@ -420,8 +436,7 @@ kvfs_node_unlink_done(struct kvfs_volume *v, uint64_t ino)
     (void)pthread_mutex_lock(&v->nodes->lock);
     node = *node_place(v->nodes, ino);
     if (node != NULL && node->unlinking) {
-        node->unlinking = false;
-        kvfs_lease_drop(v->leases, ino);
+        node_settle_locked(node);
         orphan = false;
     } else if (node != NULL) {
         node->orphan = orphan;

@@ -18,7 +18,8 @@ struct kvfs_node {
     unsigned writers; /* handles open for writing */
     const void *locked_by; /* the handle that holds kvfs_file_lock(); NULL: none */
     bool orphan;      /* no name is left: reclaim at the last use */
-    bool unlinking;   /* its last name is being removed: no new writer */
+    bool unlinking;    /* its last name is being removed: a new writer waits */
+    unsigned starting; /* writers about to take the lease */
 
     /* LEASED changes under the table's lock and the cut lock, exclusive; either
      * lock is enough to read it.  While it is set `view` is what the engine
