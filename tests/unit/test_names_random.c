@@ -208,7 +208,7 @@ threads__at_random__leave_names_that_agree(void **state)
     struct actor actors[ACTORS] = {0};
     unsigned seed = world_seed();
     pthread_t threads[ACTORS];
-    struct world world;
+    struct world world = {0};
 
     (void)state;
     world_begin(&world, "mem");
@@ -266,7 +266,7 @@ static void
 processes_run(unsigned rounds, unsigned steps, unsigned killed)
 {
     unsigned seed = world_seed();
-    struct world world;
+    struct world world = {0};
 
     world_begin(&world, "lmdb");
     for (unsigned round = 0; round < rounds; round++) {
