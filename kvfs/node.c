@@ -224,6 +224,7 @@ node_lease_locked(struct kvfs_node *node, struct kvfs_error *err)
         kvfs_lease_drop(v->leases, node->ino);
         return rc;
     }
+    kvfs_overlay_expect(v->overlay, node->view.block_size);
     node->mem = node->view.contents;
     node->leased = true;
     return 0;

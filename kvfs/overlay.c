@@ -67,6 +67,7 @@ kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
         atomic_store(&o->seal_bytes, v->cache_bytes / 4);
     o->bound_bytes = v->cache_bytes - v->cache_bytes / 3;
     atomic_store(&o->avail_bytes, UINT64_MAX);
+    atomic_store(&o->spread, 16);
     o->cur = kvfs_layer_new();
     if (o->cur == NULL) {
         kvfs_overlay_free(o);
@@ -268,13 +269,27 @@ kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err)
     return 0;
 }
 
+/* At the worst each block goes to a page of the index of its own, which the
+ * engine writes anew: the engine refuses a batch that may not fit, and so what
+ * was admitted must be less than that. */
+void
+kvfs_overlay_expect(struct kvfs_overlay *o, uint32_t block_size_bytes)
+{
+    unsigned page = 16 * o->v->limits.value_best_bytes;
+    unsigned spread = 17 + (page + block_size_bytes - 1) / block_size_bytes;
+    unsigned now = atomic_load(&o->spread);
+
+    while (now < spread && !atomic_compare_exchange_weak(&o->spread, &now, spread))
+        ;
+}
+
 /* Room in the store for all that is dirty and BYTES more? */
 static bool
 overlay_fits(const struct kvfs_overlay *o, size_t bytes)
 {
     uint64_t all = (uint64_t)atomic_load(&o->bytes) + atomic_load(&o->reserved) + bytes;
 
-    return all + all / 16 + (256u << 10) <= atomic_load(&o->avail_bytes);
+    return all / 16 * atomic_load(&o->spread) + (512u << 10) <= atomic_load(&o->avail_bytes);
 }
 
 /* The store seems full: perhaps a commit frees what it replaces, or there is

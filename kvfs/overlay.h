@@ -37,6 +37,7 @@ struct kvfs_overlay {
     unsigned space_wakes; /* counted, so that none is missed */
     atomic_int full;                 /* 0, or -ENOSPC while a layer does not fit */
     atomic_uint_fast64_t avail_bytes; /* the engine's, as of the last look */
+    atomic_uint spread; /* 16ths of a byte in the store that a dirty one may take */
 
     pthread_mutex_t pool_lock; /* chunks, spare layers, reference counts */
     struct kvfs_chunk *chunks;
@@ -63,6 +64,8 @@ int kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err);
  * gives space back.  -ENOSPC: the store could not take them; -EIO: poisoned while
  * waiting.  After 0 the caller calls _admitted with the same BYTES, when the request
  * lies in its layer, or has failed. */
+/* A file with blocks of that size is about to be written: see overlay_fits(). */
+void kvfs_overlay_expect(struct kvfs_overlay *o, uint32_t block_size_bytes);
 int kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, bool frees, struct kvfs_error *err);
 void kvfs_overlay_admitted(struct kvfs_overlay *o, size_t bytes);
 /* CLOSED: admit nothing until it is opened again, which is soon. */
