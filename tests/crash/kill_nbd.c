@@ -2,14 +2,16 @@
  *
  * kill_nbd.c - SIGKILL to a busy nbdkit, again and again.
  *
- *     kill_nbd [--kills=N] [--seed=S] [--connections=C] [--seconds=T] [--expect-violation]
+ *     kill_nbd [--kills=N] [--seed=S] [--connections=C] [--block-size=B] [--seconds=T]
+ *              [--expect-violation]
  *
  * One disk of 32 MiB in an lmdb volume.  Each round starts nbdkit, reads the
  * whole disk and lets the oracle judge it (oracle.h says what is demanded), then
  * keeps 16 requests under way on each connection (writes of 512 B to 4 MiB,
- * overlapping and mostly unaligned, zeros, trims, flushes, FUA) and kills nbdkit
- * at a random instant.  Answers that were on their way are still read.  At the
- * end the volume is checked and nbdkit is ended in the ordinary way.
+ * overlapping and mostly unaligned, zeros, trims, now and then of the whole disk,
+ * flushes, FUA) and kills nbdkit at a random instant.  Answers that were on their
+ * way are still read.  At the end nbdkit is ended in the ordinary way and the
+ * volume is checked.
  *
  * The recorder is this process: one thread, one clock, so "A was answered before
  * B was issued" is exactly what this program saw.
@@ -44,7 +46,6 @@
 #include "oracle.h"
 
 #define DISK_BYTES      ((size_t)32 << 20)
-#define BLOCK_BYTES     4096
 #define DEPTH           16
 #define CONNECTIONS_MAX 16
 #define REQUEST_MAX     ((size_t)4 << 20)
@@ -175,6 +176,15 @@ load_place(struct run *run, size_t *offset, size_t *count)
 }
 
 static void
+load_place_large(struct run *run, size_t *offset, size_t *count)
+{
+    bool all = run_random(run, 2) == 0;
+
+    *offset = all ? 0 : run_random(run, DISK_BYTES / 2);
+    *count = all ? DISK_BYTES : 1 + run_random(run, DISK_BYTES - *offset);
+}
+
+static void
 load_issue(struct run *run, unsigned c, unsigned i)
 {
     struct slot *s = &run->slots[c][i];
@@ -192,6 +202,8 @@ load_issue(struct run *run, unsigned c, unsigned i)
         r = nbd_aio_flush(nbd, done, 0);
     } else {
         load_place(run, &offset, &count);
+        if (dice >= 98) /* trim: much of the disk, or all of it */
+            load_place_large(run, &offset, &count);
         s->request =
             oracle_issue(run->o, dice < 80 ? ORACLE_WRITE : ORACLE_ZERO, offset, count, fua);
         if (dice < 80) {
@@ -395,13 +407,17 @@ int
 main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"kills", required_argument, NULL, 'k'},       {"seed", required_argument, NULL, 's'},
-        {"connections", required_argument, NULL, 'c'}, {"seconds", required_argument, NULL, 't'},
-        {"expect-violation", no_argument, NULL, 'v'},  {NULL, 0, NULL, 0},
+        {"kills", required_argument, NULL, 'k'},
+        {"seed", required_argument, NULL, 's'},
+        {"connections", required_argument, NULL, 'c'},
+        {"block-size", required_argument, NULL, 'b'},
+        {"seconds", required_argument, NULL, 't'},
+        {"expect-violation", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     static struct run run = {.connections = 1};
     const char *scale = getenv("KVFS_SCALE");
-    unsigned kills = 100, seconds = 0;
+    unsigned kills = 100, seconds = 0, block_size = 4096;
     bool expect_violation = false, good;
     int c;
 
@@ -412,6 +428,8 @@ main(int argc, char **argv)
             setenv("KVFS_SEED", optarg, 1);
         else if (c == 'c')
             run.connections = run_number(optarg);
+        else if (c == 'b')
+            block_size = run_number(optarg);
         else if (c == 't')
             seconds = run_number(optarg);
         else if (c == 'v')
@@ -421,16 +439,18 @@ main(int argc, char **argv)
     }
     if (run.connections < 1 || run.connections > CONNECTIONS_MAX)
         harness_die("--connections=1..%d", CONNECTIONS_MAX);
+    if (block_size < 512 || block_size > 65536)
+        harness_die("--block-size=512..65536");
     if (scale != NULL && *scale != '\0' && !expect_violation)
         kills *= run_number(scale);
     harness_need_nbdkit();
     run.seed = harness_seed();
     run.image = malloc(DISK_BYTES);
-    run.o = oracle_new(DISK_BYTES, BLOCK_BYTES);
+    run.o = oracle_new(DISK_BYTES, block_size);
     for (unsigned i = 0; i < CONNECTIONS_MAX * DEPTH; i++)
         run.slots[i / DEPTH][i % DEPTH].run = &run;
     harness_begin(&run.h);
-    harness_create(&run.h, "disk", DISK_BYTES, BLOCK_BYTES);
+    harness_create(&run.h, "disk", DISK_BYTES, block_size);
     good = run_all(&run, kills, seconds);
     printf("%u connections, %u kills, %u of them inside a write transaction (%u waited for one)\n"
            "%zu requests, %zu answered; %zu cells of several possible writers, %zu tries, "

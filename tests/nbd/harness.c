@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,11 +52,9 @@ harness_need_nbdkit(void)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
-void
-harness_begin(struct harness *h)
+static void
+harness_make_dir(struct harness *h)
 {
-    struct kvfs_format_options options = {.engine = "lmdb"};
-    struct kvfs_error err = {0};
     const char *tmp = getenv("TMPDIR");
 
     memset(h, 0, sizeof(*h));
@@ -68,8 +67,36 @@ harness_begin(struct harness *h)
     (void)snprintf(h->volume, sizeof(h->volume), "%s/volume", h->dir);
     (void)snprintf(h->socket, sizeof(h->socket), "%s/socket", h->dir);
     (void)snprintf(h->log, sizeof(h->log), "%s/log", h->dir);
+}
+
+static void
+harness_format(struct harness *h)
+{
+    struct kvfs_format_options options = {.engine = "lmdb"};
+    struct kvfs_error err = {0};
+
     if (kvfs_format(h->volume, &options, &err) < 0)
         harness_die("format: %s", err.msg);
+}
+
+void
+harness_begin(struct harness *h)
+{
+    harness_make_dir(h);
+    harness_format(h);
+}
+
+void
+harness_begin_tmpfs(struct harness *h, const char *options)
+{
+    harness_make_dir(h);
+    if (mount("kvfs-test", h->dir, "tmpfs", 0, options) < 0) {
+        printf("skipped: cannot mount a tmpfs: %s\n", strerror(errno));
+        (void)rmdir(h->dir);
+        exit(77);
+    }
+    h->mounted = true;
+    harness_format(h);
 }
 
 static int
@@ -86,6 +113,8 @@ harness_end(struct harness *h)
 {
     if (h->pid != 0)
         harness_kill(h);
+    if (h->mounted && umount2(h->dir, MNT_DETACH) < 0)
+        harness_die("umount %s: %s", h->dir, strerror(errno));
     if (nftw(h->dir, harness_remove, 16, FTW_DEPTH | FTW_PHYS) != 0)
         harness_die("cannot remove %s", h->dir);
 }

@@ -17,8 +17,9 @@
 struct harness {
     char dir[64];
     char volume[96], socket[96], log[96];
-    pid_t pid;  /* nbdkit; 0: none runs */
-    int status; /* of the last that ended, as waitpid() */
+    pid_t pid;    /* nbdkit; 0: none runs */
+    int status;   /* of the last that ended, as waitpid() */
+    bool mounted; /* dir is a file system of its own */
 };
 
 #define HARNESS_KVFS_ARGS_MAX 24
@@ -31,6 +32,8 @@ void harness_need_nbdkit(void);
 /* A fresh folder with a volume of engine lmdb in it; removed by _end(), which
  * also ends a server that still runs. */
 void harness_begin(struct harness *h);
+/* The same on a tmpfs of its own, mounted with OPTIONS; exit 77 without the right. */
+void harness_begin_tmpfs(struct harness *h, const char *options);
 void harness_end(struct harness *h);
 
 /* A second server for the same volume: own socket and log, nothing to _end(). */
