@@ -172,7 +172,7 @@ server_exec(const struct listener *ls, size_t count, char **argv)
     (void)snprintf(text, sizeof(text), "%d", (int)getpid());
     (void)setenv("LISTEN_PID", text, 1); // NOLINT(concurrency-mt-unsafe)
     (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
     (void)execvp(argv[0], argv);
     (void)fprintf(stderr, "kvfs-listen: %s: %s\n", argv[0],
                   strerror(errno)); // NOLINT(concurrency-mt-unsafe)
@@ -191,8 +191,8 @@ server_shut_connections(pid_t server)
     (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)server);
     dir = opendir(path);
     if (dir == NULL || pidfd < 0)
-        code = -errno;
-    while (code == 0 && (entry = readdir(dir)) != NULL) { // NOLINT(concurrency-mt-unsafe)
+        code = errno != 0 ? -errno : -EIO;
+    while (dir != NULL && code == 0 && (entry = readdir(dir)) != NULL) { // NOLINT(concurrency-mt-unsafe)
         struct sockaddr_storage peer;
         socklen_t len = sizeof(peer);
         int copy, fd = (int)strtol(entry->d_name, NULL, 10); /* 0 for "." */
@@ -229,7 +229,7 @@ ready_run(char *command, const struct listener *ls, size_t count)
         sigset_t none;
 
         (void)sigemptyset(&none);
-        (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)pthread_sigmask(SIG_SETMASK, &none, NULL);
         (void)execv("/bin/sh", argv);
         _exit(127);
     }
@@ -344,7 +344,7 @@ listen_run(struct listener *ls, size_t count, char *command, char **argv)
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGHUP);
     (void)sigaddset(&set, SIGCHLD);
-    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
     signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     server = signals < 0 ? -1 : fork();
     if (server == 0)
