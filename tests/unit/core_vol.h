@@ -26,21 +26,21 @@
 #include <kvfs/kvfs.h>
 
 /* cmocka's assertions work in the main thread only; this works in any. */
-#define CORE_MUST(cond, ...)                                                                       \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            (void)fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                       \
-            (void)fprintf(stderr, __VA_ARGS__);                                                    \
-            (void)fprintf(stderr, "\n");                                                           \
-            abort();                                                                               \
-        }                                                                                          \
+#define CORE_MUST(cond, ...)                                                 \
+    do {                                                                     \
+        if (!(cond)) {                                                       \
+            (void)fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
+            (void)fprintf(stderr, __VA_ARGS__);                              \
+            (void)fprintf(stderr, "\n");                                     \
+            abort();                                                         \
+        }                                                                    \
     } while (0)
 
-#define CORE_OK(call)                                                                              \
-    do {                                                                                           \
-        int core_rc = (call);                                                                      \
-                                                                                                   \
-        CORE_MUST(core_rc >= 0, "%d: %s", core_rc, err.msg);                                       \
+#define CORE_OK(call)                                        \
+    do {                                                     \
+        int core_rc = (call);                                \
+                                                             \
+        CORE_MUST(core_rc >= 0, "%d: %s", core_rc, err.msg); \
     } while (0)
 
 static inline uint64_t

@@ -10,11 +10,11 @@
  */
 #include "core_vol.h"
 
-#define THREADS     4
-#define STRIPE      ((size_t)600 * 1000 + 77) /* > 512 blocks of 512 bytes: large holes too */
-#define STRIPE_OPS  400
-#define RESIZE_OPS  1200
-#define RESIZE_MAX  ((uint64_t)3 << 20)
+#define THREADS    4
+#define STRIPE     ((size_t)600 * 1000 + 77) /* > 512 blocks of 512 bytes: large holes too */
+#define STRIPE_OPS 400
+#define RESIZE_OPS 1200
+#define RESIZE_MAX ((uint64_t)3 << 20)
 
 static const char *engine_name;
 
@@ -296,7 +296,8 @@ resizer_op(struct resizer *r)
 {
     struct kvfs_error err = {0};
     uint64_t from = core_random(&r->rng) % RESIZE_MAX;
-    size_t len = 1 + (size_t)(core_random(&r->rng) % (core_random(&r->rng) % 6 == 0 ? 900000 : 9000));
+    size_t len =
+        1 + (size_t)(core_random(&r->rng) % (core_random(&r->rng) % 6 == 0 ? 900000 : 9000));
 
     if (len > RESIZE_MAX - from)
         len = (size_t)(RESIZE_MAX - from);

@@ -413,7 +413,8 @@ main(void)
         cmocka_unit_test(txn__transfers_and_snapshots__sum_stays),
         cmocka_unit_test(txn__large_under_constant_writes__commits),
     };
-    const struct CMUnitTest shared[] = { /* engines for several processes */
+    const struct CMUnitTest shared[] = {
+        /* engines for several processes */
         cmocka_unit_test(txn__another_process_looks__sum_stays),
     };
     int failed = cmocka_run_group_tests_name("core txn, mem", tests, use_mem, NULL);
