@@ -227,6 +227,8 @@ node_lease_locked(struct kvfs_node *node, struct kvfs_error *err)
     kvfs_overlay_expect(v->overlay, node->view.block_size);
     node->mem = node->view.contents;
     node->leased = true;
+    if (node->view.block_size < atomic_load(&v->overlay->block_min))
+        atomic_store(&v->overlay->block_min, node->view.block_size);
     return 0;
 }
 

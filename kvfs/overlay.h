@@ -37,6 +37,8 @@ struct kvfs_overlay {
     unsigned space_wakes; /* counted, so that none is missed */
     atomic_int full;                 /* 0, or -ENOSPC while a layer does not fit */
     atomic_uint_fast64_t avail_bytes; /* the engine's, as of the last look */
+    atomic_uint_fast64_t used_bytes;
+    atomic_uint block_min; /* smallest block of the files written so far */
     atomic_uint spread; /* 16ths of a byte in the store that a dirty one may take */
 
     pthread_mutex_t pool_lock; /* chunks, spare layers, reference counts */

@@ -25,23 +25,32 @@
 
 #include <kvfs/kvfs.h>
 
-/* cmocka's assertions work in the main thread only; this works in any. */
-#define CORE_MUST(cond, ...)                                                 \
-    do {                                                                     \
-        if (!(cond)) {                                                       \
-            (void)fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond); \
-            (void)fprintf(stderr, __VA_ARGS__);                              \
-            (void)fprintf(stderr, "\n");                                     \
-            abort();                                                         \
-        }                                                                    \
-    } while (0)
+/* cmocka's assertions work in the main thread only; these work in any. */
+static inline void __attribute__((format(printf, 3, 4), noreturn))
+core_die(const char *where, const char *cond, const char *fmt, ...)
+{
+    va_list ap;
 
-#define CORE_OK(call)                                        \
-    do {                                                     \
-        int core_rc = (call);                                \
-                                                             \
-        CORE_MUST(core_rc >= 0, "%d: %s", core_rc, err.msg); \
-    } while (0)
+    (void)fprintf(stderr, "%s: %s: ", where, cond);
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    (void)fprintf(stderr, "\n");
+    abort();
+}
+
+static inline void
+core_ok(int rc, const struct kvfs_error *err, const char *where, const char *call)
+{
+    if (rc < 0)
+        core_die(where, call, "%d: %s", rc, err->msg);
+}
+
+#define CORE_TEXT(x)     #x
+#define CORE_WHERE(f, l) f ":" CORE_TEXT(l)
+#define CORE_MUST(cond, ...) \
+    ((cond) ? (void)0 : core_die(CORE_WHERE(__FILE__, __LINE__), #cond, __VA_ARGS__))
+#define CORE_OK(call) core_ok((call), &err, CORE_WHERE(__FILE__, __LINE__), #call)
 
 static inline uint64_t
 core_random(uint64_t *state)

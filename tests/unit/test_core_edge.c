@@ -335,6 +335,71 @@ full__many_writers__nothing_acknowledged_is_lost(void **state)
     core_remove(path);
 }
 
+struct scatterer {
+    pthread_t thread;
+    struct kvfs_volume *v;
+    uint64_t ino, rng;
+    size_t block;
+};
+
+static void *
+scatterer_run(void *arg)
+{
+    struct scatterer *s = arg;
+    struct kvfs_file *f = core_file(s->v, s->ino, KVFS_OPEN_WRITE);
+    struct kvfs_error err = {0};
+    uint8_t block[4096];
+    int rc = 0;
+
+    for (unsigned n = 0; rc == 0 && n < 200000; n++) {
+        for (size_t i = 0; i < s->block; i += 8) {
+            uint64_t r = core_random(&s->rng) | 1;
+
+            memcpy(block + i, &r, 8);
+        }
+        rc = kvfs_file_pwrite(f, block, s->block,
+                              core_random(&s->rng) % (((uint64_t)64 << 20) / s->block) * s->block,
+                              0, &err);
+    }
+    CORE_MUST(rc == -ENOSPC, "%d: %s", rc, err.msg);
+    CORE_OK(kvfs_file_flush(f, &err)); /* what was acknowledged has its place */
+    kvfs_file_close(f);
+    return NULL;
+}
+
+/* Scattered small blocks cost an engine several times their size in its index. */
+static void
+full__scattered_blocks__nothing_acknowledged_is_lost(void **state)
+{
+    static const size_t blocks[] = {512, 4096};
+    uint64_t seed = core_seed();
+
+    (void)state;
+    for (unsigned b = 0; b < 2; b++) {
+        struct kvfs_volume_options options = {.store_max_bytes = FULL_STORE};
+        struct scatterer s[FULL_THREADS];
+        struct kvfs_error err = {0};
+        struct kvfs_volume *v;
+        char path[64];
+
+        core_format(path, engine_name, FULL_STORE);
+        v = core_open(path, &options);
+        for (unsigned i = 0; i < FULL_THREADS; i++) {
+            char name[2] = {(char)('a' + i), '\0'};
+
+            s[i] = (struct scatterer){.v = v, .rng = core_random(&seed), .block = blocks[b]};
+            s[i].ino = core_create(v, name, (uint64_t)64 << 20, (uint32_t)blocks[b]);
+        }
+        for (unsigned i = 0; i < FULL_THREADS; i++)
+            CORE_MUST(pthread_create(&s[i].thread, NULL, scatterer_run, &s[i]) == 0, "no thread");
+        for (unsigned i = 0; i < FULL_THREADS; i++)
+            (void)pthread_join(s[i].thread, NULL);
+        CORE_OK(kvfs_volume_close(v, &err));
+        core_check(path);
+        core_remove(path);
+    }
+}
+
 /* --- as large as it gets ---------------------------------------------------------- */
 
 struct large_extents {
@@ -509,6 +574,7 @@ main(void)
         cmocka_unit_test(large__eight_exbibytes__works_at_both_ends),
         cmocka_unit_test(resize__beside_extending_writes__nothing_stays_behind_the_end),
         cmocka_unit_test(full__many_writers__nothing_acknowledged_is_lost),
+        cmocka_unit_test(full__scattered_blocks__nothing_acknowledged_is_lost),
     };
     const struct CMUnitTest shared[] = {
         /* engines for several processes */

@@ -9,9 +9,10 @@
 
 #include "core_vol.h"
 
-#define ACCOUNTS  64
-#define FILES     2
-#define ACCOUNT   1000 /* bytes from one to the next: several share a block, some lie in two */
+#define ACCOUNTS ((size_t)64)
+#define FILES    2
+#define ACCOUNT \
+    ((size_t)1000) /* bytes from one to the next: several share a block, some lie in two */
 #define MARKS     ((size_t)900 << 10) /* behind the accounts: larger than a stage */
 #define FILE_SIZE (ACCOUNTS * ACCOUNT + MARKS)
 #define START     1000
