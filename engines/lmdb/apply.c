@@ -110,36 +110,34 @@ apply_check(struct apply *a)
 
 /* --- expectations ---------------------------------------------------------------- */
 
+/* Are bytes [from, from + len) of an operation's value those at BYTES? */
+static bool
+apply_slice_equals(const struct kvfs_op *op, size_t from, const uint8_t *bytes, size_t len)
+{
+    for (int i = 0; i < 2 && len > 0; i++) {
+        size_t part = op->value[i].iov_len;
+        size_t n;
+
+        if (from >= part) {
+            from -= part;
+            continue;
+        }
+        n = part - from < len ? part - from : len;
+        if (memcmp((const uint8_t *)op->value[i].iov_base + from, bytes, n) != 0)
+            return false;
+        bytes += n;
+        len -= n;
+        from = 0;
+    }
+    return len == 0;
+}
+
 static bool
 apply_value_equals(const struct kvfs_lmdb_value *v, const struct kvfs_op *op)
 {
-    const uint8_t *part[2] = {v->head, v->tail};
-    size_t len[2] = {v->head_len, v->tail_len};
-    size_t at[2] = {0, 0}; /* part, byte in it */
-
-    if (v->head_len + v->tail_len != op->value[0].iov_len + op->value[1].iov_len)
-        return false;
-    for (int i = 0; i < 2; i++) {
-        const uint8_t *want = op->value[i].iov_base;
-        size_t left = op->value[i].iov_len;
-
-        while (left > 0) {
-            size_t n;
-
-            if (at[1] == len[at[0]]) {
-                at[0]++;
-                at[1] = 0;
-                continue;
-            }
-            n = len[at[0]] - at[1] < left ? len[at[0]] - at[1] : left;
-            if (memcmp(part[at[0]] + at[1], want, n) != 0)
-                return false;
-            want += n;
-            left -= n;
-            at[1] += n;
-        }
-    }
-    return true;
+    return v->head_len + v->tail_len == op->value[0].iov_len + op->value[1].iov_len &&
+           apply_slice_equals(op, 0, v->head, v->head_len) &&
+           apply_slice_equals(op, v->head_len, v->tail, v->tail_len);
 }
 
 static int

@@ -183,7 +183,7 @@ kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progres
     struct copy *c;
     struct copy_progress p = {.fn = progress, .arg = progress_arg};
     struct kvfs_db_snap *snap;
-    MDB_envinfo info;
+    MDB_envinfo info = {.me_last_pgno = 0};
     bool parked = false;
     char *target;
     int fd;
@@ -239,13 +239,13 @@ copy_open(const char *path, struct kvfs_db **dbp, struct kvfs_engine_stat *stat,
           struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.readonly = true};
-    int rc = kvfs_engine_lmdb.open(path, &options, dbp, err);
+    int rc = kvfs_lmdb_open(path, &options, dbp, err);
 
     if (rc != 0)
         return rc;
     rc = kvfs_engine_lmdb.stat(*dbp, stat, err);
     if (rc != 0) {
-        kvfs_engine_lmdb.close(*dbp);
+        kvfs_lmdb_close(*dbp);
         *dbp = NULL;
     }
     return rc;
@@ -260,7 +260,7 @@ kvfs_lmdb_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_erro
 
     if (rc != 0)
         return rc;
-    kvfs_engine_lmdb.close(db);
+    kvfs_lmdb_close(db);
     *bytes = stat.used_bytes;
     return 0;
 }
@@ -305,49 +305,65 @@ copy_verify(struct kvfs_db *db, const char *path, struct copy_halves *h, struct 
     return rc;
 }
 
+/* Write the smallest form of DB, which lies at OLD, to NEW. */
+static int
+copy_compact(struct kvfs_db *db, struct copy *c, const char *old, const char *new,
+             const struct copy_progress *p, bool *parked)
+{
+    int fd;
+    int rc;
+
+    c->env = db->env;
+    c->flags = MDB_CP_COMPACT;
+    (void)unlink(new);
+    fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    rc = copy_adopt(old, fd);
+    if (rc == 0)
+        rc = copy_into(c, fd, p, parked);
+    if (close(fd) != 0 && rc == 0)
+        rc = errno;
+    return rc;
+}
+
 int
 kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
                   struct kvfs_error *err)
 {
     struct copy_halves h = {.p = {.fn = progress, .arg = progress_arg}};
     struct copy *c = calloc(1, sizeof(*c));
-    struct kvfs_engine_stat stat;
+    struct kvfs_engine_stat stat = {.used_bytes = 0};
     struct kvfs_db *db = NULL;
     bool parked = false;
     char *old = NULL, *new = NULL;
-    int fd = -1;
-    int rc = c != NULL && asprintf(&old, "%s/data.mdb", path) >= 0 &&
-                     asprintf(&new, "%s/" KVFS_LMDB_COMPACT_NAME, path) >= 0
-                 ? copy_open(path, &db, &stat, err)
-                 : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    int rc;
 
-    if (rc != 0)
+    if (c == NULL || asprintf(&old, "%s/data.mdb", path) < 0 ||
+        asprintf(&new, "%s/" KVFS_LMDB_COMPACT_NAME, path) < 0) {
+        rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+        goto out;
+    }
+    rc = copy_open(path, &db, &stat, err);
+    if (rc != 0 || db == NULL)
         goto out;
     h.p.base = stat.used_bytes;
     h.p.total = 2 * stat.used_bytes;
     rc = copy_verify(db, path, &h, err);
-    if (rc != 0)
-        goto out;
-    c->env = db->env;
-    c->flags = MDB_CP_COMPACT;
-    (void)unlink(new);
-    fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    rc = fd < 0 ? errno : copy_adopt(old, fd);
-    if (rc == 0)
-        rc = copy_into(c, fd, &h.p, &parked);
-    if (rc == 0 && rename(new, old) != 0)
-        rc = errno;
-    if (rc != 0)
-        (void)unlink(new);
-    if (rc == 0)
-        rc = copy_sync_folder(path);
-    if (rc != 0)
-        rc = copy_error(err, rc, path, "compacting");
+    if (rc == 0) {
+        rc = copy_compact(db, c, old, new, &h.p, &parked);
+        if (rc == 0 && rename(new, old) != 0)
+            rc = errno;
+        if (rc != 0)
+            (void)unlink(new);
+        else
+            rc = copy_sync_folder(path);
+        if (rc != 0)
+            rc = copy_error(err, rc, path, "compacting");
+    }
+    if (!parked)
+        kvfs_lmdb_close(db);
 out:
-    if (fd >= 0)
-        (void)close(fd);
-    if (db != NULL && !parked)
-        kvfs_engine_lmdb.close(db);
     if (!parked)
         free(c);
     free(old);

@@ -429,17 +429,15 @@ meta_page__each_bit_flipped__opens_sound_or_tells(void **state)
     const struct kvfs_engine_options options = {.create = true};
     struct world *w = *state;
     struct world_file f;
-    uint8_t *page, *other;
+    uint8_t page[2 * 16384], other[2 * 16384];
     char first[256];
     unsigned told = 0, passed = 0;
 
     damage_fill(w);
     world_close(w);
     world_file_open(w, &f);
-    page = malloc(2 * f.psize);
-    other = malloc(2 * f.psize);
-    assert_true(page != NULL && other != NULL);
-    for (size_t bit = 0; bit < 2 * 8 * (PAGE_HEADER_LEN + sizeof(struct page_meta)); bit++) {
+    assert_true(2 * f.psize <= sizeof(page));
+    for (size_t bit = 0; bit < 16 * (PAGE_HEADER_LEN + sizeof(struct page_meta)); bit++) {
         size_t at = bit / 16 + (bit / 8 % 2) * f.psize;
         int rc;
 
@@ -464,8 +462,6 @@ meta_page__each_bit_flipped__opens_sound_or_tells(void **state)
     }
     (void)printf("meta pages: %u flips refused, %u opened\n", told, passed);
     assert_true(told > 500);
-    free(page);
-    free(other);
     world_file_close(&f);
     world_open(w);
     assert_int_equal(world_verify(w, first), 0);

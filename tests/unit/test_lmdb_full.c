@@ -191,7 +191,7 @@ static void
 full__by_others__deletes_work(void **state)
 {
     struct world *w = *state;
-    uint64_t n = 1000 * 4096 / (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t n = ((uint64_t)4 << 20) / w->block;
 
     world_open(w);
     for (uint64_t i = 0; i < n; i++)
@@ -223,7 +223,7 @@ full__avail__told_before(void **state)
             world_put(w, n + i, 1);
         n += FULL_PER_PUT;
     } while (world_apply(w, KVFS_NONE) == 0);
-    assert_true(before <= ((uint64_t)1 << 20) + 4 * FULL_PER_PUT * w->block);
+    assert_true(before <= ((uint64_t)1 << 20) + (uint64_t)4 * FULL_PER_PUT * w->block);
 }
 
 /* No room for the files of a new store: nothing is left behind. */

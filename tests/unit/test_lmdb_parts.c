@@ -74,7 +74,7 @@ order__random_ops__last_of_each_key_sorted(void **state)
 
     for (unsigned round = 0; round < 200; round++) {
         struct kvfs_op ops[40];
-        uint8_t keys[40];
+        uint8_t keys[40] = {0};
         size_t n = world_random(w) % 40, count;
         uint32_t *order;
         int last[2][8];

@@ -161,14 +161,12 @@ tape_write(int fd, const void *buf, size_t len, off_t at)
     return next(fd, buf, len, at);
 }
 
-ssize_t pwrite(int fd, const void *buf, size_t len, off_t at);
 ssize_t
 pwrite(int fd, const void *buf, size_t len, off_t at)
 {
     return tape_write(fd, buf, len, at);
 }
 
-ssize_t pwrite64(int fd, const void *buf, size_t len, off_t at);
 ssize_t
 pwrite64(int fd, const void *buf, size_t len, off_t at)
 {
@@ -247,7 +245,6 @@ fallocate(int fd, int mode, off_t at, off_t len)
     return tape_fallocate(fd, mode, at, len);
 }
 
-int fallocate64(int fd, int mode, off_t at, off_t len);
 int
 fallocate64(int fd, int mode, off_t at, off_t len)
 {

@@ -199,7 +199,7 @@ begin__all_places_taken__ebusy_until_one_ends(void **state)
 
     world_open(w);
     w->engine->limits(w->db, &limits);
-    snaps = calloc(limits.snapshots_max + 1, sizeof(*snaps));
+    snaps = calloc(limits.snapshots_max + 1, sizeof(struct kvfs_db_snap *)); // NOLINT(bugprone-sizeof-expression)
     assert_non_null(snaps);
     for (n = 0; w->engine->begin(w->db, &snaps[n], &w->err) == 0; n++)
         assert_true(n < limits.snapshots_max);
