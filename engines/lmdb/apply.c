@@ -515,7 +515,7 @@ apply_locked(struct apply *a, bool *resized)
         return rc;
     kvfs_lmdb_room_reserve(a->db);
     if (++a->db->applies % APPLY_READER_CHECK_EVERY == 0)
-        (void)mdb_reader_check(a->db->env, NULL);
+        kvfs_lmdb_reader_check(a->db);
     return 0;
 }
 

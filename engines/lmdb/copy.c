@@ -199,7 +199,7 @@ kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progres
     }
     c->env = db->env;
     fd = open(target, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    rc = fd < 0 ? errno : mdb_env_info(db->env, &info);
+    rc = fd < 0 ? errno : kvfs_lmdb_env_info(db, &info);
     if (rc == 0) {
         p.total = (info.me_last_pgno + 1) * db->layout.psize;
         rc = copy_into(c, fd, &p, &parked);

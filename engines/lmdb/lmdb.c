@@ -8,7 +8,7 @@
  *   open.c    opening, closing        meta.c   the meta pages, before LMDB maps the file
  *   page.c    single pages            path.c   pages that a batch will change
  *   map.c     the map's size, place   gate.c   a moment without snapshots
- *   guard.c   faults become -EIO      error.c  codes
+ *   guard.c   faults become -EIO      error.c  codes            env.c  small guarded calls
  *   read.c    snapshots, get          scan.c   scans
  *   layout.c  blocks in pages         order.c  sorting a batch
  *   apply.c   write transactions      room.c   space, headroom, readers

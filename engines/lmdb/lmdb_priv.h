@@ -113,6 +113,16 @@ int kvfs_lmdb_error(struct kvfs_error *err, int rc, const char *path, const char
 /* The same text, but -EIO whatever RC is: the outcome is unknown. */
 int kvfs_lmdb_error_io(struct kvfs_error *err, int rc, const char *path, const char *what);
 
+/* --- env.c: guarded calls; 0 or a code for kvfs_lmdb_error() -------------------- */
+
+int kvfs_lmdb_env_info(struct kvfs_db *db, MDB_envinfo *info);
+int kvfs_lmdb_env_psize(struct kvfs_db *db, size_t *psize);
+/* Clear the places of readers whose process has died. */
+void kvfs_lmdb_reader_check(struct kvfs_db *db);
+void kvfs_lmdb_reader_list(struct kvfs_db *db, MDB_msg_func *fn, void *arg);
+int kvfs_lmdb_txn_reset(MDB_txn *txn);
+int kvfs_lmdb_txn_abort(MDB_txn *txn);
+
 /* --- map.c: the size of the map and where it lies ------------------------------ */
 
 /* Largest map to try for a store of USED bytes. */

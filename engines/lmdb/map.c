@@ -146,7 +146,7 @@ kvfs_lmdb_map_locate(struct kvfs_db *db)
         if (rc == 0)
             rc = mdb_env_get_fd(db->env, &fd);
         if (rc == 0)
-            rc = mdb_env_info(db->env, &info);
+            rc = kvfs_lmdb_env_info(db, &info);
         if (rc == 0)
             rc = map_find_in_file(&f, fd, &at);
         if (rc == 0) {

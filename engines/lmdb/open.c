@@ -211,12 +211,12 @@ open_store(struct opening *o, struct kvfs_error *err)
 {
     struct kvfs_db *db = o->db;
     mdb_filehandle_t fd;
-    MDB_stat st;
+    size_t psize = 0;
     int rc = open_env(o);
 
     if (rc != 0)
         return kvfs_lmdb_error(err, rc, db->path, "opening");
-    (void)mdb_reader_check(db->env, NULL);
+    kvfs_lmdb_reader_check(db);
     rc = kvfs_lmdb_guard(open_dbs_guarded, o);
     if (rc == KVFS_LMDB_FAULT && o->fresh)
         db->wedged = true;
@@ -227,7 +227,7 @@ open_store(struct opening *o, struct kvfs_error *err)
     if (rc == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         rc = errno;
     if (rc == 0)
-        rc = mdb_env_stat(db->env, &st);
+        rc = kvfs_lmdb_env_psize(db, &psize);
     if (rc == 0)
         rc = mdb_env_get_maxreaders(db->env, &db->readers_max);
     if (rc == 0 && o->fresh)
@@ -236,7 +236,7 @@ open_store(struct opening *o, struct kvfs_error *err)
         rc = open_sync_folder(o->folder);
     if (rc != 0)
         return kvfs_lmdb_error(err, rc, db->path, o->fresh ? "making the store" : "opening");
-    kvfs_lmdb_layout_init(&db->layout, st.ms_psize, (size_t)mdb_env_get_maxkeysize(db->env));
+    kvfs_lmdb_layout_init(&db->layout, psize, (size_t)mdb_env_get_maxkeysize(db->env));
     rc = kvfs_lmdb_map_locate(db);
     if (rc != 0)
         return kvfs_lmdb_error(err, rc, db->path, "locating the map");

@@ -92,7 +92,7 @@ read_snap_free(struct kvfs_db_snap *snap)
     if (snap->seek != NULL)
         mdb_cursor_close(snap->seek);
     if (snap->txn != NULL)
-        mdb_txn_abort(snap->txn);
+        (void)kvfs_lmdb_txn_abort(snap->txn);
     free(snap);
 }
 
@@ -165,7 +165,7 @@ read_wait_place(struct kvfs_db *db, bool inside)
     kvfs_lmdb_pool_drain(db);
     if (!inside)
         kvfs_lmdb_hold(db);
-    (void)mdb_reader_check(db->env, NULL);
+    kvfs_lmdb_reader_check(db);
     if (!inside)
         kvfs_lmdb_unhold(db);
     (void)clock_gettime(CLOCK_REALTIME, &until);
@@ -252,8 +252,8 @@ kvfs_lmdb_end(struct kvfs_db_snap *snap)
         free(snap); /* in a forked child: the reader's place is the parent's */
         return;
     }
-    if (!snap->broken)
-        mdb_txn_reset(snap->txn);
+    if (!snap->broken && kvfs_lmdb_txn_reset(snap->txn) != 0)
+        snap->broken = true;
     read_snap_give(db, snap, &spare);
     if (spare != NULL)
         read_snap_free(spare);
@@ -266,12 +266,12 @@ kvfs_lmdb_snap_heal(struct kvfs_db_snap *snap)
 
     if (snap->broken)
         return;
-    mdb_txn_reset(snap->txn);
+    (void)kvfs_lmdb_txn_reset(snap->txn);
     snap->seek_ready = false;
     if (kvfs_lmdb_guard(read_renew, snap) == 0) {
         if (snap->txnid == txnid)
             return;
-        mdb_txn_reset(snap->txn);
+        (void)kvfs_lmdb_txn_reset(snap->txn);
     }
     snap->broken = true;
 }

@@ -276,7 +276,7 @@ kvfs_lmdb_room_reserve(struct kvfs_db *db)
     mdb_filehandle_t fd;
     uint64_t high, want, least;
 
-    if (db->room.no_fallocate || mdb_env_info(db->env, &info) != 0 ||
+    if (db->room.no_fallocate || kvfs_lmdb_env_info(db, &info) != 0 ||
         mdb_env_get_fd(db->env, &fd) != 0)
         return;
     u.used_pages = info.me_last_pgno + 1; /* a larger store, a larger reserve */
@@ -308,7 +308,7 @@ kvfs_lmdb_room_exhausted(struct kvfs_db *db)
     uint64_t end = db->room.reserve_end_bytes;
     MDB_envinfo info;
 
-    if (mdb_env_get_fd(db->env, &fd) != 0 || mdb_env_info(db->env, &info) != 0)
+    if (mdb_env_get_fd(db->env, &fd) != 0 || kvfs_lmdb_env_info(db, &info) != 0)
         return false;
     if (end < (info.me_last_pgno + 1) * db->layout.psize)
         end = (info.me_last_pgno + 1) * db->layout.psize;
@@ -357,10 +357,10 @@ kvfs_lmdb_readers(struct kvfs_db *db, const struct kvfs_db_snap *mine,
     for (unsigned tries = 0; tries < 2; tries++) {
         *r = (struct kvfs_lmdb_readers){.own_pid = getpid(),
                                         .skip_txnid = mine != NULL ? mine->txnid : 0};
-        (void)mdb_reader_list(db->env, room_reader_line, r);
+        kvfs_lmdb_reader_list(db, room_reader_line, r);
         /* Another process may have died with its snapshots. */
         if (!r->foreign || tries > 0 || db->unlocked)
             return;
-        (void)mdb_reader_check(db->env, NULL);
+        kvfs_lmdb_reader_check(db);
     }
 }

@@ -239,6 +239,107 @@ free_list__names_an_impossible_page__eio(void **state)
     world_file_close(&f);
 }
 
+/* What a page says is possible, but pages contradict each other. */
+static void
+damage_swap(uint8_t *page, size_t a, size_t b)
+{
+    uint8_t x[2];
+
+    memcpy(x, page + a, 2);
+    memcpy(page + a, page + b, 2);
+    memcpy(page + b, x, 2);
+}
+
+static void
+contradiction__between_pages__found(void **state)
+{
+    struct world *w = *state;
+    struct world_file f;
+    uint8_t *page, *good;
+    char first[256];
+
+    damage_fill(w);
+    world_file_open(w, &f);
+    page = malloc(f.psize);
+    good = malloc(f.psize);
+    assert_true(page != NULL && good != NULL);
+    for (int i = 0; i < 4; i++) {
+        static const char *const want[] = {"keys of DATA are out of order",
+                                           "separators of DATA are out of order",
+                                           "keys of META are out of order", "records, there are"};
+        static const int tree[] = {WORLD_DATA, WORLD_DATA, WORLD_META, WORLD_MAIN};
+        static const unsigned type[] = {PAGE_LEAF, PAGE_BRANCH, PAGE_LEAF, PAGE_LEAF};
+        uint64_t pgno = world_file_find(&f, tree[i], type[i]);
+        struct page_node node;
+
+        world_file_read(&f, pgno, good);
+        memcpy(page, good, f.psize);
+        if (i < 3) {
+            damage_swap(page, 16 + 2 * 3, 16 + 2 * 4);
+        } else { /* the record of a tree counts one entry less */
+            assert_true(kvfs_page_node(page, f.psize, 0, &node));
+            page[(size_t)(node.data - page) + offsetof(struct page_db, entries)] ^= 1;
+        }
+        world_file_write(&f, pgno, page);
+        assert_true(world_verify(w, first) > 0);
+        if (strstr(first, want[i]) == NULL)
+            print_error("verify says: %s\n", first);
+        assert_non_null(strstr(first, want[i]));
+        world_file_write(&f, pgno, good);
+        assert_int_equal(world_verify(w, first), 0);
+    }
+    free(page);
+    free(good);
+    world_file_close(&f);
+}
+
+/* LMDB gives a read transaction up that met an impossible page number.  Other
+ * records of the snapshot stay readable while it can be had again. */
+static void
+snapshot__met_damage__other_records_readable(void **state)
+{
+    struct world *w = *state;
+    struct world_file f;
+    struct page_node node;
+    struct kvfs_db_snap *snap;
+    uint8_t *page, key[16];
+    uint64_t pgno, bad = 0x00ffffffffff, index = 0;
+    uint8_t byte;
+    struct iovec iov = {&byte, 1};
+
+    damage_fill(w);
+    world_file_open(w, &f);
+    page = malloc(f.psize);
+    assert_non_null(page);
+    pgno = world_file_find(&f, WORLD_DATA, PAGE_BRANCH);
+    world_file_read(&f, pgno, page);
+    assert_true(kvfs_page_node(page, f.psize, 2, &node));
+    for (int i = 8; i < 16; i++) /* the first block below the node */
+        index = index << 8 | node.key[i];
+    memcpy(page + (node.key - page) - PAGE_NODE_LEN, &bad, 6);
+    assert_int_equal(w->engine->begin(w->db, &snap, &w->err), 0);
+    world_file_write(&f, pgno, page);
+    for (int i = 0; i < 3; i++) {
+        world_key(key, 1, index + 1);
+        assert_int_equal(
+            w->engine->get(snap, KVFS_DATA, key, 16, 0, &iov, 1, NULL, &w->err), -EIO);
+        world_key(key, 1, 0);
+        assert_int_equal(w->engine->get(snap, KVFS_DATA, key, 16, 0, &iov, 1, NULL, &w->err), 0);
+        assert_int_equal(
+            w->engine->get(snap, KVFS_META, "meta0007", 8, 0, &iov, 1, NULL, &w->err), 0);
+    }
+    world_meta(w, "meta0007", "x", 1); /* the state has gone on: it cannot be had again */
+    world_commit(w, KVFS_NONE);
+    world_key(key, 1, index + 1);
+    assert_int_equal(w->engine->get(snap, KVFS_DATA, key, 16, 0, &iov, 1, NULL, &w->err), -EIO);
+    assert_int_equal(w->engine->get(snap, KVFS_META, "meta0007", 8, 0, &iov, 1, NULL, &w->err),
+                     -ESTALE);
+    w->engine->end(snap);
+    assert_int_equal(world_check(w, 0, 1), 0);
+    free(page);
+    world_file_close(&f);
+}
+
 /* --- anywhere -------------------------------------------------------------------------- */
 
 #define RANDOM_ROUNDS 120u
@@ -474,6 +575,8 @@ main(void)
         TEST_IN_MEMORY(flipped_bits__in_each_kind_of_page__eio_and_named),
         TEST_IN_MEMORY(flipped_bits__met_by_a_batch__eio_and_poisoned),
         TEST_IN_MEMORY(free_list__names_an_impossible_page__eio),
+        TEST_IN_MEMORY(contradiction__between_pages__found),
+        TEST_IN_MEMORY(snapshot__met_damage__other_records_readable),
         TEST_IN_MEMORY(flipped_bits__anywhere__the_process_lives),
         TEST_IN_MEMORY(truncated__while_open__eio_and_lives),
         TEST_IN_MEMORY(truncated__before_open__eio_names_both_lengths),
