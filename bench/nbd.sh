@@ -196,9 +196,10 @@ cell_sequential()
 {
     peer_drop "$1"
     peer_start "$1" sequential "$sequential"
-    load_run "$1" --write --block=128K --depth=16
+    load_run "$1" --write --block=128K --depth=16 --watch="${pid_of[$1]}"
     put "$1" sequential_write bytes "$(per_second "${got[bytes]}" "${got[flushed_s]}")"
-    load_run "$1" --block=128K --depth=16
+    put "$1" memory_sequential_own_max bytes "${got[own_max]}"
+    load_run "$1" --block=128K --depth=16 --bursts=3
     put "$1" sequential_read bytes "$(per_second "${got[bytes]}" "${got[acked_s]}")"
     peer_drop "$1"
     disk_fresh "$1"
