@@ -230,10 +230,13 @@ file_inner(const struct kvfs_file_write *w, uint64_t *start, uint64_t *end)
     *end = w->last + (((w->offset + w->count) & mask) == 0);
 }
 
+/* One hole, or zeros block by block?  What a shrinking file loses is always a hole: zeros
+ * may have to be marked (commit.c), and nothing may lie behind the end. */
 static bool
 file_is_hole(const struct kvfs_file_write *w, uint64_t start, uint64_t end)
 {
-    return w->buf == NULL && end > start && end - start >= FILE_HOLE_BLOCKS;
+    return w->buf == NULL && end > start &&
+           (end - start >= FILE_HOLE_BLOCKS || w->new_size != UINT64_MAX);
 }
 
 size_t
