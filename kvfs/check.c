@@ -304,8 +304,10 @@ check_forget(struct check *c)
     kvfs_check_table_init(&c->forks, sizeof(struct check_fork));
     free(c->holes.holes.v);
     free(c->holes_below.holes.v);
+    free(c->holes_above.holes.v);
     memset(&c->holes, 0, sizeof(c->holes));
     memset(&c->holes_below, 0, sizeof(c->holes_below));
+    memset(&c->holes_above, 0, sizeof(c->holes_above));
     memset(c->counter_ok, 0, sizeof(c->counter_ok));
     c->super_ok = c->extra_keys = c->strays_wanted = false;
     c->id_max = c->id_next = c->id_end = 0;

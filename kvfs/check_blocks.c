@@ -58,14 +58,46 @@ blocks_holes(struct check *c, uint64_t fork, struct check_holes *kept)
     return &kept->holes;
 }
 
-/* Is block INDEX of F, written by CUT (in F's own count), under a pending hole? */
+/* Does fork TOP, which lies over another, say anything of block INDEX? */
+static bool
+blocks_covers(struct check *c, const struct check_fork *top, uint64_t index)
+{
+    uint8_t key[KVFS_DATA_KEY_LEN];
+    size_t len;
+
+    if (kvfs_holes_cut(blocks_holes(c, top->fork, &c->holes_above), index) != 0)
+        return true;
+    kvfs_key_block(key, top->fork, index);
+    return c->engine->get(c->snap, KVFS_DATA, key, sizeof(key), 0, NULL, 0, &len, NULL) == 0;
+}
+
+/* Is the block under what a fork over BASE says, as of a later cut than CUT? */
+static bool
+blocks_overlaid(struct check *c, const struct check_fork *base, uint64_t index, uint64_t cut)
+{
+    if (base == NULL || (base->flags & CF_BASE) == 0)
+        return false;
+    for (size_t n = 0; n < c->forks.count; n++) {
+        const struct check_fork *top = kvfs_check_table_at(&c->forks, n);
+
+        if ((top->flags & CF_TOP) != 0 && top->below == base->fork && top->over_cut > cut &&
+            blocks_covers(c, top, index))
+            return true;
+    }
+    return false;
+}
+
+/* Is block INDEX of F, written by CUT (in F's own count), under a pending hole or a
+ * newer fork? */
 static bool
 blocks_hidden(struct check *c, const struct check_fork *f, uint64_t index, uint64_t cut)
 {
     if (cut < kvfs_holes_cut(blocks_holes(c, f->fork, &c->holes), index))
         return true;
-    return (f->flags & CF_TOP) != 0 &&
-           f->over_cut < kvfs_holes_cut(blocks_holes(c, f->below, &c->holes_below), index);
+    if ((f->flags & CF_TOP) == 0)
+        return blocks_overlaid(c, f, index, cut);
+    return f->over_cut < kvfs_holes_cut(blocks_holes(c, f->below, &c->holes_below), index) ||
+           blocks_overlaid(c, kvfs_check_fork(c, f->below), index, f->over_cut);
 }
 
 /* The block's cut if its trailer alone is sound. */
@@ -119,7 +151,8 @@ blocks_place(struct check *c, struct check_record *r, const struct check_fork *f
                        t->raw_len, i->block_size_bytes);
         return blocks_bad(c, r, f, index, what, err);
     }
-    if ((i->flags & CI_CONTENTS) == 0 ||
+    /* A mark of zeros behind the end says nothing. */
+    if ((i->flags & CI_CONTENTS) == 0 || t->raw_len == 0 ||
         index < i->size_bytes / i->block_size_bytes + (i->size_bytes % i->block_size_bytes != 0) ||
         blocks_hidden(c, f, index, t->cut))
         return 0;
@@ -136,7 +169,7 @@ blocks_note(struct check_fork *f, uint64_t index, const struct kvfs_trailer *t)
     f->index_last = index;
     if (t == NULL)
         return;
-    if (f->raw_len == 0)
+    if (f->raw_len == 0) /* still, after a mark of zeros */
         f->raw_len = t->raw_len;
     if (t->cut > f->cut_max)
         f->cut_max = t->cut;

@@ -169,6 +169,10 @@ meta_over_record(struct check *c, struct check_record *r, const struct kvfs_key_
         return meta_oom(err);
     f->below = parts->id;
     f->over_cut = parts->second;
+    /* Adding moves the items: F is done with. */
+    if (kvfs_check_table_add(&c->forks, parts->id) == NULL)
+        return meta_oom(err);
+    kvfs_check_fork(c, parts->id)->flags |= CF_BASE;
     return 0;
 }
 

@@ -109,6 +109,7 @@ enum {                    /* struct check_fork.flags */
     CF_PENDING = 1u << 2, /* being written by a transaction */
     CF_DEAD = 1u << 3,    /* to be deleted behind */
     CF_USED = 1u << 4,    /* blocks or holes were found under it */
+    CF_BASE = 1u << 5,    /* others lie over it */
 };
 
 struct check_fork {
@@ -158,14 +159,14 @@ struct check {
     uint64_t id_max;  /* largest inode, fork or cookie number met */
     uint64_t id_next; /* numbers for repairs: [id_next, id_end); 0: not set yet */
     uint64_t id_end;
-    uint64_t lost_found;                   /* inode of /lost+found; 0: not needed yet */
-    uint64_t done, total;                  /* records, for the progress */
-    uint64_t steps;                        /* records looked at in any pass */
-    uint8_t *value;                        /* KVFS_RECORD_MAX bytes: the record looked at */
-    uint8_t *spare;                        /* as much again: a second one */
-    struct check_holes holes, holes_below; /* of the forks last asked for */
-    uint64_t path_ino;                     /* whose path is in `path`; 0: nobody's */
-    struct check_table said;               /* hashes of the findings handed out */
+    uint64_t lost_found;  /* inode of /lost+found; 0: not needed yet */
+    uint64_t done, total; /* records, for the progress */
+    uint64_t steps;       /* records looked at in any pass */
+    uint8_t *value;       /* KVFS_RECORD_MAX bytes: the record looked at */
+    uint8_t *spare;       /* as much again: a second one */
+    struct check_holes holes, holes_below, holes_above; /* of the forks last asked for */
+    uint64_t path_ino;                                  /* whose path is in `path`; 0: nobody's */
+    struct check_table said;                            /* hashes of the findings handed out */
     char path[CHECK_PATH_MAX];
     char where[CHECK_WHERE_MAX];
     uint64_t where_ino; /* whose path `where` begins with; 0: no path */

@@ -862,6 +862,28 @@ check__lost_inodes__data_are_found_in_lost_and_found(void **state)
     vol_remove(&t);
 }
 
+/* A fork over a file hides what lies below it, also behind the end, until it is worked off. */
+static void
+check__block_behind_the_end_under_a_fork__is_nothing_bad(void **state)
+{
+    struct vol_findings f;
+    struct vol t;
+
+    (void)state;
+    vol_make(&t, engine_name, vol_seed());
+    vol_raw_open(&t);
+    block_put(&t, t.files[VOL_DISK1].fork, 20, VOL_BLOCK, 1);
+    hole_put(&t, 779, 15, 30, 1);
+    over_put(&t, t.files[VOL_DISK1].fork, 2, 779);
+    block_put(&t, 779, 40, 0, 1); /* a mark of zeros behind the end */
+    vol_raw_close(&t);
+    vol_check(&t, false, &f);
+    assert_string_equal(f.text, "");
+    assert_int_equal(f.rc, 0);
+    vol_findings_free(&f);
+    vol_remove(&t);
+}
+
 static int
 stop_at_once(void *arg, uint64_t done, uint64_t total)
 {
@@ -911,6 +933,7 @@ main(void)
         cmocka_unit_test(check__volume_in_use__reads_but_repairs_nothing),
         cmocka_unit_test(check__damaged_block__others_still_read),
         cmocka_unit_test(check__lost_inodes__data_are_found_in_lost_and_found),
+        cmocka_unit_test(check__block_behind_the_end_under_a_fork__is_nothing_bad),
         cmocka_unit_test(check__not_a_volume_or_interrupted__says_so),
     };
     int failed = cmocka_run_group_tests_name("check, mem", tests, NULL, NULL);
