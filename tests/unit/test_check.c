@@ -866,15 +866,19 @@ check__lost_inodes__data_are_found_in_lost_and_found(void **state)
 static void
 check__block_behind_the_end_under_a_fork__is_nothing_bad(void **state)
 {
+    struct kvfs_contents_record contents;
     struct vol_findings f;
     struct vol t;
 
     (void)state;
     vol_make(&t, engine_name, vol_seed());
     vol_raw_open(&t);
-    block_put(&t, t.files[VOL_DISK1].fork, 20, VOL_BLOCK, 1);
+    kvfs_key_contents(&key, t.files[VOL_DISK1].ino);
+    assert_int_equal(
+        kvfs_contents_decode(&contents, &key, value, vol_get(&t, KVFS_META, &key, value)), 0);
+    block_put(&t, t.files[VOL_DISK1].fork, 20, VOL_BLOCK, contents.cut - 1);
     hole_put(&t, 779, 15, 30, 1);
-    over_put(&t, t.files[VOL_DISK1].fork, 2, 779);
+    over_put(&t, t.files[VOL_DISK1].fork, contents.cut, 779);
     block_put(&t, 779, 40, 0, 1); /* a mark of zeros behind the end */
     vol_raw_close(&t);
     vol_check(&t, false, &f);
