@@ -29,7 +29,6 @@
 #include "testbug.h"
 #include "work.h"
 
-#define COMMIT_JOIN_MAX   ((size_t)16 << 20)
 #define COMMIT_EAGAIN_MAX 100
 
 /* One file in the batch. */
@@ -432,7 +431,7 @@ commit_done(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, enum kvfs_dur
     atomic_store(&o->full, 0);
     for (unsigned i = 0; i < s->layers_count; i++)
         kvfs_layer_drop(o, s->layers[i]);
-    (void)kvfs_overlay_refresh(o, NULL);
+    kvfs_overlay_tune(o, s->entries_count);
     kvfs_overlay_wake(o);
     if (holes)
         kvfs_work_wake(o->v);
@@ -567,19 +566,14 @@ commit_apply(struct kvfs_volume *v, struct kvfs_commit_scratch *s, enum kvfs_dur
     return rc;
 }
 
-/* Choose what goes into the next batch: the oldest layers, MAX at most, up to
- * twice the size at which one is sealed: a larger batch copies fewer index pages
- * for a block, but costs space (random overwrite of 256 MiB on LMDB, layers of 4
- * MiB: 1.10x alone, 1.13x in pairs, 1.21x in fours).  *last:
- * these are all. */
+/* Choose what goes into the next batch: the oldest layers, MAX at most, together up to
+ * join_bytes.  *last: these are all. */
 static bool
 commit_join(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, unsigned max, bool *last)
 {
     size_t bytes = 0;
-    size_t join = 2 * atomic_load(&o->seal_bytes);
+    size_t join = atomic_load(&o->join_bytes);
 
-    if (join > COMMIT_JOIN_MAX)
-        join = COMMIT_JOIN_MAX;
     s->layers_count = 0;
     (void)pthread_rwlock_rdlock(&o->cut);
     for (struct kvfs_layer *l = o->oldest; l != NULL && s->layers_count < max; l = l->newer) {

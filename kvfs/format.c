@@ -270,7 +270,7 @@ kvfs_format(const char *path, const struct kvfs_format_options *options, struct 
     struct format f = {.path = path};
     int rc = format_engine(o, &f, err);
 
-    if (rc != 0)
+    if (rc < 0 || f.engine == NULL)
         return rc;
     if (strlen(path) > 4000)
         return kvfs_error_set(err, -ENAMETOOLONG, "%.128s...: the path is too long", path);

@@ -21,6 +21,8 @@ struct kvfs_overlay {
     atomic_size_t bytes;       /* of all these layers */
     size_t bound_bytes;        /* writers wait beyond it */
     atomic_size_t seal_bytes;  /* a layer is sealed at that size */
+    atomic_size_t join_bytes;  /* layers are joined in a batch up to this */
+    uint64_t records;          /* DATA records after the last commit; commit_lock */
     atomic_uint_fast64_t applied_id; /* layers up to this are in the engine (or failed) */
     atomic_uint_fast64_t durable_id; /* ... and survive a power cut */
     uint64_t next_id;
@@ -61,6 +63,8 @@ void kvfs_layer_drop(struct kvfs_overlay *o, struct kvfs_layer *l); /* the last 
 
 /* Look again at what the engine holds and can still take. */
 int kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err);
+/* The same after a commit of BLOCKS, and choose the size of the next ones. */
+void kvfs_overlay_tune(struct kvfs_overlay *o, size_t blocks);
 
 /* Wait until BYTES more may be acknowledged, and reserve them; FREES: the request only
  * gives space back.  -ENOSPC: the store could not take them; -EIO: poisoned while

@@ -65,8 +65,9 @@ struct kvfs_volume_options {
     unsigned commit_interval_ms;   /* longest time until a write is committed;
                                     * 0: the default */
     size_t batch_bytes;            /* a commit starts when that much is unwritten;
-                                    * 0: 1/64 of the stored data, 1..16 MiB, and
-                                    * at most a quarter of the cache */
+                                    * 0: 1/64 of the stored data (1/256 while
+                                    * it grows), 1..16 MiB; at most an eighth of
+                                    * the cache */
     const char *engine_params;     /* passed to the engine; tests only */
     uint64_t store_max_bytes;      /* as struct kvfs_engine_options */
 };
