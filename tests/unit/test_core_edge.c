@@ -24,6 +24,7 @@ static const char *engine_name;
 
 struct order_shared {
     uint64_t flushed; /* operation */
+    uint64_t wrong;   /* the reader gave up */
     uint64_t looks;
     uint64_t stop;
 };
@@ -57,7 +58,7 @@ order_apply(uint64_t model[ORDER_FILES][ORDER_CELLS], uint64_t i)
         model[op.file][op.first + c] = op.zero ? 0 : i;
 }
 
-/* The cells as a snapshot shows them.  A cell is all of one number, or torn. */
+/* The cells as a snapshot shows them.  A cell is all of one number, or torn: UINT64_MAX. */
 static uint64_t
 order_look(struct kvfs_volume *v, const uint64_t ino[ORDER_FILES],
            uint64_t seen[ORDER_FILES][ORDER_CELLS])
@@ -73,7 +74,7 @@ order_look(struct kvfs_volume *v, const uint64_t ino[ORDER_FILES],
         for (unsigned c = 0; c < ORDER_CELLS; c++) {
             seen[f][c] = buf[c * ORDER_CELL / 8];
             for (unsigned k = 1; k < ORDER_CELL / 8; k++)
-                CORE_MUST(buf[c * ORDER_CELL / 8 + k] == seen[f][c], "a torn block");
+                newest = buf[c * ORDER_CELL / 8 + k] == seen[f][c] ? newest : UINT64_MAX;
             if (seen[f][c] > newest)
                 newest = seen[f][c];
         }
@@ -96,9 +97,14 @@ order_reader(const char *path, const uint64_t ino[ORDER_FILES], struct order_sha
         uint64_t flushed = __atomic_load_n(&sh->flushed, __ATOMIC_ACQUIRE);
         uint64_t newest = order_look(v, ino, seen);
 
+        if (newest == UINT64_MAX)
+            __atomic_store_n(&sh->wrong, 1, __ATOMIC_RELEASE);
+        CORE_MUST(newest != UINT64_MAX, "a torn block");
         while (at < newest || at < flushed)
             order_apply(model, ++at);
         while (memcmp(model, seen, sizeof(model)) != 0) { /* zeros leave no number */
+            if (!order_op(at + 1).zero)
+                __atomic_store_n(&sh->wrong, 1, __ATOMIC_RELEASE);
             CORE_MUST(order_op(at + 1).zero, "after operation %llu (flushed %llu): another state",
                       (unsigned long long)at, (unsigned long long)flushed);
             order_apply(model, ++at);
@@ -144,7 +150,9 @@ order_writer(struct kvfs_volume *v, const uint64_t ino[ORDER_FILES], struct orde
 
     for (unsigned i = 0; i < ORDER_FILES; i++)
         f[i] = core_file(v, ino[i], KVFS_OPEN_WRITE);
-    for (uint64_t i = 1; __atomic_load_n(&sh->looks, __ATOMIC_ACQUIRE) < ORDER_LOOKS; i++) {
+    for (uint64_t i = 1; __atomic_load_n(&sh->looks, __ATOMIC_ACQUIRE) < ORDER_LOOKS &&
+                         __atomic_load_n(&sh->wrong, __ATOMIC_ACQUIRE) == 0;
+         i++) {
         struct order_op op = order_op(i);
         uint64_t offset = (uint64_t)op.first * ORDER_CELL;
         size_t len = (size_t)op.count * ORDER_CELL;
