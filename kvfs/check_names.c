@@ -245,8 +245,8 @@ names_search_record(struct check *c, struct names_search *s, const struct kvfs_k
         return 0;
     if (parts.kind == KVFS_KEY_DENTRY)
         return kvfs_dentry_decode(&d, key, c->spare, value_len) == 0 && d.cookie == s->cookie;
-    return kvfs_bytes_decode(&bytes, &len, key, c->spare, value_len) == 0 && len == s->name_len &&
-           memcmp(bytes, s->name, len) == 0;
+    return kvfs_bytes_decode(&bytes, &len, key, c->spare, value_len) == 0 && len > 0 &&
+           len == s->name_len && memcmp(bytes, s->name, len) == 0;
 }
 
 /* Search the PART (entries or cookies) of folder DIR. */

@@ -102,6 +102,7 @@ kvfs_check_table_add(struct check_table *t, uint64_t key)
         return item;
     if (!table_grow(t))
         return NULL;
+    assert(t->items != NULL);
     item = (char *)t->items + t->count * t->item_size;
     memset(item, 0, t->item_size);
     memcpy(item, &key, sizeof(key));

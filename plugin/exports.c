@@ -27,7 +27,7 @@ kexports_find(struct kvfs_volume *v, const char *name, struct kvfs_attr *attr,
 
     if (r == 0)
         r = kvfs_path_lookup(v, name, false, &found, &why);
-    if (r < 0)
+    if (r != 0)
         return kvfs_error_set(err, r, "export: %s", why.msg);
     if (S_ISDIR(found.mode))
         return kvfs_error_set(err, -EISDIR, "export '%.*s' is a folder", SHOWN_MAX, name);
@@ -61,7 +61,7 @@ kexports_default(struct kvfs_volume *v, const char *file, char *name, struct kvf
     int r;
 
     if (file != NULL) {
-        strcpy(name, file); /* at most KPARAMS_NAME_MAX: kparams_set() checked */
+        memcpy(name, file, strlen(file) + 1); /* at most KPARAMS_NAME_MAX: kparams_set() checked */
         return 0;
     }
     r = kvfs_readdir(v, KVFS_ROOT_INO, 0, exports_only_file, &only, err);

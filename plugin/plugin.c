@@ -166,7 +166,7 @@ kplugin_open(int readonly)
         r = kexports_find(kserver_volume(), export, &attr, &err);
     if (r == 0)
         r = kserver_conn_open(attr.ino, readonly || params.readonly, &c, &err);
-    if (r < 0) {
+    if (r != 0) {
         kserver_fail(&err);
         return NULL;
     }

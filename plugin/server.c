@@ -234,7 +234,7 @@ server_closer_main(void *arg)
     while (!server_ending) {
         pthread_mutex_unlock(&server_lock);
         r = server_commit(v, r);
-        clock_gettime(CLOCK_REALTIME, &until);
+        (void)clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += CLOSER_INTERVAL_MS * 1000000L;
         if (until.tv_nsec >= 1000000000L) {
             until.tv_sec++;
@@ -283,8 +283,10 @@ kserver_stop(void)
         pthread_join(server_closer, NULL);
         server_has_closer = false;
     }
-    while (server_conns != NULL)
-        kserver_conn_close(server_conns);
+    for (struct kserver_conn *c = server_conns, *next; c != NULL; c = next) {
+        next = c->next;
+        kserver_conn_close(c);
+    }
     v = server_v;
     server_v = NULL;
     if (v != NULL && kvfs_volume_close(v, &err) < 0)

@@ -41,7 +41,7 @@ static int
 walk(enum kvfs_keyspace ks, long index, struct found *f)
 {
     struct kvfs_db_snap *snap;
-    struct kvfs_db_cursor *cursor;
+    struct kvfs_db_cursor *cursor = NULL;
     const void *key;
     size_t key_len, value_len;
     long i = 0;

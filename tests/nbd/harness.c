@@ -442,7 +442,7 @@ harness_seed(void)
     struct timespec now;
     uint64_t seed;
 
-    clock_gettime(CLOCK_REALTIME, &now);
+    (void)clock_gettime(CLOCK_REALTIME, &now);
     seed = text != NULL && *text != '\0' ? strtoull(text, NULL, 0)
                                          : (uint64_t)now.tv_sec * 1000003u + (uint64_t)now.tv_nsec;
     printf("KVFS_SEED=%llu\n", (unsigned long long)seed);
