@@ -27,8 +27,20 @@ struct kvfs_check_result {
 };
 
 /* Verify every record, checksum, link count, name and orphan, and the engine's
- * own structure.  0 whenever the check was done, whatever it found;
- * negative only when it could not be done: as kvfs_volume_open(), -EINTR. */
+ * own structure.  0 whenever the check was done, whatever it found, also when the
+ * volume is damaged beyond opening; negative only when it could not be done: as
+ * kvfs_volume_open(), -EINTR.
+ *
+ * Without `repair` nothing is written, and the volume may be in use: what is looked
+ * at is one engine snapshot, held until the end.  Memory: about 100 bytes an inode and
+ * a fork; blocks are streamed.
+ *
+ * With `repair` the volume must not be in use (-EBUSY; ERR says by whom).  A store whose
+ * own structure is damaged is left alone.  Else what can be derived is written anew,
+ * what leads nowhere is removed, and what has lost its name is found in /lost+found:
+ * inodes as "#<number>", contents whose inode is lost as "#fork-<number>".  Damaged
+ * blocks, attributes and targets of links stay as they are, and stay findings: reads
+ * go on answering -EIO.  Durable on return; a second run finds nothing else. */
 int kvfs_check(const char *path, const struct kvfs_check_options *options,
                struct kvfs_check_result *result, struct kvfs_error *err);
 
