@@ -268,6 +268,14 @@ kvfs_lease_table_close(struct kvfs_lease_table *t)
     free(t);
 }
 
+bool
+kvfs_lease_table_gone(const struct kvfs_lease_table *t)
+{
+    struct stat st;
+
+    return t->fd >= 0 && fstat(t->fd, &st) == 0 && st.st_nlink == 0;
+}
+
 void
 kvfs_lease_table_forget(struct kvfs_lease_table *t)
 {

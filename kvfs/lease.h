@@ -16,6 +16,9 @@ int kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
                           struct kvfs_lease_table **tablep, struct kvfs_error *err);
 void kvfs_lease_table_close(struct kvfs_lease_table *t);
 
+/* Was the volume's folder removed under us?  What is written then is lost. */
+bool kvfs_lease_table_gone(const struct kvfs_lease_table *t);
+
 /* In a forked child: give up the inherited descriptor; nothing is unlocked. */
 void kvfs_lease_table_forget(struct kvfs_lease_table *t);
 

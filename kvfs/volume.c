@@ -117,6 +117,10 @@ kvfs_volume_apply(struct kvfs_volume *v, struct kvfs_batch_builder *b,
     struct kvfs_batch batch;
     int rc = kvfs_volume_writable(v, err);
 
+    if (rc == 0 && kvfs_lease_table_gone(v->leases)) {
+        (void)kvfs_error_set(err, -EIO, "%s: the folder of the volume was removed", v->path);
+        rc = kvfs_volume_poison(v, -EIO, err);
+    }
     if (rc == 0)
         rc = kvfs_batch_end(b, &batch);
     if (rc == -ENOMEM)

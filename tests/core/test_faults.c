@@ -246,6 +246,28 @@ txn_wait__built_on_a_failed_one__fails_too(void **state)
     MUST(kvfs_volume_close(v, &world_err));
 }
 
+/* The folder is removed while the volume is open: nothing may be acknowledged as
+ * durable that nobody will ever find again. */
+static void
+flush__folder_removed__eio(void **state)
+{
+    struct kvfs_volume *v = world_open(KVFS_FAULT_ENGINE, 0);
+    struct kvfs_file *f;
+
+    (void)state;
+    (void)world_file(v, "d", 1 << 20);
+    f = world_file_open(v, "d", KVFS_OPEN_WRITE);
+    world_fill(f, 0, 4096, 'a');
+    MUST(kvfs_file_flush(f, &world_err));
+    world_fill(f, 4096, 4096, 'b');
+    world_remove();
+    assert_int_equal(kvfs_file_flush(f, &world_err), -EIO);
+    assert_non_null(strstr(world_err.msg, "removed"));
+    assert_true(world_is(f, 4096, 4096, 'b')); /* reads go on */
+    kvfs_file_close(f);
+    assert_int_equal(kvfs_volume_close(v, &world_err), -EIO);
+}
+
 int
 main(void)
 {
@@ -255,6 +277,7 @@ main(void)
         cmocka_unit_test_setup_teardown(sync__engine_sync_fails__poisons, setup, teardown),
         cmocka_unit_test_setup_teardown(flush__no_space__kept_in_memory_and_tried_again, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(flush__folder_removed__eio, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__one_of_two_refused__fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__built_on_a_failed_one__fails_too, setup,
                                         teardown),
