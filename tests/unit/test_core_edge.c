@@ -107,7 +107,8 @@ order_reader(const char *path, const uint64_t ino[ORDER_FILES], struct order_sha
         for (unsigned hidden = 0; memcmp(model, seen, sizeof(model)) != 0; hidden++) {
             if (hidden == ORDER_HIDDEN_MAX)
                 __atomic_store_n(&sh->wrong, 1, __ATOMIC_RELEASE);
-            CORE_MUST(hidden < ORDER_HIDDEN_MAX, "about operation %llu (flushed %llu): another state",
+            CORE_MUST(hidden < ORDER_HIDDEN_MAX,
+                      "about operation %llu (flushed %llu): another state",
                       (unsigned long long)at, (unsigned long long)flushed);
             order_apply(model, ++at);
         }
