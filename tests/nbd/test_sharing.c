@@ -26,7 +26,7 @@ resize(const struct harness *h, uint64_t size_bytes)
 {
     struct kvfs_error err = {0};
     struct kvfs_volume *v;
-    struct kvfs_file *f;
+    struct kvfs_file *f = NULL;
     struct kvfs_attr attr;
 
     if (kvfs_volume_open(h->volume, NULL, &v, &err) < 0 ||

@@ -93,7 +93,7 @@ random_use(struct vol *t)
     struct kvfs_error err = {0};
     struct kvfs_volume *v;
     struct kvfs_attr attr;
-    struct kvfs_file *file;
+    struct kvfs_file *file = NULL;
     char got[5];
     int rc;
 
