@@ -39,8 +39,16 @@ for word; do
     --cache=*) cache=$value ;;
     --list) list=yes ;;
     --help) usage; exit 0 ;;
-    *) usage >&2; exit 2 ;;
+    *) usage >&2; echo "nbd.sh: unknown option $word" >&2; exit 2 ;;
     esac
+done
+refuse() { echo "nbd.sh: $*" >&2; exit 2; }
+[[ $rounds =~ ^[1-9][0-9]{0,3}$ ]] || refuse "--rounds=$rounds: a number from 1 is wanted"
+[[ $load_seconds =~ ^([1-9][0-9]{0,4}|0\.[0-9]+)$ ]] || refuse "--seconds=$load_seconds: a number from 1 is wanted"
+[[ -d $base && -w $base ]] || refuse "--dir=$base: no folder that can be written"
+[[ -z $out || (-d $(dirname "$out") && ! -d $out) ]] || refuse "--out=$out: the file cannot be made"
+for word in "${peers[@]:-none}"; do
+    [[ $word =~ ^(memory|file|qcow2|kvfs)$ ]] || refuse "--peers: $word is none of memory,file,qcow2,kvfs"
 done
 
 # --- cells: name, kind, and what makes it ---------------------------------------------------------
@@ -85,6 +93,12 @@ wanted() # NAME
     return 1
 }
 
+if [[ ${#only[@]} -gt 0 ]]; then
+    for word in "${cells[@]%% *}" none; do
+        ! wanted "$word" || break
+    done
+    [[ $word != none ]] || refuse "--only=${only[*]}: no cell is called so (--list names them)"
+fi
 if [[ -n $list ]]; then
     printf '%s\n' "${cells[@]%% *}"
     exit 0

@@ -68,8 +68,9 @@ address_parse(const char *text, struct address *a)
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                              .ai_socktype = SOCK_STREAM};
     struct addrinfo *found;
-    char host[64];
+    char host[64], *end;
     const char *colon;
+    unsigned long port;
 
     memset(a, 0, sizeof(*a));
     if (strncmp(text, "unix:", 5) == 0) {
@@ -86,7 +87,9 @@ address_parse(const char *text, struct address *a)
         return -EINVAL;
     memcpy(host, text + 4, (size_t)(colon - text - 4));
     host[colon - text - 4] = '\0';
-    if (getaddrinfo(host, colon + 1, &hints, &found) != 0)
+    port = strtoul(colon + 1, &end, 10); /* getaddrinfo takes 65536 for 0 */
+    if (*end != '\0' || port == 0 || port > 65535 ||
+        getaddrinfo(host, colon + 1, &hints, &found) != 0)
         return -EINVAL;
     memcpy(&a->u.storage, found->ai_addr, found->ai_addrlen);
     a->len = found->ai_addrlen;

@@ -53,6 +53,7 @@ cp /etc/resolv.conf /etc/hosts "$root/etc/"
 mkdir -p "$root/etc/ssl/certs"
 cp -rL /etc/ssl/certs/. "$root/etc/ssl/certs/" 2>/dev/null || true
 echo "deb $mirror $suite main" >"$root/etc/apt/sources.list"
+mount --bind "$root" "$root" # so that "/" is a mount point inside, as tests of mounts need
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"

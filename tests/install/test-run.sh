@@ -27,6 +27,7 @@ export KVFS_PACKAGES=skip # what is missing would have been noticed above
 unset KVFS_PLUGIN KVFS_BIN
 mkfifo out
 port=$((20000 + RANDOM % 10000))
+volume="a volume"
 
 serve() { # VOLUME: run until the recipes are printed; they are then in FILE recipes
     "$KVFS_SOURCE_DIR/bootstrap" run --port=$port "$1" >out 2>&1 &
@@ -64,7 +65,7 @@ detach() {
     client=''
 }
 
-serve volume
+serve "$volume"
 if ! grep -q "through TCP" recipes; then
     grep -q "not served there" recipes || fail "neither TCP nor a reason"
     echo "port $port is taken; going on with the socket"
@@ -83,14 +84,14 @@ else
 fi
 
 # A second run on the same volume, and one more on another volume and the same port.
-if KVFS_PACKAGES=skip "$KVFS_SOURCE_DIR/bootstrap" run --port=$port volume >two 2>&1; then
+if KVFS_PACKAGES=skip "$KVFS_SOURCE_DIR/bootstrap" run --port=$port "$volume" >two 2>&1; then
     fail "two servers on one volume"
 fi
-grep -q "volume.sock: Address already in use" two || fail "not said: $(cat two)"
+grep -q "$volume.sock: Address already in use" two || fail "not said: $(cat two)"
 
 # Ctrl-C while a client is connected and has just written.
 mkfifo commands answers
-qemu-io -f raw "nbd+unix:///disk0?socket=$tmp/volume.sock" <commands >answers 2>&1 &
+qemu-io -f raw "nbd+unix:///disk0?socket=$tmp/a%20volume.sock" <commands >answers 2>&1 &
 client=$!
 exec 7>commands 6<answers
 echo "write -P 0x77 900M 1M" >&7
@@ -103,8 +104,8 @@ wait "$client" || true
 client=''
 
 SECONDS=0
-serve volume
-qemu-io -f raw -c "read -P 0x77 900M 1M" "nbd+unix:///disk0?socket=$tmp/volume.sock" |
+serve "$volume"
+qemu-io -f raw -c "read -P 0x77 900M 1M" "nbd+unix:///disk0?socket=$tmp/a%20volume.sock" |
     grep -q "read 1048576/1048576" || fail "what was written before Ctrl-C is gone"
 if [ -d mnt ]; then
     n=2

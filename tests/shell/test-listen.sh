@@ -83,6 +83,14 @@ tail --pid="$nbdkit" -f /dev/null # it is told to end with kvfs-listen, but that
 start four "$port"
 ends "$server"
 
+# A port that is none.
+for bad in 0 65536 99999 x ''; do
+    if "$listen" "tcp:127.0.0.1:$bad" -- nbdkit memory 1M 2>"$tmp/port.err"; then
+        fail "port '$bad' was taken"
+    fi
+    grep -q "tcp:127.0.0.1:$bad: Invalid argument" "$tmp/port.err" || fail "port '$bad'"
+done
+
 # A server that does not start.
 if "$listen" "unix:$tmp/five.sock" -- nbdkit nosuchplugin 2>/dev/null; then
     fail "a server that failed gave status 0"
