@@ -13,6 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
 #include "exports.h"
 
 #define SHOWN_MAX 64
@@ -134,6 +137,31 @@ exports_is_utf8(const char *name)
     return true;
 }
 
+/* Say, to who looks for it (nbdkit -v), that an entry is not in the list.  Its
+ * name is no text: bytes other than ASCII's letters and signs are shown as \xNN. */
+static void
+exports_left_out(const char *path, const char *name, const char *why)
+{
+    char shown[4 * SHOWN_MAX + 4];
+    size_t at = 0;
+
+    for (size_t i = 0; name[i] != '\0'; i++) {
+        unsigned char ch = (unsigned char)name[i];
+
+        if (i == SHOWN_MAX) {
+            memcpy(shown + at, "...", 3);
+            at += 3;
+            break;
+        }
+        if (ch < ' ' || ch >= 0x7f || ch == '\\')
+            at += (size_t)snprintf(shown + at, 5, "\\x%02x", ch);
+        else
+            shown[at++] = (char)ch;
+    }
+    nbdkit_debug("not in the list of exports: '%.*s' in '/%.*s': %s", (int)at, shown, SHOWN_MAX,
+                 path, why);
+}
+
 static int
 exports_push(struct listing *l, uint64_t ino, const char *above, const char *name)
 {
@@ -155,6 +183,7 @@ exports_entry(void *arg, const struct kvfs_dirent *entry)
 {
     struct listing *l = arg;
     char name[KPARAMS_NAME_MAX + 1], text[KEXPORTS_DESCRIPTION_MAX];
+    struct kvfs_error err = {0};
     struct kvfs_attr attr;
     int n;
 
@@ -163,13 +192,21 @@ exports_entry(void *arg, const struct kvfs_dirent *entry)
     if (!S_ISREG(entry->type) && !S_ISDIR(entry->type))
         return 0;
     n = snprintf(name, sizeof(name), "%s%s", l->present->path, entry->name);
-    if (n >= (int)sizeof(name) || !exports_is_utf8(entry->name))
+    if (!exports_is_utf8(entry->name)) {
+        exports_left_out(l->present->path, entry->name, "the name is not UTF-8");
         return 0;
+    }
+    if (n >= (int)sizeof(name)) {
+        exports_left_out(l->present->path, entry->name, "the path is longer than 4096 bytes");
+        return 0;
+    }
     if (S_ISDIR(entry->type))
         return exports_push(l, entry->ino, l->present->path, entry->name);
     /* One that is damaged or just gone is listed by nobody's mistake: skip it. */
-    if (kvfs_getattr(l->v, entry->ino, &attr, NULL) < 0)
+    if (kvfs_getattr(l->v, entry->ino, &attr, &err) < 0) {
+        exports_left_out(l->present->path, entry->name, err.msg);
         return 0;
+    }
     kexports_describe(attr.size_bytes, attr.block_size_bytes, text);
     return l->fn(l->arg, name, text);
 }
@@ -201,5 +238,9 @@ kexports_list(struct kvfs_volume *v,
     }
     if (r == -ENOMEM)
         return kvfs_error_set(err, r, "no memory for the list of exports");
-    return r == 1 && l.entries > KEXPORTS_LIST_MAX ? 0 : r;
+    if (r != 1 || l.entries <= KEXPORTS_LIST_MAX)
+        return r;
+    nbdkit_debug("the list of exports ends here: %d entries were looked through",
+                 KEXPORTS_LIST_MAX);
+    return 0;
 }

@@ -20,7 +20,8 @@ int kexports_find(struct kvfs_volume *v, const char *name, struct kvfs_attr *att
 int kexports_default(struct kvfs_volume *v, const char *file, char *name, struct kvfs_error *err);
 
 /* Call FN for each regular file that NBD can name, folder by folder, until it
- * returns non-zero (which is returned) or KEXPORTS_LIST_MAX entries were seen. */
+ * returns non-zero (which is returned) or KEXPORTS_LIST_MAX entries were seen.
+ * What is left out is said to nbdkit_debug(). */
 #define KEXPORTS_LIST_MAX 10000
 int kexports_list(struct kvfs_volume *v,
                   int (*fn)(void *arg, const char *name, const char *description), void *arg,

@@ -260,6 +260,55 @@ kparams_complete(const struct kparams *p, struct kvfs_error *err)
     if (p->create_bytes != 0 && p->file == NULL)
         return kvfs_error_set(err, -EINVAL, "create= needs file=NAME: the file to make");
     if (p->create_bytes != 0 && p->readonly)
-        return kvfs_error_set(err, -EINVAL, "create= and readonly=true exclude each other");
+        return kvfs_error_set(err, -EINVAL,
+                              "create= and readonly=true (or nbdkit -r) exclude each other");
+    if (p->create_bytes == 0 && p->block_size_bytes != 0)
+        return kvfs_error_set(err, -EINVAL,
+                              "block-size= needs create=SIZE: the block size of a file that is "
+                              "there stays");
     return 0;
+}
+
+/* Is ARG, an option with one dash, or several in one, -r?  *takes_next: its last
+ * letter wants an argument, which is the next one. */
+static bool
+params_short_readonly(const char *arg, bool *takes_next)
+{
+    static const char with_argument[] = "DegiPptuU"; /* nbdkit(1) */
+
+    for (const char *c = arg + 1; *c != '\0'; c++) {
+        if (*c == 'r')
+            return true;
+        if (strchr(with_argument, *c) != NULL) {
+            *takes_next = c[1] == '\0';
+            return false;
+        }
+    }
+    return false;
+}
+
+bool
+kparams_nbdkit_readonly(const char *args, size_t len)
+{
+    const char *arg, *next;
+    bool is_argument = true; /* the name of the program */
+
+    for (arg = args; arg < args + len; arg = next) {
+        const char *nul = memchr(arg, '\0', (size_t)(args + len - arg));
+
+        if (nul == NULL || (!is_argument && strcmp(arg, "--") == 0))
+            return false;
+        next = nul + 1;
+        if (is_argument) {
+            is_argument = false;
+        } else if (strncmp(arg, "--", 2) == 0) {
+            /* getopt_long() takes beginnings that are no other option's. */
+            if (strlen(arg) >= 4 && (strncmp("--readonly", arg, strlen(arg)) == 0 ||
+                                     strncmp("--read-only", arg, strlen(arg)) == 0))
+                return true;
+        } else if (arg[0] == '-' && params_short_readonly(arg, &is_argument)) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -42,12 +42,36 @@ kplugin_config(const char *key, const char *value)
     return kparams_set(&params, key, value, &err) < 0 ? kserver_fail(&err) : 0;
 }
 
+/* Was nbdkit called with -r?  It says so in .open, which is too late to open the
+ * volume, to refuse create=, or to let another process write.  A command line that
+ * cannot be read counts as none: then .open, alone, makes clients readers. */
+static bool
+kplugin_minus_r(void)
+{
+    FILE *fp = fopen("/proc/self/cmdline", "re");
+    size_t len = 0, cap = 4096, n;
+    char *args = fp != NULL ? malloc(cap) : NULL, *more = args;
+    bool found;
+
+    while (more != NULL && (n = fread(args + len, 1, cap - len, fp)) > 0) {
+        len += n;
+        if (len == cap && (more = realloc(args, cap *= 2)) != NULL)
+            args = more;
+    }
+    found = more != NULL && kparams_nbdkit_readonly(args, len);
+    free(args);
+    if (fp != NULL)
+        (void)fclose(fp);
+    return found;
+}
+
 static int
 kplugin_config_complete(void)
 {
     struct kvfs_error err = {0};
     const struct kvfs_engine *engine;
 
+    params.readonly = params.readonly || kplugin_minus_r();
     if (kparams_complete(&params, &err) < 0)
         return kserver_fail(&err);
     /* nbdkit changes folder when it goes to the background. */
@@ -154,6 +178,7 @@ kplugin_open(int readonly)
     struct kvfs_attr attr;
     char name[KPARAMS_NAME_MAX + 1];
     const char *export = nbdkit_export_name();
+    struct kvfs_error why = {0};
     int r = 0;
 
     if (export == NULL)
@@ -164,8 +189,8 @@ kplugin_open(int readonly)
     }
     if (r == 0)
         r = kexports_find(kserver_volume(), export, &attr, &err);
-    if (r == 0)
-        r = kserver_conn_open(attr.ino, readonly || params.readonly, &c, &err);
+    if (r == 0 && (r = kserver_conn_open(attr.ino, readonly || params.readonly, &c, &why)) < 0)
+        r = kvfs_error_set(&err, r, "export '%.128s': %s", export, why.msg);
     if (r != 0) {
         kserver_fail(&err);
         return NULL;

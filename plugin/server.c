@@ -6,7 +6,7 @@
  *
  *   .get_ready   kserver_probe   opens and closes the volume in a child process;
  *                                errors still reach the terminal
- *   .after_fork  kserver_start   opens it for good
+ *   .after_fork  kserver_start   opens it for good, and file= for writing
  *   SIGTERM      the closer      commits at once (below)
  *   .cleanup     kserver_stop    closes it
  *
@@ -36,18 +36,20 @@
 #include <nbdkit-plugin.h>
 
 #include "exports.h"
+#include "quit.h"
 #include "server.h"
 
 #define SHOWN_MAX 128
 
-/* The closer sleeps so long at a time; nbdkit wakes it when it is to end. */
-#define CLOSER_SLEEP_S 3600
+#define READ_HINT "to serve it all the same: readonly=true"
+
 /* How often the closer looks for more while nbdkit waits for a client. */
 #define CLOSER_INTERVAL_MS 50
 
 static pthread_mutex_t server_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t server_end = PTHREAD_COND_INITIALIZER;
 static struct kvfs_volume *server_v;
+static struct kvfs_file *server_default; /* file=, kept so that nobody else writes it */
 static struct kserver_conn *server_conns;
 static bool server_ending; /* kserver_stop() has begun */
 static pthread_t server_closer;
@@ -113,7 +115,7 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
         return kvfs_error_set(err, r, "%.160s (to make a volume: kvfs format %.*s)", why.msg,
                               SHOWN_MAX, params->volume);
     if (r == -EROFS)
-        return kvfs_error_set(err, r, "%.200s (to serve it all the same: readonly=true)", why.msg);
+        return kvfs_error_set(err, r, "%.200s (" READ_HINT ")", why.msg);
     if (r < 0)
         return kvfs_error_set(err, r, "%s", why.msg);
     return 0;
@@ -141,12 +143,40 @@ server_create(struct kvfs_volume *v, const struct kparams *params, struct kvfs_e
     return r == -EEXIST ? 0 : r;
 }
 
+/* Find file= and open it for writing; *FILEP becomes NULL if it cannot be
+ * written anyway.  What create= did not make may be of another block size. */
+static int
+server_open_default(struct kvfs_volume *v, const struct kparams *params, struct kvfs_file **filep,
+                    struct kvfs_error *err)
+{
+    struct kvfs_error why = {0};
+    struct kvfs_attr attr;
+    int r = kexports_find(v, params->file, &attr, err);
+
+    *filep = NULL;
+    if (r < 0)
+        return r;
+    if (params->block_size_bytes != 0 && params->block_size_bytes != attr.block_size_bytes)
+        return kvfs_error_set(err, -EINVAL,
+                              "block-size=%u: the file '%.*s' is there already, with blocks of %u "
+                              "bytes",
+                              params->block_size_bytes, SHOWN_MAX, params->file,
+                              attr.block_size_bytes);
+    if (params->readonly)
+        return 0;
+    r = kvfs_file_open(v, attr.ino, KVFS_OPEN_WRITE, filep, &why);
+    if (r == -EBUSY)
+        return kvfs_error_set(err, r, "'%.*s': %.160s (" READ_HINT ")", SHOWN_MAX, params->file,
+                              why.msg);
+    return r < 0 ? kvfs_error_set(err, r, "'%.*s': %.160s", SHOWN_MAX, params->file, why.msg) : 0;
+}
+
 static int
 server_probe_here(const struct kparams *params, struct kvfs_error *err)
 {
     struct kvfs_volume *v;
     struct kvfs_error why = {0};
-    struct kvfs_attr attr;
+    struct kvfs_file *f = NULL;
     int r = server_open_volume(params, &v, err);
     int closed;
 
@@ -155,7 +185,9 @@ server_probe_here(const struct kparams *params, struct kvfs_error *err)
     if (params->create_bytes != 0)
         r = server_create(v, params, &why);
     if (r == 0 && params->file != NULL)
-        r = kexports_find(v, params->file, &attr, &why);
+        r = server_open_default(v, params, &f, &why);
+    if (f != NULL)
+        kvfs_file_close(f);
     closed = kvfs_volume_close(v, r == 0 ? &why : NULL);
     if (r == 0)
         r = closed;
@@ -228,8 +260,7 @@ server_closer_main(void *arg)
     struct timespec until;
     int r = 0;
 
-    while (nbdkit_nanosleep(CLOSER_SLEEP_S, 0) == 0)
-        ;
+    kquit_wait();
     pthread_mutex_lock(&server_lock);
     while (!server_ending) {
         pthread_mutex_unlock(&server_lock);
@@ -259,8 +290,14 @@ kserver_start(const struct kparams *params, struct kvfs_error *err)
     server_v = v;
     if (params->readonly)
         return 0;
+    if (params->file != NULL && (r = server_open_default(v, params, &server_default, err)) < 0) {
+        kserver_stop();
+        return r;
+    }
+    kquit_watch();
     r = pthread_create(&server_closer, NULL, server_closer_main, v);
     if (r != 0) {
+        kquit_unwatch();
         kserver_stop();
         return kvfs_error_set(err, -r, "pthread_create: %s", strerrordesc_np(r));
     }
@@ -279,7 +316,8 @@ kserver_stop(void)
     pthread_cond_broadcast(&server_end);
     pthread_mutex_unlock(&server_lock);
     if (server_has_closer) {
-        nbdkit_shutdown(); /* wakes it where nobody asked nbdkit to end: nbdkit -s */
+        kquit_unwatch();
+        kquit_wake(); /* where no signal came: nbdkit -s, a filter */
         pthread_join(server_closer, NULL);
         server_has_closer = false;
     }
@@ -287,6 +325,9 @@ kserver_stop(void)
         next = c->next;
         kserver_conn_close(c);
     }
+    if (server_default != NULL)
+        kvfs_file_close(server_default);
+    server_default = NULL;
     v = server_v;
     server_v = NULL;
     if (v != NULL && kvfs_volume_close(v, &err) < 0)

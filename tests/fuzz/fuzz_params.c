@@ -65,6 +65,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         line = end + 1;
     }
     check_params(&params);
+    (void)kparams_nbdkit_readonly(text, size);
     free(text);
     return 0;
 }

@@ -161,6 +161,17 @@ seen_by_others(const struct harness *h, char byte)
     return false;
 }
 
+/* Every line that nbdkit and its plugin say in an orderly end is one too many. */
+static void
+expect_silence(const struct harness *h)
+{
+    char *log = harness_log(h);
+
+    if (strstr(log, "nbdkit: ") != NULL)
+        fail_msg("not a silent end: %s", log);
+    free(log);
+}
+
 static void
 sigterm__idle_client__acknowledged_data_are_committed(void **state)
 {
@@ -197,6 +208,7 @@ sigterm__client_that_leaves_later__orderly_end(void **state)
     assert_true(seen_by_others(&h, 'k'));
     nbd_close(nbd); /* nbdkit calls no .close after this */
     assert_int_equal(harness_stop(&h), 0);
+    expect_silence(&h);
     expect(&h, "kept", 4, 0);
     harness_end(&h);
 }
@@ -213,8 +225,32 @@ sigterm__no_client__all_is_committed(void **state)
     assert_int_equal(nbd_pwrite(nbd, "kept", 4, 0, 0), 0);
     harness_disconnect(nbd);
     assert_int_equal(harness_stop(&h), 0);
+    expect_silence(&h);
     expect(&h, "kept", 4, 0);
     harness_end(&h);
+}
+
+/* SIGHUP, Ctrl-C and Ctrl-\ end nbdkit as SIGTERM does; SIGPIPE does nothing. */
+static void
+other_signals__idle_client__as_sigterm(void **state)
+{
+    static const int signals[] = {SIGINT, SIGQUIT, SIGHUP};
+    struct harness h;
+    struct nbd_handle *nbd;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+        begin(&h);
+        nbd = harness_connect(&h, "");
+        assert_int_equal(kill(h.pid, SIGPIPE), 0);
+        assert_int_equal(nbd_pwrite(nbd, "kept", 4, 0, 0), 0);
+        assert_int_equal(kill(h.pid, signals[i]), 0);
+        assert_true(seen_by_others(&h, 'k'));
+        nbd_close(nbd);
+        assert_int_equal(harness_stop(&h), 0);
+        expect_silence(&h);
+        harness_end(&h);
+    }
 }
 
 /* nbdkit -s: one client on stdin, no signal, no socket. */
@@ -281,6 +317,7 @@ main(void)
         cmocka_unit_test(sigterm__idle_client__acknowledged_data_are_committed),
         cmocka_unit_test(sigterm__client_that_leaves_later__orderly_end),
         cmocka_unit_test(sigterm__no_client__all_is_committed),
+        cmocka_unit_test(other_signals__idle_client__as_sigterm),
         cmocka_unit_test(single_client__hangs_up__all_is_committed),
         cmocka_unit_test(commit_interval__short__others_see_it_soon),
     };

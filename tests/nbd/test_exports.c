@@ -234,6 +234,64 @@ list__tree__all_files_with_descriptions(void **state)
     harness_end(&h);
 }
 
+/* A name of 255 bytes, 17 folders deep: a path that NBD cannot carry. */
+static void
+make_deep(struct harness *h)
+{
+    struct kvfs_create create = {.mode = S_IFDIR | 0700};
+    struct kvfs_error err = {0};
+    struct kvfs_volume *v;
+    struct kvfs_attr attr = {.ino = KVFS_ROOT_INO};
+    char name[KVFS_NAME_MAX + 1];
+
+    memset(name, 'n', KVFS_NAME_MAX);
+    name[KVFS_NAME_MAX] = '\0';
+    if (kvfs_volume_open(h->volume, NULL, &v, &err) < 0)
+        harness_die("%s", err.msg);
+    for (unsigned depth = 0; depth < 17; depth++) {
+        if (depth == 16)
+            create = (struct kvfs_create){.mode = S_IFREG | 0600, .size_bytes = 512};
+        if (kvfs_create(v, attr.ino, name, &create, &attr, &err) < 0)
+            harness_die("%s", err.msg);
+    }
+    if (kvfs_volume_close(v, &err) < 0)
+        harness_die("%s", err.msg);
+}
+
+static void
+list__names_that_nbd_cannot_carry__left_out_and_said(void **state)
+{
+    static const char *const verbose[] = {"-v", "file=disk", NULL};
+    struct harness h;
+    struct listed listed = {.described = true};
+    nbd_list_callback list = {.callback = on_export, .user_data = &listed};
+    struct nbd_handle *nbd = nbd_create(), *other;
+    char *log;
+
+    (void)state;
+    harness_begin(&h);
+    harness_create(&h, "disk", 1 << 20, 0);
+    make_zoo(&h);
+    make_deep(&h);
+    harness_start(&h, verbose, NULL);
+    assert_non_null(nbd);
+    assert_int_equal(nbd_set_opt_mode(nbd, true), 0);
+    assert_int_equal(nbd_connect_unix(nbd, h.socket), 0);
+    assert_int_equal(nbd_opt_list(nbd, list), 3);
+    assert_int_equal(nbd_opt_abort(nbd), 0);
+    nbd_close(nbd);
+    /* Who knows a name that is no UTF-8 may use it. */
+    other = harness_connect(&h, "\xff\xfe");
+    harness_disconnect(other);
+    assert_int_equal(harness_stop(&h), 0);
+    log = harness_log(&h);
+    if (strstr(log, "list of exports: '\\xff\\xfe' in '/': the name is not UTF-8") == NULL ||
+        strstr(log, "nnn': the path is longer than 4096 bytes") == NULL)
+        fail_msg("not said: %s", log);
+    free(log);
+    harness_end(&h);
+}
+
 static void
 open__names_of_files__served(void **state)
 {
@@ -341,6 +399,7 @@ main(void)
         cmocka_unit_test(default_export__one_file__it),
         cmocka_unit_test(default_export__none_or_many__refused_in_one_line),
         cmocka_unit_test(list__tree__all_files_with_descriptions),
+        cmocka_unit_test(list__names_that_nbd_cannot_carry__left_out_and_said),
         cmocka_unit_test(open__names_of_files__served),
         cmocka_unit_test(open__hostile_names__refused_and_nothing_else),
     };

@@ -173,12 +173,46 @@ readonly__every_request__served(void **state)
     harness_end(&h);
 }
 
+/* `file=` is held from the start, by a server that has no client too. */
+static void
+second_server__same_default_export__does_not_start(void **state)
+{
+    struct harness h, second;
+    struct nbd_handle *nbd;
+    char who[64], *log;
+
+    (void)state;
+    harness_begin(&h);
+    harness_create(&h, "disk", 1 << 20, 0);
+    harness_start(&h, file_disk, NULL);
+    nbd = harness_connect(&h, ""); /* it has started */
+    harness_disconnect(nbd);
+    harness_second(&h, &second);
+    assert_int_equal(harness_daemon(&second, h.volume, file_disk), 1);
+    log = harness_log(&second);
+    (void)snprintf(who, sizeof(who), "process %d (nbdkit)", (int)h.pid);
+    if (strstr(log, who) == NULL || strstr(log, "'disk'") == NULL ||
+        strstr(log, "readonly=true") == NULL)
+        fail_msg("no '%s' in: %s", who, log);
+    free(log);
+    /* The first did not suffer, and once it is gone the second may start. */
+    nbd = harness_connect(&h, "");
+    assert_int_equal(nbd_pwrite(nbd, "disk", 4, 0, LIBNBD_CMD_FLAG_FUA), 0);
+    harness_kill(&h);
+    nbd_close(nbd);
+    harness_start(&second, file_disk, NULL);
+    nbd = harness_connect(&second, "");
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&second), 0);
+    harness_end(&h);
+}
+
 static void
 second_writer__same_file__refused_by_name_of_the_first(void **state)
 {
     struct harness h, second;
     struct nbd_handle *nbd, *other;
-    char pid[16], *log;
+    char who[64], *log;
 
     (void)state;
     harness_begin(&h);
@@ -187,21 +221,22 @@ second_writer__same_file__refused_by_name_of_the_first(void **state)
     harness_start(&h, file_disk, NULL);
     nbd = harness_connect(&h, "");
     harness_second(&h, &second);
-    harness_start(&second, file_disk, NULL);
-    assert_null(harness_try_connect(&second, ""));
+    harness_start(&second, NULL, NULL);
+    assert_null(harness_try_connect(&second, "disk"));
     /* Another file of the volume is nobody's. */
     other = harness_connect(&second, "free");
     assert_int_equal(nbd_pwrite(other, "free", 4, 0, LIBNBD_CMD_FLAG_FUA), 0);
     assert_int_equal(nbd_pwrite(nbd, "disk", 4, 0, LIBNBD_CMD_FLAG_FUA), 0);
     harness_disconnect(other);
-    (void)snprintf(pid, sizeof(pid), "%d", (int)h.pid);
+    (void)snprintf(who, sizeof(who), "process %d (nbdkit)", (int)h.pid);
     log = harness_log(&second);
-    assert_non_null(strstr(log, pid));
+    if (strstr(log, who) == NULL || strstr(log, "export 'disk'") == NULL)
+        fail_msg("no '%s' in: %s", who, log);
     free(log);
     /* A dead process holds nothing. */
     harness_kill(&h);
     nbd_close(nbd);
-    nbd = harness_connect(&second, "");
+    nbd = harness_connect(&second, "disk");
     harness_disconnect(nbd);
     assert_int_equal(harness_stop(&second), 0);
     harness_end(&h);
@@ -267,6 +302,7 @@ main(void)
         cmocka_unit_test(readonly__while_another_process_writes__one_instant),
         cmocka_unit_test(minus_r__while_another_process_writes__one_instant),
         cmocka_unit_test(readonly__every_request__served),
+        cmocka_unit_test(second_server__same_default_export__does_not_start),
         cmocka_unit_test(second_writer__same_file__refused_by_name_of_the_first),
         cmocka_unit_test(writer__gone__the_file_is_free),
         cmocka_unit_test(two_files__one_server__do_not_mix),

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -168,6 +170,9 @@ start__bad_parameters__said_and_refused(void **state)
         {{"file=new", "create=1000"}, "create=1000"},
         {{"file=new", "create=99999999T"}, "create=99999999T"},
         {{"file=new", "create=1M", "readonly=true"}, "readonly"},
+        {{"-r", "file=new", "create=1M"}, "nbdkit -r"},
+        {{"file=there", "block-size=4096"}, "create="},
+        {{"file=there", "create=1M", "block-size=512"}, "block-size=512: the file 'there' is"},
         {{"file=new", "create=1M", "block-size=3000"}, "block-size=3000"},
         {{"cache="}, "cache="},
         {{"cache=999999E"}, "cache=999999E"},
@@ -187,6 +192,7 @@ start__bad_parameters__said_and_refused(void **state)
 
     (void)state;
     harness_begin(&h);
+    harness_create(&h, "there", 1 << 20, 4096);
     assert_int_equal(kvfs_volume_open(h.volume, NULL, &v, &err), 0);
     assert_int_equal(kvfs_create(v, KVFS_ROOT_INO, "folder", &folder, NULL, &err), 0);
     assert_int_equal(kvfs_volume_close(v, &err), 0);
@@ -270,8 +276,8 @@ start__good_volume_by_relative_path__serves_in_the_background(void **state)
 static void
 create__file_is_there__nothing_changes(void **state)
 {
-    static const char *const first[] = {"file=disk", "create=1M", NULL};
-    static const char *const second[] = {"file=disk", "create=2M", "block-size=512", NULL};
+    static const char *const first[] = {"file=disk", "create=1M", "block-size=4k", NULL};
+    static const char *const second[] = {"file=disk", "create=2M", "block-size=4096", NULL};
     struct harness h;
     struct nbd_handle *nbd;
     char buf[4];
@@ -287,7 +293,6 @@ create__file_is_there__nothing_changes(void **state)
     harness_start(&h, second, NULL);
     nbd = harness_connect(&h, "");
     assert_int_equal(nbd_get_size(nbd), 1 << 20);
-    assert_int_not_equal(nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED), 512);
     assert_int_equal(nbd_pread(nbd, buf, 4, 0, 0), 0);
     assert_memory_equal(buf, "stay", 4);
     harness_disconnect(nbd);
@@ -295,10 +300,25 @@ create__file_is_there__nothing_changes(void **state)
     harness_end(&h);
 }
 
-static void
-start__read_only_folder__readonly_serves_it(void **state)
+/* Make PATH read-only for this process and its children. */
+static bool
+make_read_only(const char *path)
 {
-    static const char *const readonly[] = {"file=disk", "readonly=true", NULL};
+    return unshare(CLONE_NEWNS) == 0 &&
+           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount(path, path, NULL, MS_BIND, NULL) == 0 &&
+           mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) == 0;
+}
+
+static void
+start__read_only_medium__served_for_reading_only(void **state)
+{
+    static const char *const writing[] = {"file=disk", NULL};
+    static const char *const reading[][3] = {
+        {"file=disk", "readonly=true", NULL},
+        {"-r", "file=disk", NULL},
+        {"--read-only", "file=disk", NULL},
+    };
     struct harness h;
     struct nbd_handle *nbd;
     char byte = 1;
@@ -306,13 +326,21 @@ start__read_only_folder__readonly_serves_it(void **state)
     (void)state;
     harness_begin(&h);
     harness_create(&h, "disk", 1 << 20, 0);
-    harness_start(&h, readonly, NULL);
-    nbd = harness_connect(&h, "");
-    assert_int_equal(nbd_is_read_only(nbd), 1);
-    assert_int_equal(nbd_pread(nbd, &byte, 1, 0, 0), 0);
-    assert_int_equal(byte, 0);
-    harness_disconnect(nbd);
-    assert_int_equal(harness_stop(&h), 0);
+    if (!make_read_only(h.volume)) {
+        harness_end(&h);
+        skip();
+    }
+    expect_refusal(&h, h.volume, writing, "readonly=true");
+    for (size_t i = 0; i < sizeof(reading) / sizeof(reading[0]); i++) {
+        harness_start(&h, reading[i], NULL);
+        nbd = harness_connect(&h, "");
+        assert_int_equal(nbd_is_read_only(nbd), 1);
+        assert_int_equal(nbd_pread(nbd, &byte, 1, 0, 0), 0);
+        assert_int_equal(byte, 0);
+        harness_disconnect(nbd);
+        assert_int_equal(harness_stop(&h), 0);
+    }
+    assert_int_equal(umount2(h.volume, MNT_DETACH), 0);
     harness_end(&h);
 }
 
@@ -325,7 +353,7 @@ main(void)
         cmocka_unit_test(start__bad_parameters__said_and_refused),
         cmocka_unit_test(start__good_volume_by_relative_path__serves_in_the_background),
         cmocka_unit_test(create__file_is_there__nothing_changes),
-        cmocka_unit_test(start__read_only_folder__readonly_serves_it),
+        cmocka_unit_test(start__read_only_medium__served_for_reading_only),
     };
 
     harness_need_nbdkit();

@@ -193,6 +193,49 @@ check_name__lengths__limits(void **state)
     assert_int_equal(kparams_check_name(name, &err), -EINVAL);
 }
 
+static void
+nbdkit_readonly__command_lines__found_or_not(void **state)
+{
+    static const struct {
+        const char *args; /* without the last NUL */
+        size_t len;
+        bool readonly;
+    } lines[] = {
+#define LINE(text, readonly) {text, sizeof(text), readonly}
+        LINE("nbdkit\0-r\0kvfs\0v", true),
+        LINE("nbdkit\0-fr\0kvfs\0v", true),
+        LINE("nbdkit\0kvfs\0v\0-r", true),
+        LINE("nbdkit\0-U\0-\0--readonly\0kvfs\0v", true),
+        LINE("nbdkit\0--read-only\0kvfs\0v", true),
+        LINE("nbdkit\0--re\0kvfs\0v", true),
+        LINE("nbdkit\0--read-\0kvfs\0v", true),
+        LINE("nbdkit\0-p\00012345\0-r\0kvfs\0v", true),
+        LINE("nbdkit\0-p12345\0-r\0kvfs\0v", true),
+        LINE("nbdkit\0kvfs\0v", false),
+        LINE("-r\0kvfs\0v", false),
+        LINE("nbdkit\0-U\0-r\0kvfs\0v", false),
+        LINE("nbdkit\0-fU\0-r\0kvfs\0v", false),
+        LINE("nbdkit\0-Ur\0kvfs\0v", false),
+        LINE("nbdkit\0-D\0nbdkit.r=1\0kvfs\0v", false),
+        LINE("nbdkit\0kvfs\0v\0file=-r", false),
+        LINE("nbdkit\0kvfs\0v\0--\0-r", false),
+        LINE("nbdkit\0--r\0kvfs\0v", false),
+        LINE("nbdkit\0--run\0true -r\0kvfs\0v", false),
+        LINE("nbdkit\0--readonlyx\0kvfs\0v", false),
+        LINE("", false),
+#undef LINE
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        if (kparams_nbdkit_readonly(lines[i].args, lines[i].len) != lines[i].readonly)
+            fail_msg("line %zu", i);
+    }
+    /* Cut off: no NUL behind the last. */
+    assert_false(kparams_nbdkit_readonly("nbdkit\0-r", 9));
+    assert_false(kparams_nbdkit_readonly("", 0));
+}
+
 int
 main(void)
 {
@@ -204,6 +247,7 @@ main(void)
         cmocka_unit_test(set__twice__refused),
         cmocka_unit_test(complete__missing_or_contradicting__refused),
         cmocka_unit_test(check_name__lengths__limits),
+        cmocka_unit_test(nbdkit_readonly__command_lines__found_or_not),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
