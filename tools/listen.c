@@ -278,16 +278,24 @@ server_watch(pid_t server, int signals, int probe, char *command,
 {
     struct pollfd fds[2] = {{.fd = signals, .events = POLLIN},
                             {.fd = probe < 0 ? -1 : probe, .events = POLLIN}};
-    bool ending = false;
+    bool ending = false, told = false;
     int status = 0, shut = 0;
 
     while (server_lives(server, &status)) {
         struct signalfd_siginfo info;
+        int events;
 
         /* A client may be between connecting and its first request when the
-         * connections are shut down: look again. */
-        if (poll(fds, 2, ending && shut == 0 ? 200 : -1) < 0 && errno != EINTR)
+         * connections are shut down: look again.  Where that failed the server
+         * may just have ended by itself: only one that lives on waits for clients. */
+        events = poll(fds, 2, !ending || told ? -1 : shut == 0 ? 200 : 1000);
+        if (events < 0 && errno != EINTR)
             break;
+        if (events == 0 && shut != 0) {
+            (void)fprintf(stderr, "kvfs-listen: waiting for the clients that are connected; "
+                                  "disconnect them (nbd-client -d DEVICE)\n");
+            told = true;
+        }
         if (fds[1].revents != 0) {
             bool up = probe_greeted(probe);
 
@@ -302,12 +310,8 @@ server_watch(pid_t server, int signals, int probe, char *command,
                 (void)kill(server, SIGTERM);
             }
         }
-        if (ending && shut == 0) {
+        if (ending && shut == 0)
             shut = server_shut_connections(server);
-            if (shut != 0 && shut != -ESRCH)
-                (void)fprintf(stderr, "kvfs-listen: waiting for the clients that are connected; "
-                                      "disconnect them (nbd-client -d DEVICE)\n");
-        }
     }
     return status;
 }

@@ -20,7 +20,8 @@ fail() {
     cat "$tmp"/*.err >&2 || true
     exit 1
 }
-mkfifo "$tmp/ready"
+mkfifo -m 666 "$tmp/ready"
+chmod 755 "$tmp"
 exec 9<>"$tmp/ready" # both ends, so that opening it never waits
 port=$((20000 + RANDOM % 10000))
 
@@ -82,6 +83,21 @@ tail --pid="$nbdkit" -f /dev/null # it is told to end with kvfs-listen, but that
 [ -S "$tmp/four.sock" ] || fail "no stale socket to try"
 start four "$port"
 ends "$server"
+
+# Without rights a server that has just ended looks like one that cannot be looked into: it ends
+# without a word about clients.
+as_nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+[ "$(id -u)" = 0 ] && "${as_nobody[@]}" test -x "$listen" || as_nobody=()
+mkdir -m 777 "$tmp/public"
+for _ in {1..5}; do
+    "${as_nobody[@]}" "$listen" -r 'echo >'"$tmp/ready" "unix:$tmp/public/six.sock" -- \
+        nbdkit memory 1M 2>"$tmp/nobody.err" &
+    server=$!
+    pids+=("$server")
+    read -r -t 60 served <&9 || fail "not served without rights"
+    ends "$server"
+    ! grep kvfs-listen "$tmp/nobody.err" || fail "nothing was wrong"
+done
 
 # A port that is none.
 for bad in 0 65536 99999 x ''; do
