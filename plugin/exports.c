@@ -142,24 +142,19 @@ exports_is_utf8(const char *name)
 static void
 exports_left_out(const char *path, const char *name, const char *why)
 {
-    char shown[4 * SHOWN_MAX + 4];
-    size_t at = 0;
+    char shown[4 * SHOWN_MAX + 1];
+    size_t at = 0, i;
 
-    for (size_t i = 0; name[i] != '\0'; i++) {
+    for (i = 0; name[i] != '\0' && i < SHOWN_MAX; i++) {
         unsigned char ch = (unsigned char)name[i];
 
-        if (i == SHOWN_MAX) {
-            memcpy(shown + at, "...", 3);
-            at += 3;
-            break;
-        }
         if (ch < ' ' || ch >= 0x7f || ch == '\\')
             at += (size_t)snprintf(shown + at, 5, "\\x%02x", ch);
         else
             shown[at++] = (char)ch;
     }
-    nbdkit_debug("not in the list of exports: '%.*s' in '/%.*s': %s", (int)at, shown, SHOWN_MAX,
-                 path, why);
+    nbdkit_debug("not in the list of exports: '%.*s%s' in '/%.*s': %s", (int)at, shown,
+                 name[i] != '\0' ? "..." : "", SHOWN_MAX, path, why);
 }
 
 static int

@@ -30,10 +30,6 @@ int kparams_set(struct kparams *p, const char *key, const char *value, struct kv
 /* After the last one: what is missing, what contradicts.  -EINVAL. */
 int kparams_complete(const struct kparams *p, struct kvfs_error *err);
 
-/* Do ARGS, nbdkit's command line (LEN bytes, a NUL behind each argument), say
- * nbdkit -r?  nbdkit tells its plugins only when a client comes. */
-bool kparams_nbdkit_readonly(const char *args, size_t len);
-
 /* "4096", "512k", "1G", "8s" ...: digits and at most one of b s k m g t p e, as
  * nbdkit_parse_size().  -EINVAL: no number; -ERANGE: past 8 EiB - 1. */
 int kparams_size(const char *text, uint64_t *bytes);

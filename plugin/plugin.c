@@ -30,6 +30,7 @@
 #define EXTENTS_MAX  4096 /* a reply */
 
 static struct kparams params;
+static struct kcmdline nbdkit;
 static char *volume_path, *engine_path; /* made absolute */
 
 /* --- parameters and life ----------------------------------------------------- */
@@ -42,36 +43,14 @@ kplugin_config(const char *key, const char *value)
     return kparams_set(&params, key, value, &err) < 0 ? kserver_fail(&err) : 0;
 }
 
-/* Was nbdkit called with -r?  It says so in .open, which is too late to open the
- * volume, to refuse create=, or to let another process write.  A command line that
- * cannot be read counts as none: then .open, alone, makes clients readers. */
-static bool
-kplugin_minus_r(void)
-{
-    FILE *fp = fopen("/proc/self/cmdline", "re");
-    size_t len = 0, cap = 4096, n;
-    char *args = fp != NULL ? malloc(cap) : NULL, *more = args;
-    bool found;
-
-    while (more != NULL && (n = fread(args + len, 1, cap - len, fp)) > 0) {
-        len += n;
-        if (len == cap && (more = realloc(args, cap *= 2)) != NULL)
-            args = more;
-    }
-    found = more != NULL && kparams_nbdkit_readonly(args, len);
-    free(args);
-    if (fp != NULL)
-        (void)fclose(fp);
-    return found;
-}
-
 static int
 kplugin_config_complete(void)
 {
     struct kvfs_error err = {0};
     const struct kvfs_engine *engine;
 
-    params.readonly = params.readonly || kplugin_minus_r();
+    kcmdline_read(&nbdkit);
+    params.readonly = params.readonly || nbdkit.readonly;
     if (kparams_complete(&params, &err) < 0)
         return kserver_fail(&err);
     /* nbdkit changes folder when it goes to the background. */
@@ -95,7 +74,7 @@ kplugin_get_ready(void)
 {
     struct kvfs_error err = {0};
 
-    return kserver_probe(&params, &err) < 0 ? kserver_fail(&err) : 0;
+    return kserver_probe(&params, &nbdkit, &err) < 0 ? kserver_fail(&err) : 0;
 }
 
 static int
@@ -118,6 +97,7 @@ kplugin_unload(void)
     kserver_stop(); /* where .cleanup was not called */
     free(volume_path);
     free(engine_path);
+    kcmdline_free(&nbdkit);
 }
 
 static void

@@ -25,8 +25,8 @@ static struct {
     int signal;
     bool watched;
     struct sigaction nbdkit;
-} quit_signals[] = {{.signal = SIGTERM}, {.signal = SIGINT}, {.signal = SIGQUIT},
-                    {.signal = SIGHUP}};
+} quit_signals[] = {
+    {.signal = SIGTERM}, {.signal = SIGINT}, {.signal = SIGQUIT}, {.signal = SIGHUP}};
 
 #define QUIT_SIGNALS (sizeof(quit_signals) / sizeof(quit_signals[0]))
 

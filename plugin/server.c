@@ -24,6 +24,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,8 +196,41 @@ server_probe_here(const struct kparams *params, struct kvfs_error *err)
     return r < 0 ? kvfs_error_set(err, r, "%s: %s", params->volume, why.msg) : 0;
 }
 
+/* The number that an argument of -u or -g is, or -1. */
+static long
+server_id(const char *text)
+{
+    char *end;
+    long id = strtol(text, &end, 0);
+
+    return *text == '\0' || *end != '\0' || id < 0 || id >= UINT32_MAX ? -1 : id;
+}
+
+/* -u and -g, as nbdkit will do it; -1 if it will fail, and say why. */
+static int
+server_change_user(const struct kcmdline *nbdkit)
+{
+    if (nbdkit->group != NULL) {
+        /* One thread runs here. */
+        const struct group *found = getgrnam(nbdkit->group); // NOLINT(concurrency-mt-unsafe)
+        long id = found != NULL ? (long)found->gr_gid : server_id(nbdkit->group);
+        gid_t gid = (gid_t)id;
+
+        if (id < 0 || setgid(gid) < 0 || setgroups(1, &gid) < 0)
+            return -1;
+    }
+    if (nbdkit->user != NULL) {
+        const struct passwd *found = getpwnam(nbdkit->user); // NOLINT(concurrency-mt-unsafe)
+        long id = found != NULL ? (long)found->pw_uid : server_id(nbdkit->user);
+
+        if (id < 0 || setuid((uid_t)id) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int
-kserver_probe(const struct kparams *params, struct kvfs_error *err)
+kserver_probe(const struct kparams *params, const struct kcmdline *nbdkit, struct kvfs_error *err)
 {
     struct kvfs_error said = {0};
     int fds[2], status = 0;
@@ -213,8 +248,11 @@ kserver_probe(const struct kparams *params, struct kvfs_error *err)
         return kvfs_error_set(err, code, "fork: %s", strerrordesc_np(-code));
     }
     if (pid == 0) {
-        int r = server_probe_here(params, &said);
+        int r;
 
+        if (server_change_user(nbdkit) < 0)
+            _exit(0);
+        r = server_probe_here(params, &said);
         /* Less than PIPE_BUF: written whole. */
         if (r < 0 && write(fds[1], &said, sizeof(said)) != (ssize_t)sizeof(said))
             _exit(2);

@@ -9,6 +9,7 @@
 
 #include <kvfs/kvfs.h>
 
+#include "cmdline.h"
 #include "params.h"
 
 /* One client.  Exactly one of FILE and SNAPSHOT is not NULL. */
@@ -25,8 +26,9 @@ int kserver_fail(const struct kvfs_error *err);
 
 /* Before nbdkit forks: does the volume open, is file= there?  Makes the file if
  * create= says so.  All of it in a child process, so that this one never has an
- * engine open that must not cross a fork. */
-int kserver_probe(const struct kparams *params, struct kvfs_error *err);
+ * engine open that must not cross a fork, and as the user that nbdkit will become. */
+int kserver_probe(const struct kparams *params, const struct kcmdline *nbdkit,
+                  struct kvfs_error *err);
 
 /* After the fork: open the volume, start the thread that commits on shutdown. */
 int kserver_start(const struct kparams *params, struct kvfs_error *err);

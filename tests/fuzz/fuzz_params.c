@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../plugin/cmdline.h"
 #include "../../plugin/params.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -46,6 +47,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct kparams params = {0};
+    struct kcmdline nbdkit;
     char *text = malloc(size + 1), *line = text, *end;
 
     must(text != NULL);
@@ -65,7 +67,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         line = end + 1;
     }
     check_params(&params);
-    (void)kparams_nbdkit_readonly(text, size);
+    kcmdline_parse(text, size, &nbdkit);
+    must(nbdkit.user == NULL || (nbdkit.user > text && nbdkit.user < text + size));
     free(text);
     return 0;
 }

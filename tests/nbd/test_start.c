@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -300,12 +301,49 @@ create__file_is_there__nothing_changes(void **state)
     harness_end(&h);
 }
 
+static int
+give_away(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return chown(path, 65534, 65534);
+}
+
+/* nbdkit becomes another user only after it said that all is well. */
+static void
+start__user_without_rights__said_and_refused(void **state)
+{
+    static const char *const numeric[] = {"-u65534", NULL};
+    static const char *const named[] = {"--user=nobody", "--group=65534", "file=disk", NULL};
+    static const char *const reading[] = {"-u65534", "-r", "file=disk", NULL};
+    struct harness h;
+    struct nbd_handle *nbd;
+
+    (void)state;
+    if (getuid() != 0)
+        skip();
+    harness_begin(&h);
+    harness_create(&h, "disk", 1 << 20, 0);
+    assert_int_equal(chmod(h.dir, 0711), 0);
+    expect_refusal(&h, h.volume, numeric, "Permission denied");
+    expect_refusal(&h, h.volume, named, "Permission denied");
+    assert_int_equal(chmod(h.volume, 0700), 0);
+    expect_refusal(&h, h.volume, reading, "Permission denied");
+    assert_int_equal(nftw(h.volume, give_away, 16, FTW_PHYS), 0);
+    harness_start(&h, numeric, NULL);
+    nbd = harness_connect(&h, "");
+    assert_int_equal(nbd_pwrite(nbd, "mine", 4, 0, LIBNBD_CMD_FLAG_FUA), 0);
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&h), 0);
+    harness_end(&h);
+}
+
 /* Make PATH read-only for this process and its children. */
 static bool
 make_read_only(const char *path)
 {
-    return unshare(CLONE_NEWNS) == 0 &&
-           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
            mount(path, path, NULL, MS_BIND, NULL) == 0 &&
            mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) == 0;
 }
@@ -353,6 +391,7 @@ main(void)
         cmocka_unit_test(start__bad_parameters__said_and_refused),
         cmocka_unit_test(start__good_volume_by_relative_path__serves_in_the_background),
         cmocka_unit_test(create__file_is_there__nothing_changes),
+        cmocka_unit_test(start__user_without_rights__said_and_refused),
         cmocka_unit_test(start__read_only_medium__served_for_reading_only),
     };
 

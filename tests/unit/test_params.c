@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The parameters of the nbdkit plugin (plugin/params.c).
+ * The parameters of the nbdkit plugin (plugin/params.c), and those of nbdkit that
+ * it looks at (plugin/cmdline.c).
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -13,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "../../plugin/cmdline.h"
 #include "../../plugin/params.h"
 
 static void
@@ -193,47 +195,68 @@ check_name__lengths__limits(void **state)
     assert_int_equal(kparams_check_name(name, &err), -EINVAL);
 }
 
+static bool
+same(const char *a, const char *b)
+{
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
 static void
-nbdkit_readonly__command_lines__found_or_not(void **state)
+cmdline__of_nbdkit__options_found(void **state)
 {
     static const struct {
         const char *args; /* without the last NUL */
         size_t len;
         bool readonly;
+        const char *user, *group;
     } lines[] = {
-#define LINE(text, readonly) {text, sizeof(text), readonly}
-        LINE("nbdkit\0-r\0kvfs\0v", true),
-        LINE("nbdkit\0-fr\0kvfs\0v", true),
-        LINE("nbdkit\0kvfs\0v\0-r", true),
-        LINE("nbdkit\0-U\0-\0--readonly\0kvfs\0v", true),
-        LINE("nbdkit\0--read-only\0kvfs\0v", true),
-        LINE("nbdkit\0--re\0kvfs\0v", true),
-        LINE("nbdkit\0--read-\0kvfs\0v", true),
-        LINE("nbdkit\0-p\00012345\0-r\0kvfs\0v", true),
-        LINE("nbdkit\0-p12345\0-r\0kvfs\0v", true),
-        LINE("nbdkit\0kvfs\0v", false),
-        LINE("-r\0kvfs\0v", false),
-        LINE("nbdkit\0-U\0-r\0kvfs\0v", false),
-        LINE("nbdkit\0-fU\0-r\0kvfs\0v", false),
-        LINE("nbdkit\0-Ur\0kvfs\0v", false),
-        LINE("nbdkit\0-D\0nbdkit.r=1\0kvfs\0v", false),
-        LINE("nbdkit\0kvfs\0v\0file=-r", false),
-        LINE("nbdkit\0kvfs\0v\0--\0-r", false),
-        LINE("nbdkit\0--r\0kvfs\0v", false),
-        LINE("nbdkit\0--run\0true -r\0kvfs\0v", false),
-        LINE("nbdkit\0--readonlyx\0kvfs\0v", false),
-        LINE("", false),
+#define LINE(text, ...) {text, sizeof(text), __VA_ARGS__}
+        LINE("nbdkit\0-r\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0-fr\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0kvfs\0v\0-r", true, NULL, NULL),
+        LINE("nbdkit\0-U\0-\0--readonly\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0--read-only\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0--re\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0--read-\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0-p\00012345\0-r\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0-p12345\0-r\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0-unobody\0-r\0-g\0-r\0kvfs\0v", true, "nobody", "-r"),
+        LINE("nbdkit\0-fu\0nobody\0--group=5\0kvfs\0v", false, "nobody", "5"),
+        LINE("nbdkit\0--user\0a\0--us=b\0--g\0-f\0kvfs\0v", false, "b", "-f"),
+        LINE("nbdkit\0--user=\0kvfs\0v", false, "", NULL),
+        LINE("nbdkit\0kvfs\0v\0-u", false, NULL, NULL),
+        LINE("nbdkit\0kvfs\0v", false, NULL, NULL),
+        LINE("-r\0kvfs\0v", false, NULL, NULL),
+        LINE("--\0-r\0kvfs\0v", true, NULL, NULL),
+        LINE("nbdkit\0-U\0-r\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0-fU\0-r\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0-Ur\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0-D\0nbdkit.r=1\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0kvfs\0v\0file=-r", false, NULL, NULL),
+        LINE("nbdkit\0kvfs\0v\0--\0-r", false, NULL, NULL),
+        LINE("nbdkit\0--r\0--u\0x\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0--run\0true -r\0kvfs\0v", false, NULL, NULL),
+        LINE("nbdkit\0--readonlyx\0kvfs\0v", false, NULL, NULL),
+        LINE("", false, NULL, NULL),
 #undef LINE
     };
+    struct kcmdline c;
 
     (void)state;
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        if (kparams_nbdkit_readonly(lines[i].args, lines[i].len) != lines[i].readonly)
-            fail_msg("line %zu", i);
+        kcmdline_parse(lines[i].args, lines[i].len, &c);
+        if (c.readonly != lines[i].readonly || !same(c.user, lines[i].user) ||
+            !same(c.group, lines[i].group))
+            fail_msg("line %zu: %d %s %s", i, c.readonly, c.user, c.group);
     }
     /* Cut off: no NUL behind the last. */
-    assert_false(kparams_nbdkit_readonly("nbdkit\0-r", 9));
-    assert_false(kparams_nbdkit_readonly("", 0));
+    kcmdline_parse("nbdkit\0-r", 9, &c);
+    assert_false(c.readonly);
+    kcmdline_parse(NULL, 0, &c);
+    assert_false(c.readonly);
+    kcmdline_read(&c); /* of this test */
+    assert_false(c.readonly);
+    kcmdline_free(&c);
 }
 
 int
@@ -247,7 +270,7 @@ main(void)
         cmocka_unit_test(set__twice__refused),
         cmocka_unit_test(complete__missing_or_contradicting__refused),
         cmocka_unit_test(check_name__lengths__limits),
-        cmocka_unit_test(nbdkit_readonly__command_lines__found_or_not),
+        cmocka_unit_test(cmdline__of_nbdkit__options_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
