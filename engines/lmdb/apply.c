@@ -467,8 +467,8 @@ apply_refuse(struct apply *a, int rc)
     else if (rc == EAGAIN)
         code = kvfs_error_set(a->err, -EAGAIN, "%s: operation %zu finds another value",
                               a->db->path, a->failed_op);
-    else if (a->room == KVFS_LMDB_ROOM_FULL)
-        code = -ENOSPC; /* told already */
+    else if (a->room != KVFS_LMDB_ROOM_OK)
+        code = -ENOSPC; /* told already, or tried again: success tells nothing */
     else if (a->damage_told)
         code = -EIO;
     else
