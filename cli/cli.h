@@ -85,10 +85,13 @@ extern const struct cli_command cli_format, cli_create, cli_ls, cli_stat, cli_mk
     cli_engines;
 
 /* --- main.c ------------------------------------------------------------------ */
-/* Print "kvfs: COMMAND: WHAT" (control bytes shown as '?') and answer CLI_FAILED. */
+/* Print "kvfs: COMMAND: WHAT" (what could steer a terminal shown as '?') and
+ * answer CLI_FAILED. */
 int cli_error(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The same with what c->err holds; RC, a negative errno, is the fallback. */
 int cli_fail(const struct cli *c, int rc);
+/* Put PATH, shortened, before what ERR says, unless it says it already.  Answers RC. */
+int cli_about(struct kvfs_error *err, int rc, const char *path);
 
 /* Signals that ask to stop (INT, TERM, HUP): long work looks here and answers
  * -EINTR; main then cleans up and dies of the signal. */
@@ -107,13 +110,19 @@ int cli_size_parse(const char *text, uint64_t *bytes);
 /* "1.5 GiB"; into BUF of CLI_SIZE_TEXT bytes, returned. */
 #define CLI_SIZE_TEXT 16
 const char *cli_size_text(uint64_t bytes, char *buf);
+/* Any size; else one line, CLI_USAGE. */
+int cli_size_any(const struct cli *c, const char *what, const char *text, uint64_t *bytes);
 /* A disk's size: parsed, not 0, a multiple of 512; else one line, CLI_USAGE. */
 int cli_size_disk(const struct cli *c, const char *what, const char *text, uint64_t *bytes);
 /* --block-size; 0 when not given. */
 int cli_size_block(const struct cli *c, uint32_t *bytes);
 
 /* --- output.c ---------------------------------------------------------------- */
-/* A name for humans: on a terminal, bytes that could steer it become '?'. */
+/* Bytes of the character at P if it is text that cannot steer a terminal: valid
+ * UTF-8, no control character (C0, DEL, C1) and none that reorders a line; else 0,
+ * and *skip tells how many bytes one '?' stands for. */
+size_t cli_text_step(const char *p, size_t len, size_t *skip);
+/* A name for humans: on a terminal, what could steer it becomes '?'. */
 void cli_name_print(const char *name, size_t len);
 /* Member KEY of OBJ: a name of any bytes.  What is no UTF-8 becomes U+FFFD, and
  * KEY_hex then has the exact bytes. */
@@ -141,6 +150,9 @@ int cli_volume_open(struct cli *c, const char *path, bool readonly, struct kvfs_
 /* Close after a change: commits, and turns a failing commit into the command's
  * failure.  STATUS so far; answers the exit status. */
 int cli_volume_close(struct cli *c, struct kvfs_volume *v, int status);
+/* May a volume be made in folder PATH with engine NAME (NULL: the default)?  Not
+ * with an engine that forgets it at once, nor inside another volume's folder. */
+int cli_volume_judge(struct cli *c, const char *path, const char *engine);
 
 /* --- progress.c -------------------------------------------------------------- */
 /* A bar on stderr, drawn only on a terminal and only after one second. */

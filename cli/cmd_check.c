@@ -7,6 +7,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -70,8 +71,9 @@ check_summary(struct check_output *out, const char *volume, const struct kvfs_ch
                      word, r->records, r->inodes, r->blocks, r->findings, r->repaired);
         return;
     }
-    (void)printf("%s: %s: %" PRIu64 " records, %" PRIu64 " inodes, %" PRIu64 " blocks", volume,
-                 word, r->records, r->inodes, r->blocks);
+    cli_name_print(volume, strlen(volume));
+    (void)printf(": %s: %" PRIu64 " records, %" PRIu64 " inodes, %" PRIu64 " blocks", word,
+                 r->records, r->inodes, r->blocks);
     if (r->findings > 0)
         (void)printf("; %" PRIu64 " found, %" PRIu64 " repaired", r->findings, r->repaired);
     (void)putchar('\n');
@@ -90,11 +92,13 @@ check_run(struct cli *c)
         .progress_arg = &out.progress,
     };
     struct kvfs_check_result result = {0};
-    int rc;
+    char *full = realpath(c->args[0], NULL); /* one name for it in all that is said */
+    const char *volume = full != NULL ? full : c->args[0];
+    int rc, status = CLI_CHECK_FAILED;
 
     cli_signals_catch();
     cli_progress_start(&out.progress, c, "check", 0, false);
-    rc = kvfs_check(c->args[0], &options, &result, &c->err);
+    rc = kvfs_check(volume, &options, &result, &c->err);
     cli_progress_end(&out.progress);
     if (rc < 0) {
         if (out.json && out.begun) {
@@ -102,10 +106,12 @@ check_run(struct cli *c)
             (void)fputs(", \"state\": \"unfinished\" }\n", stdout);
         }
         (void)cli_fail(c, rc);
-        return CLI_CHECK_FAILED;
+    } else {
+        check_summary(&out, volume, &result);
+        status = check_status(&result);
     }
-    check_summary(&out, c->args[0], &result);
-    return check_status(&result);
+    free(full);
+    return status;
 }
 
 static const struct cli_option check_options[] = {

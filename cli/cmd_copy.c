@@ -56,6 +56,8 @@ copy_split(struct cli *c, const char *arg, struct copy_end *end)
     end->path = "/";
     if (end->volume == NULL)
         return kvfs_error_set(&c->err, -ENOMEM, "no memory");
+    if (arg[0] == ':')
+        return kvfs_error_set(&c->err, -EINVAL, "%.128s: no volume before the colon", arg);
     if (copy_is_folder(end->volume))
         return 0;
     for (size_t i = strlen(arg); i-- > 1;) {
@@ -109,6 +111,12 @@ copy_format(struct copy *cp, struct copy_job *job)
     if (asprintf(&job->temp, "%s.kvfs-copy-%ld", job->dst.volume, (long)getpid()) < 0) {
         job->temp = NULL;
         return kvfs_error_set(&cp->c->err, -ENOMEM, "no memory");
+    }
+    rc = cli_volume_judge(cp->c, job->dst.volume, cp->c->o.engine);
+    if (rc < 0) {
+        free(job->temp);
+        job->temp = NULL;
+        return rc;
     }
     kvfs_volume_info(cp->src, &info);
     options.block_size_bytes = info.block_size_bytes;
@@ -167,8 +175,11 @@ copy_open(struct copy *cp, struct copy_job *job)
         rc = cli_volume_open(cp->c, job->src.volume, true, &cp->src);
     if (rc == 0)
         rc = kvfs_snapshot_open(cp->src, &cp->snapshot, err);
-    if (rc == 0)
+    if (rc == 0) {
         rc = kvfs_path_lookup(cp->src, job->src.path, true, &job->attr, err);
+        if (rc < 0)
+            (void)cli_about(err, rc, cp->c->args[0]);
+    }
     if (rc == 0 && missing) {
         rc = copy_format(cp, job);
         if (rc == 0)
@@ -198,6 +209,8 @@ copy_place(struct copy *cp, struct copy_job *job)
     job->children = job->attr.ino == KVFS_ROOT_INO && rc == 0 && S_ISDIR(attr.mode);
     if (!job->children) {
         rc = cli_place_find(cp->dst, job->dst.path, job->src.path, false, &job->place, err);
+        if (rc == 0 && !S_ISDIR(job->attr.mode))
+            rc = cli_place_file(&job->place, job->dst.path, err);
         return rc == 0 && job->place.exists ? copy_exists(cp, job, job->place.name) : rc;
     }
     job->place.dir = attr.ino;

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "tree.h"
 
 /* --- create ------------------------------------------------------------------ */
 
@@ -16,11 +16,12 @@ create_make(struct cli *c, struct kvfs_volume *v, const struct kvfs_create *crea
 {
     char name[KVFS_NAME_MAX + 1];
     uint64_t dir;
-    int rc = kvfs_path_parent(v, c->args[1], &dir, name, &c->err);
+    int rc = cli_path_split(v, c->args[1], true, &dir, name, &c->err);
 
-    if (rc == 0)
-        rc = kvfs_create(v, dir, name, create, NULL, &c->err);
-    return rc < 0 ? rc : kvfs_volume_sync(v, &c->err);
+    if (rc < 0)
+        return rc;
+    rc = kvfs_create(v, dir, name, create, NULL, &c->err);
+    return rc < 0 ? cli_about(&c->err, rc, c->args[1]) : kvfs_volume_sync(v, &c->err);
 }
 
 static int
@@ -68,6 +69,8 @@ resize_target(struct cli *c, uint64_t now, bool more, uint64_t *n)
                          now, c->args[2] + 1);
     if (more)
         *n += now;
+    if (*n == now)
+        return CLI_OK; /* of whatever size */
     if (*n % 512 != 0)
         return cli_error(c, "%s: %" PRIu64 " bytes are not a multiple of 512", c->args[1], *n);
     if (*n < now && !c->o.shrink)
@@ -86,15 +89,17 @@ resize_file(struct cli *c, struct kvfs_volume *v, bool more, uint64_t n)
     struct kvfs_file *f;
     int rc = kvfs_path_lookup(v, c->args[1], true, &attr, &c->err), status;
 
+    if (rc == 0 && (attr.mode & S_IFMT) != S_IFREG)
+        rc = kvfs_error_set(&c->err, -EINVAL, "is a %s, not a file", cli_type_text(attr.mode));
     if (rc == 0)
         rc = kvfs_file_open(v, attr.ino, KVFS_OPEN_READ, &f, &c->err);
     if (rc != 0)
-        return cli_fail(c, rc);
+        return cli_fail(c, cli_about(&c->err, rc, c->args[1]));
     kvfs_file_info(f, &info);
     status = resize_target(c, info.size_bytes, more, &n);
-    if (status == CLI_OK) {
+    if (status == CLI_OK && n != info.size_bytes) {
         rc = kvfs_file_resize(f, n, &c->err);
-        status = rc < 0 ? cli_fail(c, rc) : CLI_OK;
+        status = rc < 0 ? cli_fail(c, cli_about(&c->err, rc, c->args[1])) : CLI_OK;
     }
     kvfs_file_close(f);
     return status;
@@ -106,7 +111,8 @@ resize_run(struct cli *c)
     bool more = c->args[2][0] == '+';
     struct kvfs_volume *v;
     uint64_t n = 0;
-    int rc = cli_size_disk(c, "size", c->args[2] + more, &n);
+    int rc = more ? cli_size_any(c, "size", c->args[2] + 1, &n) /* the sum is judged later */
+                  : cli_size_disk(c, "size", c->args[2], &n);
 
     if (rc != CLI_OK)
         return rc;

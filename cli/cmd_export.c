@@ -283,11 +283,10 @@ export_open_source(struct export *ex)
 
     if (rc == 0)
         rc = kvfs_path_lookup(ex->v, c->args[1], true, &attr, &c->err);
-    if (rc != 0)
-        return rc;
-    if ((attr.mode & S_IFMT) != S_IFREG)
-        return kvfs_error_set(&c->err, -EINVAL, "%s: is a %s, not a file", c->args[1],
-                              cli_type_text(attr.mode));
+    if (rc == 0 && (attr.mode & S_IFMT) != S_IFREG)
+        rc = kvfs_error_set(&c->err, -EINVAL, "is a %s, not a file", cli_type_text(attr.mode));
+    if (rc != 0) /* of the volume itself: its path is said already */
+        return ex->v == NULL ? rc : cli_about(&c->err, rc, c->args[1]);
     rc = kvfs_snapshot_open(ex->v, &ex->snapshot, &c->err);
     return rc < 0 ? rc : cli_snapshot_source_init(&ex->source, ex->snapshot, attr.ino, &c->err);
 }

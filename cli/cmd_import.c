@@ -55,7 +55,8 @@ import_open_source(struct import *im, const char *source)
         return import_errno(im, errno);
     if (S_ISDIR(st.st_mode))
         return import_errno(im, EISDIR);
-    im->pipe = !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode);
+    /* What the kernel makes up (/proc) has size 0 and contents all the same. */
+    im->pipe = (!S_ISREG(st.st_mode) || st.st_size == 0) && !S_ISBLK(st.st_mode);
     if (im->pipe)
         return 0;
     im->start = lseek(im->fd, 0, SEEK_CUR);
@@ -73,8 +74,9 @@ static int
 import_write(void *arg, const void *buf, size_t count, uint64_t offset, struct kvfs_error *err)
 {
     struct import *im = arg;
+    int rc = kvfs_file_pwrite(im->f, buf, count, offset, im->pipe ? KVFS_EXTEND : 0, err);
 
-    return kvfs_file_pwrite(im->f, buf, count, offset, im->pipe ? KVFS_EXTEND : 0, err);
+    return rc < 0 ? cli_about(err, rc, im->c->args[1]) : 0;
 }
 
 static int
@@ -161,17 +163,29 @@ import_place(struct import *im, uint64_t *dir, char *name)
 {
     struct cli *c = im->c;
     struct kvfs_attr attr;
-    int rc = kvfs_path_parent(im->v, c->args[1], dir, name, &c->err);
+    int rc = cli_path_split(im->v, c->args[1], true, dir, name, &c->err);
 
-    if (rc == 0)
-        rc = kvfs_lookup(im->v, *dir, name, &attr, &c->err);
-    if (rc != 0)
-        return rc == -ENOENT ? kvfs_getattr(im->v, *dir, &attr, &c->err) : rc;
-    if ((attr.mode & S_IFMT) == S_IFDIR)
-        return kvfs_error_set(&c->err, -EISDIR, "%s: is a folder", c->args[1]);
-    if (!c->o.force)
-        return kvfs_error_set(&c->err, -EEXIST, "%s: exists (--force replaces it)", c->args[1]);
-    return 0;
+    if (rc < 0)
+        return rc;
+    rc = kvfs_lookup(im->v, *dir, name, &attr, &c->err);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc == 0 && (attr.mode & S_IFMT) == S_IFDIR)
+        rc = kvfs_error_set(&c->err, -EISDIR, "is a folder");
+    else if (rc == 0 && !c->o.force)
+        rc = kvfs_error_set(&c->err, -EEXIST, "exists (--force replaces it)");
+    return rc < 0 ? cli_about(&c->err, rc, c->args[1]) : 0;
+}
+
+/* The durable contents get their name, in one step. */
+static int
+import_name(struct import *im, uint64_t dir, const char *temp, const char *name)
+{
+    struct cli *c = im->c;
+    int rc = kvfs_rename(im->v, dir, temp, dir, name, c->o.force ? 0 : KVFS_RENAME_NOREPLACE,
+                         &c->err);
+
+    return rc < 0 ? cli_about(&c->err, rc, c->args[1]) : 0;
 }
 
 static int
@@ -192,7 +206,7 @@ import_file(struct import *im)
     create.block_size_bytes = im->block_size_bytes;
     rc = kvfs_create(im->v, dir, temp, &create, &attr, &c->err);
     if (rc < 0)
-        return rc;
+        return cli_about(&c->err, rc, c->args[1]);
     im->block_size_bytes = attr.block_size_bytes;
     rc = kvfs_file_open(im->v, attr.ino, KVFS_OPEN_WRITE, &im->f, &c->err);
     if (rc == 0) {
@@ -200,8 +214,7 @@ import_file(struct import *im)
         kvfs_file_close(im->f);
     }
     if (rc == 0)
-        rc = kvfs_rename(im->v, dir, temp, dir, name, c->o.force ? 0 : KVFS_RENAME_NOREPLACE,
-                         &c->err);
+        rc = import_name(im, dir, temp, name);
     if (rc < 0)
         (void)kvfs_unlink(im->v, dir, temp, NULL);
     return rc < 0 ? rc : kvfs_volume_sync(im->v, &c->err);

@@ -191,7 +191,7 @@ ls_path(struct ls *ls, const char *arg)
                               &ls->c->err);
 
     if (rc < 0)
-        return rc;
+        return cli_about(&ls->c->err, rc, arg);
     if ((attr.mode & S_IFMT) != S_IFDIR || ls->c->o.directory) {
         ls_entry(ls, "", arg, attr.ino, attr.mode);
         ls->begun = true;
@@ -371,8 +371,11 @@ stat_print(struct json_object *obj)
             for (size_t i = 0; i < json_object_array_length(value); i++) {
                 struct json_object *x = json_object_array_get_idx(value, i), *name;
 
-                if (json_object_object_get_ex(x, "name", &name))
-                    (void)printf("%-18s%s\n", "xattr", json_object_get_string(name));
+                if (!json_object_object_get_ex(x, "name", &name))
+                    continue;
+                (void)printf("%-18s", "xattr");
+                cli_name_print(json_object_get_string(name), strlen(json_object_get_string(name)));
+                (void)putchar('\n');
             }
             continue;
         }
@@ -390,7 +393,7 @@ stat_path(struct stat_view *view, const char *path)
     int rc = kvfs_path_lookup(view->v, path, false, &attr, &view->c->err);
 
     if (rc < 0)
-        return rc;
+        return cli_about(&view->c->err, rc, path);
     obj = json_object_new_object();
     rc = stat_collect(view, path, &attr, obj);
     if (rc == 0 && view->c->o.json) {

@@ -41,9 +41,12 @@ mkdir_one(struct cli *c, struct kvfs_volume *v, const char *path)
     const struct kvfs_create create = {.mode = S_IFDIR | 0755, .uid = geteuid(), .gid = getegid()};
     char name[KVFS_NAME_MAX + 1];
     uint64_t dir;
-    int rc = kvfs_path_parent(v, path, &dir, name, &c->err);
+    int rc = cli_path_split(v, path, false, &dir, name, &c->err);
 
-    return rc < 0 ? rc : kvfs_create(v, dir, name, &create, NULL, &c->err);
+    if (rc < 0)
+        return rc;
+    rc = kvfs_create(v, dir, name, &create, NULL, &c->err);
+    return rc < 0 ? cli_about(&c->err, rc, path) : 0;
 }
 
 /* With --parents: every leading part that is missing; a folder there is fine. */
@@ -68,7 +71,9 @@ mkdir_path(struct cli *c, struct kvfs_volume *v, const char *path)
         if (rc == -ENOENT)
             rc = mkdir_one(c, v, part);
         else if (rc == 0 && (attr.mode & S_IFMT) != S_IFDIR)
-            rc = kvfs_error_set(&c->err, -ENOTDIR, "%s: is no folder", part);
+            rc = kvfs_error_set(&c->err, -ENOTDIR, "is no folder");
+        if (rc < 0)
+            rc = cli_about(&c->err, rc, part);
         part[end] = path[end];
     }
     free(part);
@@ -98,12 +103,14 @@ rm_path(struct cli *c, struct kvfs_volume *v, const char *path)
 {
     char name[KVFS_NAME_MAX + 1];
     uint64_t dir;
-    int rc = kvfs_path_parent(v, path, &dir, name, &c->err);
+    int rc = cli_path_entry(v, path, &dir, name, &c->err);
 
-    if (rc == 0 && c->o.recursive)
-        rc = cli_tree_remove(v, dir, name, true, &c->err);
-    else if (rc == 0)
-        rc = kvfs_unlink(v, dir, name, &c->err);
+    if (rc == 0) {
+        rc = c->o.recursive ? cli_tree_remove(v, dir, name, true, &c->err)
+                            : kvfs_unlink(v, dir, name, &c->err);
+        if (rc < 0)
+            (void)cli_about(&c->err, rc, path);
+    }
     return rc == -ENOENT && c->o.ignore_missing ? 0 : rc;
 }
 
@@ -123,12 +130,39 @@ static const struct cli_option rm_options[] = {
 
 const struct cli_command cli_rm = {
     "rm", "VOLUME PATH...", "remove files and folders",
-    "The space is given back in the background, whatever the size.  A file that is being\n"
-    "served is not removed; the error names who holds it.\n",
+    "The space is given back in the background, whatever the size.  A file that somebody\n"
+    "writes, such as a disk with a client, is not removed; the error names who holds it.\n",
     rm_options, 2, -1, rm_run,
 };
 
 /* --- mv ---------------------------------------------------------------------- */
+
+/* Rename, and say of a failure whose it is: a file that is being written is the
+ * one that would be replaced. */
+static int
+mv_rename(struct cli *c, struct kvfs_volume *v, const char *path, uint64_t dir, const char *name,
+          const struct cli_place *place)
+{
+    const char *target = c->args[c->args_count - 1];
+    unsigned flags = 0;
+    char *replaced;
+    int rc;
+
+    if (c->o.no_clobber)
+        flags |= KVFS_RENAME_NOREPLACE;
+    if (c->o.exchange)
+        flags |= KVFS_RENAME_EXCHANGE;
+    rc = kvfs_rename(v, dir, name, place->dir, place->name, flags, &c->err);
+    if (rc == -EBUSY && place->inside) {
+        if (asprintf(&replaced, "%s/%s", target, place->name) < 0)
+            return rc;
+        (void)cli_about(&c->err, rc, replaced);
+        free(replaced);
+    } else if (rc < 0) {
+        (void)cli_about(&c->err, rc, rc == -EBUSY ? target : path);
+    }
+    return rc;
+}
 
 static int
 mv_path(struct cli *c, struct kvfs_volume *v, const char *path)
@@ -136,26 +170,28 @@ mv_path(struct cli *c, struct kvfs_volume *v, const char *path)
     const char *target = c->args[c->args_count - 1];
     bool exact = c->o.no_target_directory || c->o.exchange;
     char name[KVFS_NAME_MAX + 1];
-    unsigned flags = 0;
     struct cli_place place;
     struct kvfs_attr attr;
     uint64_t dir;
-    int rc = kvfs_path_parent(v, path, &dir, name, &c->err);
+    int rc = cli_path_entry(v, path, &dir, name, &c->err);
 
     if (rc == 0)
         rc = cli_place_find(v, target, path, exact, &place, &c->err);
+    if (rc == 0 && place.slash) {
+        rc = kvfs_lookup(v, dir, name, &attr, &c->err);
+        if (rc < 0)
+            (void)cli_about(&c->err, rc, path);
+        else if ((attr.mode & S_IFMT) != S_IFDIR)
+            rc = cli_place_file(&place, target, &c->err);
+    }
     if (rc == 0 && c->args_count > 3) { /* many sources need a folder */
         rc = kvfs_path_lookup(v, target, true, &attr, &c->err);
         if (rc == 0 && (exact || (attr.mode & S_IFMT) != S_IFDIR))
-            rc = kvfs_error_set(&c->err, -ENOTDIR, "%s: is no folder to move into", target);
+            rc = kvfs_error_set(&c->err, -ENOTDIR, "is no folder to move into");
+        if (rc < 0)
+            (void)cli_about(&c->err, rc, target);
     }
-    if (rc != 0)
-        return rc;
-    if (c->o.no_clobber)
-        flags |= KVFS_RENAME_NOREPLACE;
-    if (c->o.exchange)
-        flags |= KVFS_RENAME_EXCHANGE;
-    return kvfs_rename(v, dir, name, place.dir, place.name, flags, &c->err);
+    return rc != 0 ? rc : mv_rename(c, v, path, dir, name, &place);
 }
 
 static int
@@ -205,12 +241,19 @@ ln_path(struct cli *c, struct kvfs_volume *v, const char *path)
     struct kvfs_attr attr;
     int rc = cli_place_find(v, c->args[2], path, false, &place, &c->err);
 
+    if (rc == 0)
+        rc = cli_place_file(&place, c->args[2], &c->err);
     if (rc < 0)
         return rc;
-    if (c->o.symbolic)
-        return ln_symbolic(c, v, &place);
+    if (c->o.symbolic) {
+        rc = ln_symbolic(c, v, &place);
+        return rc < 0 ? cli_about(&c->err, rc, c->args[2]) : 0;
+    }
     rc = kvfs_path_lookup(v, path, false, &attr, &c->err);
-    return rc < 0 ? rc : kvfs_link(v, attr.ino, place.dir, place.name, &c->err);
+    if (rc < 0)
+        return cli_about(&c->err, rc, path);
+    rc = kvfs_link(v, attr.ino, place.dir, place.name, &c->err);
+    return rc < 0 ? cli_about(&c->err, rc, rc == -EPERM || rc == -EMLINK ? path : c->args[2]) : 0;
 }
 
 static int

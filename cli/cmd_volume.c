@@ -23,7 +23,10 @@ format_run(struct cli *c)
 
     if (rc != CLI_OK)
         return rc;
-    rc = kvfs_format(c->args[0], &options, &c->err);
+    cli_signals_catch(); /* it ends soon: no half of a volume for a Ctrl-C */
+    rc = cli_volume_judge(c, c->args[0], c->o.engine);
+    if (rc == 0)
+        rc = kvfs_format(c->args[0], &options, &c->err);
     return rc < 0 ? cli_fail(c, rc) : CLI_OK;
 }
 
@@ -58,7 +61,8 @@ compact_run(struct cli *c)
     if (rc < 0)
         return cli_fail(c, rc);
     if (!c->o.json) {
-        (void)printf("%s: needs %s (%" PRIu64 " bytes) of free space meanwhile\n", c->args[0],
+        cli_name_print(c->args[0], strlen(c->args[0]));
+        (void)printf(": needs %s (%" PRIu64 " bytes) of free space meanwhile\n",
                      cli_size_text(need, text), need);
         (void)fflush(stdout);
     }
@@ -163,8 +167,9 @@ df_print(const struct kvfs_volume_info *info, const struct df_row *rows, size_t 
 {
     char text[CLI_SIZE_TEXT];
 
-    (void)printf("%-24s %s\n%-24s %s\n%-24s %s, format %u%s\n%-24s %u bytes\n", "volume",
-                 info->path, "uuid", info->uuid, "engine", info->engine, info->format_version,
+    (void)printf("%-24s ", "volume");
+    cli_name_print(info->path, strlen(info->path));
+    (void)printf("\n%-24s %s\n%-24s %s, format %u%s\n%-24s %u bytes\n", "uuid", info->uuid, "engine", info->engine, info->format_version,
                  info->poisoned != 0 ? ", POISONED" : "", "block size of new files",
                  info->block_size_bytes);
     for (size_t i = 0; i < count; i++) {

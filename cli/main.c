@@ -5,13 +5,19 @@
  * Exit status: 0 done, 1 failed, 2 wrong use; `check` has its own (cli.h).
  * A signal that asks to stop only sets a flag.  The command undoes what it had
  * half made, and then dies of that signal, so that a script sees why.
+ *
+ * A standard descriptor that the caller closed is taken up first, by something
+ * that can only fail: else the volume's own files would get its number, and
+ * what is meant for standard output would be written into them.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -55,10 +61,16 @@ static void
 main_line(const struct cli *c, const char *text)
 {
     char line[1024];
-    size_t n = 0;
+    size_t n = 0, left = strlen(text), skip;
 
-    for (; *text != '\0' && n < sizeof(line) - 1; text++)
-        line[n++] = (char)((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+    while (left > 0 && n < sizeof(line) - 4) {
+        size_t step = cli_text_step(text, left, &skip);
+
+        memcpy(line + n, step != 0 ? text : "?", step != 0 ? step : 1);
+        n += step != 0 ? step : 1;
+        text += skip;
+        left -= skip;
+    }
     line[n] = '\0';
     if (c->command != NULL)
         (void)fprintf(stderr, "kvfs: %s: %s\n", c->command->name, line);
@@ -89,6 +101,28 @@ cli_fail(const struct cli *c, int rc)
     else
         return cli_error(c, "%s", strerrordesc_np(-rc));
     return CLI_FAILED;
+}
+
+int
+cli_about(struct kvfs_error *err, int rc, const char *path)
+{
+    char shown[128];
+    size_t len = strlen(path), n;
+    bool cut = len > 100; /* the reason must fit behind it */
+
+    if (cut)
+        path += len - 96;
+    while (cut && ((unsigned char)*path & 0xc0) == 0x80)
+        path++;
+    (void)snprintf(shown, sizeof(shown), "%s%s", cut ? "..." : "", path);
+    n = strlen(shown);
+    if (err->code == 0 || err->msg[0] == '\0')
+        return kvfs_error_set(err, rc, "%s: %s", shown, strerrordesc_np(-rc));
+    if (strncmp(err->msg, shown, n) == 0 && (err->msg[n] == ':' || err->msg[n] == '/'))
+        return rc;
+    if (err->msg[0] == '\'' && strncmp(err->msg + 1, shown, n) == 0 && err->msg[n + 1] == '\'')
+        return rc;
+    return kvfs_error_set(err, rc, "%s: %s", shown, err->msg);
 }
 
 static const struct cli_command *
@@ -164,14 +198,30 @@ main_run(int argc, char **argv)
     return status;
 }
 
+/* Reading of 0 and writing to 1 and 2 fail then with EBADF, as if they were closed. */
+static void
+main_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(CLI_FAILED); /* nowhere to say so */
+    }
+}
+
 int
 main(int argc, char **argv)
 {
-    int status = main_run(argc, argv);
+    int status, lost;
 
-    if ((fflush(stdout) != 0 || ferror(stdout)) && status == CLI_OK) {
-        (void)fprintf(stderr, "kvfs: standard output: %s\n", strerrordesc_np(errno));
-        status = CLI_FAILED;
+    main_descriptors();
+    status = main_run(argc, argv);
+    lost = fflush(stdout) != 0 ? errno : 0;
+    if ((lost != 0 || ferror(stdout)) && status == CLI_OK) { /* the latter: why is long gone */
+        const struct cli c = {.command = NULL};
+
+        status = cli_error(&c, "standard output: %s",
+                           lost != 0 ? strerrordesc_np(lost) : "cannot be written");
     }
     if (main_signal != 0 && status != CLI_OK) {
         struct sigaction dfl = {.sa_handler = SIG_DFL};

@@ -71,6 +71,10 @@ options_count(const struct cli *c)
     if (c->command->args_max >= 0 && c->args_count > c->command->args_max)
         return options_usage(c, "too many arguments: takes",
                              c->command->args_max > 0 ? c->command->synopsis : "none");
+    for (int i = 0; i < c->args_count; i++) { /* an unset variable of a script, as a rule */
+        if (c->args[i][0] == '\0')
+            return options_usage(c, "an argument is empty: takes", c->command->synopsis);
+    }
     return CLI_OK;
 }
 

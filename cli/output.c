@@ -15,29 +15,16 @@
 
 #include "cli.h"
 
-void
-cli_name_print(const char *name, size_t len)
-{
-    static int tty = -1;
-
-    if (tty < 0)
-        tty = isatty(STDOUT_FILENO);
-    for (size_t i = 0; i < len; i++) {
-        unsigned char b = (unsigned char)name[i];
-
-        (void)putchar(tty == 1 && (b < 0x20 || b == 0x7f) ? '?' : b);
-    }
-}
-
 /* Length of the UTF-8 sequence at P, 0 if it is none. */
 static size_t
-output_utf8(const unsigned char *p, size_t len)
+output_utf8(const unsigned char *p, size_t len, uint32_t *codep)
 {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     size_t n = *p < 0x80 ? 1 : (*p & 0xe0) == 0xc0 ? 2 : (*p & 0xf0) == 0xe0 ? 3
                : (*p & 0xf8) == 0xf0 ? 4 : 0;
-    uint32_t code;
+    uint32_t code = *p;
 
+    *codep = code;
     if (n == 1)
         return 1;
     if (n == 0 || n > len)
@@ -50,7 +37,41 @@ output_utf8(const unsigned char *p, size_t len)
     }
     if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
         return 0;
+    *codep = code;
     return n;
+}
+
+size_t
+cli_text_step(const char *p, size_t len, size_t *skip)
+{
+    uint32_t code;
+    size_t n = output_utf8((const unsigned char *)p, len, &code);
+
+    *skip = n != 0 ? n : 1;
+    if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0))
+        return 0;
+    if ((code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069))
+        return 0; /* ends or reorders a line */
+    return n;
+}
+
+void
+cli_name_print(const char *name, size_t len)
+{
+    static int tty = -1;
+    size_t skip;
+
+    if (tty < 0)
+        tty = isatty(STDOUT_FILENO);
+    if (tty != 1) {
+        (void)fwrite(name, 1, len, stdout);
+        return;
+    }
+    for (; len > 0; name += skip, len -= skip) {
+        size_t step = cli_text_step(name, len, &skip);
+
+        (void)fwrite(step != 0 ? name : "?", 1, step != 0 ? step : 1, stdout);
+    }
 }
 
 void
@@ -58,13 +79,14 @@ cli_json_name(struct json_object *obj, const char *key, const char *name, size_t
 {
     const unsigned char *p = (const unsigned char *)name;
     char *text = malloc(3 * len + 1), *hex = malloc(2 * len + 1), hex_key[32];
+    uint32_t code;
     size_t n = 0;
     bool exact = true;
 
     if (text != NULL && hex != NULL) {
         hex[0] = '\0';
         for (size_t i = 0; i < len;) {
-            size_t step = output_utf8(p + i, len - i);
+            size_t step = output_utf8(p + i, len - i, &code);
 
             exact = exact && step != 0;
             memcpy(text + n, step != 0 ? name + i : "\xef\xbf\xbd", step != 0 ? step : 3);

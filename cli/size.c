@@ -59,16 +59,25 @@ cli_size_text(uint64_t bytes, char *buf)
 }
 
 int
-cli_size_disk(const struct cli *c, const char *what, const char *text, uint64_t *bytes)
+cli_size_any(const struct cli *c, const char *what, const char *text, uint64_t *bytes)
 {
-    uint64_t n = 0;
-    int rc = cli_size_parse(text, &n);
+    int rc = cli_size_parse(text, bytes);
 
     if (rc == -ERANGE)
         (void)cli_error(c, "%s: %s is beyond the largest size, 8 EiB - 1", what, text);
     else if (rc < 0)
         (void)cli_error(c, "%s: '%s' is not a size (like 512, 4K, 10G, 1T)", what, text);
-    else if (n == 0)
+    return rc < 0 ? CLI_USAGE : CLI_OK;
+}
+
+int
+cli_size_disk(const struct cli *c, const char *what, const char *text, uint64_t *bytes)
+{
+    uint64_t n = 0;
+
+    if (cli_size_any(c, what, text, &n) != CLI_OK)
+        return CLI_USAGE;
+    if (n == 0)
         (void)cli_error(c, "%s: a disk cannot have size 0", what);
     else if (n % 512 != 0)
         (void)cli_error(c, "%s: %s is not a multiple of 512", what, text);

@@ -120,6 +120,23 @@ tree_push(struct tree_way *way, uint64_t parent, uint64_t ino, const char *name,
     return 0;
 }
 
+/* Say which of the files below it was that could not be removed. */
+static int
+tree_about(const struct tree_way *way, const char *name, int rc, struct kvfs_error *err)
+{
+    struct kvfs_error local = {0};
+    char path[4096];
+    size_t n = 0;
+
+    if (rc == -EINTR)
+        return rc;
+    for (size_t i = 0; i < way->count && n < sizeof(path); i++)
+        n += (size_t)snprintf(path + n, sizeof(path) - n, "%s/", way->steps[i].name);
+    if (n < sizeof(path))
+        (void)snprintf(path + n, sizeof(path) - n, "%s", name);
+    return cli_about(err != NULL ? err : &local, rc, n < sizeof(path) ? path : name);
+}
+
 /* Work on the folder that was met last: remove the files in it and go down into
  * the folders, or, once it is empty, remove it.  Somebody else may remove things
  * at the same time. */
@@ -140,6 +157,8 @@ tree_step_remove(struct kvfs_volume *v, struct tree_way *way, bool interruptible
             rc = tree_push(way, here.ino, e.list[i].ino, e.list[i].name, err);
         if (rc == -ENOENT)
             rc = 0; /* somebody was quicker */
+        if (rc < 0)
+            rc = tree_about(way, e.list[i].name, rc, err);
     }
     if (rc == 0 && e.count == 0) {
         rc = kvfs_rmdir(v, here.parent, here.name, err);
@@ -170,17 +189,78 @@ cli_tree_remove(struct kvfs_volume *v, uint64_t dir, const char *name, bool inte
 
 /* --- places ------------------------------------------------------------------------ */
 
+/* The last part as it is written, slashes behind it left out; "" for the root. */
+static const char *
+path_last(const char *path, size_t *len)
+{
+    const char *end = path + strlen(path), *start;
+
+    while (end > path && end[-1] == '/')
+        end--;
+    for (start = end; start > path && start[-1] != '/';)
+        start--;
+    *len = (size_t)(end - start);
+    return start;
+}
+
+static bool
+path_ends_in_slash(const char *path)
+{
+    size_t len = strlen(path);
+
+    return len > 0 && path[len - 1] == '/';
+}
+
+static int
+path_no_file(const char *path, struct kvfs_error *err)
+{
+    (void)kvfs_error_set(err, -ENOTDIR, "a file's name cannot end in a slash");
+    return cli_about(err, -ENOTDIR, path);
+}
+
+int
+cli_path_split(struct kvfs_volume *v, const char *path, bool file, uint64_t *dir,
+               char name[KVFS_NAME_MAX + 1], struct kvfs_error *err)
+{
+    size_t len;
+    const char *last = path_last(path, &len);
+    int rc;
+
+    if (len == 0)
+        rc = kvfs_error_set(err, -EINVAL, "is the root folder, which is always there");
+    else if ((len == 1 && last[0] == '.') || (len == 2 && memcmp(last, "..", 2) == 0))
+        rc = kvfs_error_set(err, -EINVAL, "'%.*s' is no name; it stands for a folder that is there",
+                            (int)len, last);
+    else
+        rc = kvfs_path_parent(v, path, dir, name, err);
+    if (rc == 0 && file && path_ends_in_slash(path))
+        return path_no_file(path, err);
+    return rc < 0 ? cli_about(err, rc, path) : 0;
+}
+
+int
+cli_path_entry(struct kvfs_volume *v, const char *path, uint64_t *dir,
+               char name[KVFS_NAME_MAX + 1], struct kvfs_error *err)
+{
+    struct kvfs_attr attr;
+    int rc = cli_path_split(v, path, false, dir, name, err);
+
+    if (rc < 0 || !path_ends_in_slash(path))
+        return rc;
+    rc = kvfs_lookup(v, *dir, name, &attr, err);
+    if (rc == 0 && (attr.mode & S_IFMT) != S_IFDIR)
+        rc = kvfs_error_set(err, -ENOTDIR, "'%s' is no folder", name);
+    return rc < 0 ? cli_about(err, rc, path) : 0;
+}
+
 void
 cli_path_base(const char *path, char name[KVFS_NAME_MAX + 1])
 {
-    size_t end = strlen(path), start;
+    size_t len;
+    const char *last = path_last(path, &len);
 
-    while (end > 0 && path[end - 1] == '/')
-        end--;
-    for (start = end; start > 0 && path[start - 1] != '/';)
-        start--;
     (void)snprintf(name, KVFS_NAME_MAX + 1, "%.*s",
-                   (int)(end - start > KVFS_NAME_MAX ? KVFS_NAME_MAX : end - start), path + start);
+                   (int)(len > KVFS_NAME_MAX ? KVFS_NAME_MAX : len), last);
 }
 
 int
@@ -190,21 +270,30 @@ cli_place_find(struct kvfs_volume *v, const char *target, const char *source, bo
     struct kvfs_attr attr;
     int rc = exact ? -ENOENT : kvfs_path_lookup(v, target, true, &attr, err);
 
+    place->slash = place->inside = false;
     if (rc == 0 && (attr.mode & S_IFMT) == S_IFDIR) {
         place->dir = attr.ino;
+        place->inside = true;
         cli_path_base(source, place->name);
         if (place->name[0] == '\0')
             return kvfs_error_set(err, -EINVAL, "%s: has no name to use in %s", source, target);
     } else {
         if (rc < 0 && rc != -ENOENT)
-            return rc;
-        rc = kvfs_path_parent(v, target, &place->dir, place->name, err);
+            return cli_about(err, rc, target);
+        rc = cli_path_split(v, target, false, &place->dir, place->name, err);
         if (rc < 0)
             return rc;
+        place->slash = path_ends_in_slash(target);
     }
     rc = kvfs_lookup(v, place->dir, place->name, &place->attr, err);
     place->exists = rc == 0;
-    return rc == -ENOENT ? 0 : rc;
+    return rc == -ENOENT || rc == 0 ? 0 : cli_about(err, rc, target);
+}
+
+int
+cli_place_file(const struct cli_place *place, const char *target, struct kvfs_error *err)
+{
+    return place->slash ? path_no_file(target, err) : 0;
 }
 
 /* --- things half made ----------------------------------------------------------------- */

@@ -34,6 +34,15 @@ void cli_entries_free(struct cli_entries *e);
 int cli_tree_remove(struct kvfs_volume *v, uint64_t dir, const char *name, bool interruptible,
                     struct kvfs_error *err);
 
+/* Split PATH into the folder of its last part and that part's name.  Refused, in
+ * one line about PATH: the root, "." and ".." at the end; a folder that is not
+ * there; and for a name that is to be a FILE's, a slash at the end. */
+int cli_path_split(struct kvfs_volume *v, const char *path, bool file, uint64_t *dir,
+                   char name[KVFS_NAME_MAX + 1], struct kvfs_error *err);
+/* The same for something that is there: behind a slash only a folder's name. */
+int cli_path_entry(struct kvfs_volume *v, const char *path, uint64_t *dir,
+                   char name[KVFS_NAME_MAX + 1], struct kvfs_error *err);
+
 /* The last part of PATH, without slashes behind it; "" for the root. */
 void cli_path_base(const char *path, char name[KVFS_NAME_MAX + 1]);
 
@@ -42,11 +51,15 @@ void cli_path_base(const char *path, char name[KVFS_NAME_MAX + 1]);
 struct cli_place {
     uint64_t dir;
     char name[KVFS_NAME_MAX + 1];
+    bool inside; /* TARGET is a folder, NAME is SOURCE's */
+    bool slash;  /* NAME is new and stood before a slash: a folder's only */
     bool exists;
     struct kvfs_attr attr; /* of what is there, if exists */
 };
 int cli_place_find(struct kvfs_volume *v, const char *target, const char *source, bool exact,
                    struct cli_place *place, struct kvfs_error *err);
+/* Refuse TARGET, which led to PLACE, if a file cannot get that name. */
+int cli_place_file(const struct cli_place *place, const char *target, struct kvfs_error *err);
 
 /* Names of things half made: ".kvfs-KIND-PID-TIME".  Those whose process died
  * are removed when the next is made in the same folder. */

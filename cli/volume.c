@@ -2,10 +2,12 @@
  *
  * volume.c - opening and closing volumes for a command.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -27,6 +29,36 @@ cli_volume_open(struct cli *c, const char *path, bool readonly, struct kvfs_volu
     struct kvfs_volume_options options = {.readonly = readonly, .force = c->o.force};
 
     return kvfs_volume_open(path, &options, vp, &c->err);
+}
+
+int
+cli_volume_judge(struct cli *c, const char *path, const char *engine)
+{
+    const struct kvfs_engine *e;
+    char above[4096];
+    size_t len = strlen(path);
+    int rc = engine != NULL ? kvfs_engine_find(engine, &e, &c->err) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (engine != NULL && (e->caps & KVFS_CAP_PERSISTENT) == 0)
+        return kvfs_error_set(&c->err, -EINVAL,
+                              "engine %.64s forgets everything when its process ends: nobody could "
+                              "open the volume",
+                              engine);
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    if (len + sizeof("./volume") > sizeof(above))
+        return 0; /* too long; said when it is made */
+    (void)snprintf(above, sizeof(above), "%.*s./volume", (int)len, path);
+    if (access(above, F_OK) == 0)
+        return kvfs_error_set(&c->err, -EINVAL,
+                              "%.128s: would lie in the folder of another volume (what is in a "
+                              "volume has no path outside)",
+                              path);
+    return 0;
 }
 
 int

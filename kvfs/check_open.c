@@ -81,16 +81,18 @@ int
 kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
 {
     struct kvfs_volume_options readonly = {.readonly = true, .force = c->options->force};
-    int rc = kvfs_volume_file_read(path, &c->file, err);
+    int rc;
 
+    c->volume_path = realpath(path, NULL); /* so that all messages call it the same */
+    if (c->volume_path == NULL)
+        return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
+    path = c->volume_path;
+    rc = kvfs_volume_file_read(path, &c->file, err);
     c->file_ok = rc == 0;
     if (rc < 0 && rc != -EINVAL)
         return rc;
     if (!c->file_ok && !c->options->repair)
         kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
-    c->volume_path = realpath(path, NULL);
-    if (c->volume_path == NULL)
-        return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
     if (!c->options->repair && c->file_ok) {
         rc = kvfs_volume_open(path, &readonly, &c->v, err);
         if (rc == 0) {
@@ -102,7 +104,7 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
             return rc;
         kvfs_check_found(c, "volume", NULL, "cannot be opened: %s", err->msg);
     }
-    return open_directly(c, c->volume_path, err);
+    return open_directly(c, path, err);
 }
 
 void

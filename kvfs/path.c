@@ -113,6 +113,9 @@ path_step(struct path_walk *w, const char *part, size_t len, bool follow)
         return kvfs_error_set(w->err, -ENAMETOOLONG, "a name of %zu bytes; the longest is %d", len,
                               KVFS_NAME_MAX);
     rc = kvfs_dentry_read(w->v, w->snap, w->ino, part, len, &dentry, w->err);
+    if (rc == -ENOENT && *w->rest == '/')
+        return kvfs_error_set(w->err, rc, "there is no folder '%s'",
+                              kvfs_name_show(&shown, part, len));
     if (rc != 0)
         return rc;
     rc = kvfs_inode_read(w->v, w->snap, dentry.ino, &found, w->err);
@@ -181,7 +184,8 @@ path_last_take(struct path_walk *w, const char *part, size_t len, uint64_t *dir,
     int rc;
 
     if (part == NULL || kvfs_name_is_dots(part, len))
-        return kvfs_error_set(w->err, -EINVAL, "the path has no last name");
+        return kvfs_error_set(w->err, -EINVAL, part == NULL ? "the path names the root folder"
+                                                            : "the path ends in '..'");
     if (len > KVFS_NAME_MAX)
         return kvfs_error_set(w->err, -ENAMETOOLONG, "a name of %zu bytes; the longest is %d", len,
                               KVFS_NAME_MAX);

@@ -67,6 +67,9 @@ refuses "folder" import --force "$v" folder "$tmp/big"
 refuses "" import "$v" missing/f "$tmp/big"
 refuses "$tmp/nothing: No such" import "$v" new "$tmp/nothing"
 refuses "directory" import "$v" new "$tmp"
+ok import "$v" version /proc/version # size 0, but not empty
+kvfs export "$v" version - | cmp - /proc/version || fail "/proc"
+ok rm "$v" version
 refuses "power of two" import --block-size=3000 "$v" new "$tmp/big"
 ! kvfs ls "$v" | grep -qx new || fail "a refused import leaves a name"
 # A source that becomes shorter than it said.

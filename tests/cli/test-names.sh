@@ -83,6 +83,65 @@ if command -v script >/dev/null; then
 fi
 same 1 "$(kvfs mkdir "$v" "no"$'\n'"where/a" 2>&1 | wc -l)" "lines of an error about an odd name"
 
+# What else could steer a terminal: C1 control characters, bare bytes, reordered text.
+steer=$'c1\xc2\x9b31m\x9b32m\xe2\x80\xaetxt'
+ok mkdir "$v" "$steer"
+kvfs ls --json "$v" | json "len(j) > 0" | grep -qx True || fail "JSON of odd names"
+if command -v script >/dev/null; then
+    script -qec "'$KVFS_BIN' ls '$v'" /dev/null </dev/null >"$tmp/out"
+    grep -aq 'c1?31m?32m?txt' "$tmp/out" || fail "C1 on the terminal: $(cat -v "$tmp/out")"
+fi
+kvfs rm "$v" "$steer" 2>"$tmp/stderr" || true
+grep -q 'c1?31m?32m?txt' "$tmp/stderr" || fail "C1 in an error: $(cat -v "$tmp/stderr")"
+ok rm -r "$v" "$steer"
+
+# A missing folder is named, and so is the path.
+for c in "create --size=1M $v" "mkdir $v" "import $v" "mv $v data" "ln $v data" "ln -s $v data" \
+    "copy $v:data"; do
+    case $c in
+    import*) behind=$tmp/r ;;
+    *) behind= ;;
+    esac
+    where="b/nodir/deep/x"
+    case $c in copy*) c="$c $v:$where" where= ;; esac
+    # shellcheck disable=SC2086
+    refuses "b/nodir/deep/x: there is no folder 'nodir'" $c $where $behind
+done
+refuses "b/nodir/x: there is no folder 'nodir'" rm "$v" b/nodir/x
+refuses "b/nodir/x: there is no folder 'nodir'" resize "$v" b/nodir/x 1M
+refuses "b/nodir/x: there is no folder 'nodir'" export "$v" b/nodir/x -
+refuses "b/nothing: 'nothing': no such" stat "$v" b/nothing
+# The reason is seen, however long the path.
+refuses "nnnn: a name of 300 bytes" mkdir "$v" "$(printf './%.0s' $(seq 500))$(printf 'n%.0s' $(seq 300))"
+
+# The root and the dots are no names to make or remove.
+for c in "rm" "rm -r" "mkdir" "create --size=1M" "import"; do
+    # shellcheck disable=SC2086
+    refuses "/: is the root folder" $c "$v" /
+    # shellcheck disable=SC2086
+    refuses "'.' is no name" $c "$v" .
+    # shellcheck disable=SC2086
+    refuses "b/..: '..' is no name" $c "$v" b/..
+done
+refuses "/: is the root folder" mv "$v" / b
+refuses "'.' is no name" rm -r "$v" b/.
+
+# A slash at the end says "folder": fine for one, refused for a file.
+refuses "new/: a file's name cannot end in a slash" create "$v" new/ --size=1M
+refuses "new/: a file's name cannot end in a slash" import "$v" new/ "$tmp/r"
+refuses "new/: a file's name cannot end in a slash" mv "$v" data new/
+refuses "new/: a file's name cannot end in a slash" mv -T "$v" data new/
+refuses "new/: a file's name cannot end in a slash" ln "$v" data new/
+refuses "new/: a file's name cannot end in a slash" ln -s "$v" data new/
+refuses "new/: a file's name cannot end in a slash" copy "$v:data" "$v:new/"
+refuses "no folder" rm "$v" data/
+refuses "no folder" mv "$v" data/ new
+! kvfs ls "$v" | grep -qx new || fail "a refused name is there"
+ok mkdir "$v" slash/
+ok mv "$v" slash/ slash2/
+ok mv "$v" slash2 b/
+ok rm -r "$v" b/slash2/
+
 # rm
 refuses "" rm "$v" a
 refuses "nowhere" rm "$v" nowhere

@@ -68,6 +68,32 @@ ok create "$tmp/v" folder/disk0 --size=1M
 same "folder " "$(complete_words ls "$tmp/v" fo)"
 same "folder/disk0 " "$(complete_words export "$tmp/v" folder/d)"
 
+# An empty argument is an unset variable as a rule, and never the root.
+refuses "argument is empty" ls ""
+refuses "argument is empty" ls "$tmp/v" ""
+refuses "argument is empty" rm -r "$tmp/v" ""
+refuses "no volume before the colon" copy "$tmp/v:folder" :x
+
+# A standard descriptor that is closed: its number must not go to the volume's own files.
+head -c 300000 /dev/zero | tr '\0' x >"$tmp/data"
+ok import "$tmp/v" f "$tmp/data"
+for c in "ls $tmp/v" "export $tmp/v f -" "export $tmp/v f" "check $tmp/v"; do
+    status=0
+    # shellcheck disable=SC2086
+    kvfs $c >&- 2>"$tmp/stderr" || status=$?
+    one_line $status "standard output: Bad file descriptor" "$c >&-"
+done
+status=0
+kvfs import "$tmp/v" none - <&- 2>"$tmp/stderr" || status=$?
+one_line $status "standard input: Bad file descriptor" "import <&-"
+kvfs mkdir "$tmp/v" quiet <&- >&- 2>&- || fail "a command without descriptors"
+status=0
+kvfs export "$tmp/v" nowhere - <&- >&- 2>&- || status=$?
+same 1 $status "an error that nobody hears"
+same $'f\nfolder\nquiet' "$(kvfs ls "$tmp/v")" "names after all that"
+kvfs export "$tmp/v" f - | cmp - "$tmp/data" || fail "bytes after all that"
+kvfs check "$tmp/v" >"$tmp/out" || fail "check after all that: $(cat "$tmp/out")"
+
 # Bad output is a failure too.
 if [ -c /dev/full ]; then
     status=0

@@ -30,7 +30,12 @@ refuses "nonesuch" format --engine=nonesuch "$tmp/new"
 refuses "power of two" format --block-size=3000 "$tmp/new"
 refuses "power of two" format --block-size=256 "$tmp/new"
 refuses "power of two" format --block-size=128K "$tmp/new"
+refuses "engine mem forgets everything" format --engine=mem "$tmp/new"
+refuses "engine mem forgets everything" copy --engine=mem "$v" "$tmp/new"
 [ ! -e "$tmp/new" ] || fail "a refused format leaves a folder"
+refuses "folder of another volume" format "$v/inside"
+refuses "folder of another volume" copy "$v" "$v/inside"
+[ ! -e "$v/inside" ] || fail "a volume in a volume's folder"
 
 # engines
 kvfs engines >"$tmp/out"
@@ -53,6 +58,12 @@ same 1 "$(wc -l <"$tmp/out")"
 grep -q ': clean: ' "$tmp/out" || fail "$(cat "$tmp/out")"
 same "clean 0 []" "$(kvfs check --json "$v" | json "' '.join([j['state'], str(j['found']), str(j['findings'])])")"
 kvfs check --repair "$v" >/dev/null || fail "check --repair of a clean volume"
+# One name for the volume in all that check says, however it was called.
+cp -a "$v" "$tmp/hurt"
+truncate -s 3000 "$tmp/hurt/data.mdb"
+(cd "$tmp" && ! "$KVFS_BIN" check hurt) >"$tmp/out" 2>&1 || true
+grep -q "$tmp/hurt" "$tmp/out" || fail "check of damage: $(cat "$tmp/out")"
+same 0 "$(sed "s|$tmp/hurt||g" "$tmp/out" | grep -c hurt)" "relative paths in: $(cat "$tmp/out")"
 status=0
 kvfs check "$tmp/missing" 2>"$tmp/stderr" >"$tmp/out" || status=$?
 same 8 $status
@@ -63,6 +74,17 @@ ok create "$v" disk --size=1M
 ok resize "$v" disk 2M
 ok resize "$v" disk +1M
 same 3145728 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")"
+ok resize "$v" disk +0
+same 3145728 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")" "size after +0"
+head -c 100 "$tmp/data" >"$tmp/in"
+ok import "$v" odd "$tmp/in"
+ok resize "$v" odd +0
+refuses "odd: 101 bytes are not a multiple" resize "$v" odd +1
+ok resize "$v" odd +412
+same 512 "$(kvfs stat --json "$v" odd | json "j[0]['size_bytes']")" "a size made round"
+ok rm "$v" odd
+refuses "/: is a folder, not a file" resize "$v" / +0
+refuses "'nowhere': no such" resize "$v" nowhere +0
 refuses "loses the rest" resize "$v" disk 1M
 same 3145728 "$(kvfs stat --json "$v" disk | json "j[0]['size_bytes']")" "a refused size"
 ok resize --shrink "$v" disk 1M
@@ -115,9 +137,28 @@ same "$(printf 'x%.0s' $(seq 16))" "$(kvfs export "$v" disk - 2>/dev/null | head
 kvfs check "$v" >"$tmp/out" || fail "check while served: $(cat "$tmp/out")"
 kvfs df "$v" | grep -q "lease .*process $server (nbdkit" || fail "df names no holder: $(kvfs df "$v")"
 same "$server" "$(kvfs df --json "$v" | json "j['holders'][0]['pid']")"
-refuses "$server|nbdkit" import --force "$v" disk "$tmp/in"
-refuses "$server|nbdkit" rm "$v" disk
-refuses "$server|nbdkit" resize --shrink "$v" disk 512
+busy="the file is being written by process $server \\(nbdkit"
+refuses "disk: $busy" import --force "$v" disk "$tmp/in"
+refuses "disk: $busy" rm "$v" disk
+refuses "/disk: $busy" rm "$v" /disk
+refuses "disk: $busy" resize --shrink "$v" disk 512
+ok create "$v" other --size=1M
+refuses "disk: $busy" mv "$v" other disk
+ok mkdir "$v" in
+ok mv "$v" disk in
+ok create "$v" disk --size=1M
+refuses "in/disk: $busy" mv "$v" disk in
+refuses "in/disk: $busy" rm -r "$v" in
+ok rm "$v" disk
+ok mv "$v" in/disk disk
+LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$tmp/sock2" -P "$tmp/pid2" "$KVFS_PLUGIN" "$v" file=disk 2>"$tmp/nbdkit2.err" &
+second=$!
+pids+=("$second")
+await test -s "$tmp/pid2"
+! nbdsh -u "nbd+unix:///?socket=$tmp/sock2" -c 'h.get_size()' 2>/dev/null || fail "two writers"
+grep -Eq "export 'disk': $busy" "$tmp/nbdkit2.err" || fail "nbdkit's log: $(cat "$tmp/nbdkit2.err")"
+kill "$second"
+wait "$second" || true
 refuses "$server|nbdkit" compact "$v"
 refuses "$server|nbdkit" format --force "$v"
 status=0
@@ -130,6 +171,13 @@ ok resize "$v" disk 4M
 : >"$tmp/stop"
 wait "$client"
 same 4194304 "$(nbdsh -u "$uri" -c 'print(h.get_size())')" "size for the next connection"
+# A disk that is offered but has no client may go; who comes later is told.
+ok mv "$v" disk kept
+ok create "$v" disk --size=1M
+ok rm "$v" disk
+! nbdsh -u "$uri" -c 'h.get_size()' 2>/dev/null || fail "a removed disk is served"
+grep -q "export: 'disk': no such entry" "$tmp/nbdkit.err" || fail "nbdkit's log: $(cat "$tmp/nbdkit.err")"
+ok mv "$v" kept disk
 kill "$server"
 wait "$server" || true
 same "$(printf 'x%.0s' $(seq 16))" "$(kvfs export "$v" disk - 2>/dev/null | head -c 16)" "after all that"
