@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * layout.c - how a DATA record is laid into LMDB's pages.
+ * layout.c - how a record is laid into LMDB's pages.
  *
  * LMDB keeps a node of up to half a page inside a leaf page.  A longer value
  * goes into a run of overflow pages of its own, the first of which spends 16
@@ -13,7 +13,16 @@
  * by every update anyway.  A record is found by seeking the first key that is
  * not below the 16 bytes, which is unique among the stored keys.
  *
- *  1. The value is (LMDB value) + (LMDB key from byte 16 on), so a record tells
+ * LMDB 0.9 has no checksums either, and a flipped bit in a key makes a record
+ * vanish: what is missing reads as zeros.  So each key has a check of 16 bits,
+ * behind the 16 bytes of a DATA key, in front of a META value.  Walks (walk.c)
+ * believe that a key is absent only if its neighbours are what was stored.
+ *
+ *      LMDB key                        LMDB value
+ *   DATA  key (16), check, tail        value without its tail
+ *   META  key                          check, value
+ *
+ *  1. The value is (LMDB value) + (LMDB key from byte 18 on), so a record tells
  *     its own split: readers never compute it, and a store may mix splits.
  *  2. The end of a value is next to the key: reading only a value's last bytes
  *     (kvfs's trailer) does not touch an overflow page.
@@ -22,7 +31,9 @@
  */
 #include "layout.h"
 
-#include <kvfs/engine.h>
+#define XXH_INLINE_ALL /* the engine links nothing for 16 bits */
+#include <string.h>
+#include <xxhash.h>
 
 #include "page.h"
 
@@ -34,18 +45,55 @@ kvfs_lmdb_layout_init(struct kvfs_lmdb_layout *l, size_t psize, size_t key_max)
     l->key_max = key_max;
 }
 
+void
+kvfs_lmdb_layout_check(uint8_t check[KVFS_LMDB_CHECK_LEN], const void *key, size_t len)
+{
+    uint64_t hash = XXH3_64bits(key, len);
+
+    check[0] = (uint8_t)(hash >> 8);
+    check[1] = (uint8_t)hash;
+}
+
+bool
+kvfs_lmdb_layout_split(enum kvfs_keyspace keyspace, const void *key, size_t key_len,
+                       const void *data, size_t data_len, struct kvfs_lmdb_value *value)
+{
+    const uint8_t *check = data;
+    uint8_t right[KVFS_LMDB_CHECK_LEN];
+
+    value->head = data;
+    value->head_len = data_len;
+    value->tail = key;
+    value->tail_len = 0;
+    if (keyspace == KVFS_DATA) {
+        if (key_len < KVFS_LMDB_DATA_HEAD)
+            return false;
+        check = (const uint8_t *)key + KVFS_DATA_KEY_LEN;
+        value->tail = (const uint8_t *)key + KVFS_LMDB_DATA_HEAD;
+        value->tail_len = key_len - KVFS_LMDB_DATA_HEAD;
+        key_len = KVFS_DATA_KEY_LEN;
+    } else {
+        if (key_len == 0 || key_len > KVFS_META_KEY_MAX || data_len < KVFS_LMDB_CHECK_LEN)
+            return false;
+        value->head += KVFS_LMDB_CHECK_LEN;
+        value->head_len -= KVFS_LMDB_CHECK_LEN;
+    }
+    kvfs_lmdb_layout_check(right, key, key_len);
+    return memcmp(check, right, sizeof(right)) == 0;
+}
+
 size_t
 kvfs_lmdb_layout_keep(const struct kvfs_lmdb_layout *l, size_t len)
 {
     size_t pages, keep;
 
-    if (PAGE_NODE_LEN + KVFS_DATA_KEY_LEN + len <= l->node_max)
+    if (PAGE_NODE_LEN + KVFS_LMDB_DATA_HEAD + len <= l->node_max)
         return len;
     pages = (len + PAGE_HEADER_LEN) / l->psize;
     if (pages == 0)
         return len;
     keep = pages * l->psize - PAGE_HEADER_LEN;
-    return KVFS_DATA_KEY_LEN + (len - keep) <= l->key_max ? keep : len;
+    return KVFS_LMDB_DATA_HEAD + (len - keep) <= l->key_max ? keep : len;
 }
 
 size_t

@@ -9,7 +9,7 @@
  *   page.c    single pages            path.c   pages that a batch will change
  *   map.c     the map's size, place   gate.c   a moment without snapshots
  *   guard.c   faults become -EIO      error.c  codes            env.c  small guarded calls
- *   read.c    snapshots, get          scan.c   scans
+ *   read.c    snapshots, get          walk.c   absence proved     scan.c   scans
  *   layout.c  blocks in pages         order.c  sorting a batch
  *   apply.c   write transactions      room.c   space, headroom, readers
  *   verify.c  the page structure      copy.c   backup, compact

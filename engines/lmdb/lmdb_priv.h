@@ -86,14 +86,10 @@ struct kvfs_db_snap {
     MDB_txn *txn;
     MDB_cursor *seek; /* DATA; for get */
     size_t txnid;
-    bool seek_ready; /* seek belongs to the present transaction */
+    struct page_db trees[2]; /* by keyspace; for walks */
+    bool seek_ready;  /* seek belongs to the present transaction */
+    bool trees_ready; /* so do trees */
     bool broken;     /* LMDB gave the transaction up and it could not be renewed */
-};
-
-/* The bytes of a record, inside the map: valid while its snapshot is open. */
-struct kvfs_lmdb_value {
-    const uint8_t *head, *tail;
-    size_t head_len, tail_len;
 };
 
 static inline MDB_val
@@ -184,6 +180,41 @@ bool kvfs_lmdb_value_sound(const struct kvfs_db *db, const struct kvfs_lmdb_valu
 /* LMDB blocks a read transaction after some errors: renew it, if nothing was
  * committed meanwhile, so that other records of the snapshot stay readable. */
 void kvfs_lmdb_snap_heal(struct kvfs_db_snap *snap);
+
+/* --- walk.c: a cursor that judges what it reads ---------------------------------- */
+
+struct kvfs_lmdb_walk {
+    const struct kvfs_db *db;
+    enum kvfs_keyspace keyspace;
+    enum page_order order;
+    struct page_db tree;
+    uint64_t end; /* first page beyond the map */
+    const uint8_t *judged[PAGE_DEPTH_MAX]; /* by level */
+    const uint8_t *leaf;
+    size_t at, keys; /* place in the leaf; its number of keys */
+    struct page_bounds bounds; /* of the leaf */
+    /* The record at the place: valid while the snapshot is open. */
+    const uint8_t *key;
+    size_t key_len;
+    struct kvfs_lmdb_value value;
+    uint64_t bad_pgno;
+    const char *bad; /* what is wrong with it; NULL: not known */
+};
+
+/* All inside a guard.  0, MDB_NOTFOUND or another code for _walk_error(). */
+int kvfs_lmdb_walk_init(struct kvfs_lmdb_walk *w, struct kvfs_db_snap *snap,
+                        enum kvfs_keyspace keyspace);
+/* Go to the first record that is not below KEY. */
+int kvfs_lmdb_walk_seek(struct kvfs_lmdb_walk *w, const void *key, size_t len);
+int kvfs_lmdb_walk_last(struct kvfs_lmdb_walk *w);
+/* Also after _seek said MDB_NOTFOUND of a tree that is not empty. */
+int kvfs_lmdb_walk_prev(struct kvfs_lmdb_walk *w);
+int kvfs_lmdb_walk_next(struct kvfs_lmdb_walk *w);
+/* MDB_NOTFOUND: the key is truly not there. */
+int kvfs_lmdb_walk_prove_absent(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace,
+                                const void *key, size_t len, struct kvfs_lmdb_walk *w);
+int kvfs_lmdb_walk_error(const struct kvfs_lmdb_walk *w, int rc, const char *what,
+                         struct kvfs_error *err);
 
 /* --- scan.c ------------------------------------------------------------------------- */
 
@@ -277,6 +308,8 @@ int kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *pro
 /* --- path.c ------------------------------------------------------------------------------------ */
 
 struct kvfs_lmdb_path *kvfs_lmdb_path_new(void);
+/* The records of the keyspaces' trees, as the transaction finds them. */
+int kvfs_lmdb_trees(MDB_txn *txn, struct page_db tree[2]);
 /* Judge the pages that BATCH will change: 0 or MDB_CORRUPTED, ERR names the
  * page; or another code.  Inside a guard, a write transaction that has changed
  * nothing yet, and apply_lock. */

@@ -111,7 +111,8 @@ map_find_in_file(const struct map_find *f, int fd, uint64_t *at)
     pgno = meta.page.dbs[PAGE_DB_MAIN].root;
     for (unsigned depth = 0;; depth++) {
         if (pread(fd, page, meta.psize, (off_t)(pgno * meta.psize)) != (ssize_t)meta.psize ||
-            kvfs_page_check(page, meta.psize, pgno, meta.page.last_pgno + 1) != NULL ||
+            kvfs_page_check(page, meta.psize, pgno, meta.page.last_pgno + 1, PAGE_ORDER_BYTES,
+                            NULL) != NULL ||
             !kvfs_page_node(page, meta.psize, 0, &node) || depth > PAGE_DEPTH_MAX)
             rc = MDB_CORRUPTED;
         memcpy(&h, page, sizeof(h));

@@ -133,7 +133,8 @@ meta_walk_tree(struct meta_walk *w, uint64_t pgno, unsigned depth)
     if (page == NULL)
         return ENOMEM;
     rc = meta_pread(w->fd, page, psize, pgno * psize);
-    if (rc == 0 && kvfs_page_check(page, psize, pgno, w->meta->page.last_pgno + 1) != NULL)
+    if (rc == 0 && kvfs_page_check(page, psize, pgno, w->meta->page.last_pgno + 1,
+                                   PAGE_ORDER_NUMBER, NULL) != NULL)
         rc = EIO;
     memcpy(&h, page, sizeof(h));
     for (size_t i = 0; rc == 0 && i < page_keys(&h); i++) {

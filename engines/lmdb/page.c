@@ -80,34 +80,93 @@ kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node)
 }
 
 static const char *
-page_check_node(const void *page, size_t psize, size_t i, uint64_t end, unsigned type)
+page_check_node(const struct page_node *node, size_t psize, uint64_t end, unsigned type)
 {
-    struct page_node node;
-    size_t at = page_u16((const uint8_t *)page + PAGE_HEADER_LEN + 2 * i);
-    struct page_header h;
-
-    memcpy(&h, page, sizeof(h));
-    if (at < h.u.room.upper || (at & 1) != 0 || !kvfs_page_node(page, psize, i, &node))
-        return "a node lies outside the page's node area";
     if (type == PAGE_BRANCH)
-        return node.child < PAGE_METAS || node.child >= end ? "a child page is out of bounds"
-                                                            : NULL;
-    if ((node.flags & ~(unsigned)(NODE_BIGDATA | NODE_SUBDATA)) != 0)
-        return "a node has unknown flags";
-    if (node.key_len == 0)
-        return "a node has an empty key";
-    if ((node.flags & NODE_BIGDATA) != 0 &&
-        (node.child < PAGE_METAS || node.child >= end ||
-         page_overflow_pages(node.data_len, psize) > end - node.child))
-        return "an overflow run is out of bounds";
+        return node->child < PAGE_METAS || node->child >= end ? "has a child page out of bounds"
+                                                              : NULL;
+    if ((node->flags & ~(unsigned)(NODE_BIGDATA | NODE_SUBDATA)) != 0)
+        return "has a node with unknown flags";
+    if (node->key_len == 0)
+        return "has a node with an empty key";
+    if ((node->flags & NODE_BIGDATA) != 0 &&
+        (node->child < PAGE_METAS || node->child >= end ||
+         page_overflow_pages(node->data_len, psize) > end - node->child))
+        return "has an overflow run out of bounds";
     return NULL;
 }
 
+/* Bytes that LMDB gives to the node. */
+static size_t
+page_node_bytes(const struct page_node *node, unsigned type)
+{
+    size_t len = PAGE_NODE_LEN + node->key_len;
+
+    if (type == PAGE_LEAF)
+        len += (node->flags & NODE_BIGDATA) != 0 ? sizeof(node->child) : node->data_len;
+    return (len + 1) & ~(size_t)1;
+}
+
+static int
+page_order_cmp(enum page_order order, const struct page_node *node, const uint8_t *key, size_t len)
+{
+    uint64_t x, y;
+
+    if (order != PAGE_ORDER_NUMBER || node->key_len != sizeof(x) || len != sizeof(y))
+        return kvfs_page_key_cmp(node->key, node->key_len, key, len);
+    memcpy(&x, node->key, sizeof(x));
+    memcpy(&y, key, sizeof(y));
+    return x < y ? -1 : x > y;
+}
+
+static bool
+page_order_follows(enum page_order order, const struct page_node *before,
+                   const struct page_node *node)
+{
+    if (order == PAGE_ORDER_DATA && before->key_len >= PAGE_DATA_KEY &&
+        node->key_len >= PAGE_DATA_KEY)
+        return memcmp(before->key, node->key, PAGE_DATA_KEY) < 0;
+    return page_order_cmp(order, before, node->key, node->key_len) < 0;
+}
+
+static const char *
+page_check_nodes(const void *page, size_t psize, uint64_t end, enum page_order order,
+                 const struct page_bounds *bounds)
+{
+    struct page_node node, before = {.key_len = 0};
+    struct page_header h;
+    size_t keys, first, bytes = 0;
+
+    memcpy(&h, page, sizeof(h));
+    keys = page_keys(&h);
+    first = h.flags == PAGE_BRANCH ? 1 : 0; /* of those whose key counts */
+    for (size_t i = 0; i < keys; i++, before = node) {
+        size_t at = page_u16((const uint8_t *)page + PAGE_HEADER_LEN + 2 * i);
+        const char *what;
+
+        if (at < h.u.room.upper || (at & 1) != 0 || !kvfs_page_node(page, psize, i, &node))
+            return "has a node outside its node area";
+        what = page_check_node(&node, psize, end, h.flags);
+        if (what != NULL)
+            return what;
+        if (i > first && !page_order_follows(order, &before, &node))
+            return "has keys out of order";
+        if (bounds != NULL && i == first && bounds->lo != NULL &&
+            page_order_cmp(order, &node, bounds->lo, bounds->lo_len) < 0)
+            return "has a key below those that the branch above says";
+        bytes += page_node_bytes(&node, h.flags);
+    }
+    if (bounds != NULL && bounds->hi != NULL &&
+        page_order_cmp(order, &before, bounds->hi, bounds->hi_len) >= 0)
+        return "has a key beyond those that the branch above says";
+    return bytes != psize - h.u.room.upper ? "has a gap between its nodes" : NULL;
+}
+
 const char *
-kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end)
+kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end,
+                enum page_order order, const struct page_bounds *bounds)
 {
     struct page_header h;
-    size_t keys;
 
     memcpy(&h, page, sizeof(h));
     if (h.pgno != pgno)
@@ -117,16 +176,50 @@ kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end)
     if (h.u.room.lower < PAGE_HEADER_LEN || (h.u.room.lower & 1) != 0 ||
         h.u.room.lower > h.u.room.upper || h.u.room.upper > psize)
         return "has impossible bounds";
-    keys = page_keys(&h);
-    if (keys < (h.flags == PAGE_BRANCH ? 2 : 1))
+    if (page_keys(&h) < (h.flags == PAGE_BRANCH ? 2 : 1))
         return "has too few keys";
-    for (size_t i = 0; i < keys; i++) {
-        const char *what = page_check_node(page, psize, i, end, h.flags);
+    return page_check_nodes(page, psize, end, order, bounds);
+}
 
-        if (what != NULL)
-            return what;
+size_t
+kvfs_page_search(const void *page, size_t psize, const void *key, size_t len, size_t first,
+                 bool behind)
+{
+    struct page_header h;
+    struct page_node node;
+    size_t lo = first, hi;
+
+    memcpy(&h, page, sizeof(h));
+    hi = page_keys(&h);
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int cmp = kvfs_page_node(page, psize, mid, &node)
+                      ? kvfs_page_key_cmp(node.key, node.key_len, key, len)
+                      : 1;
+
+        if (cmp < 0 || (cmp == 0 && behind))
+            lo = mid + 1;
+        else
+            hi = mid;
     }
-    return NULL;
+    return lo;
+}
+
+void
+kvfs_page_bounds_child(struct page_bounds *bounds, const void *page, size_t psize, size_t i)
+{
+    struct page_header h;
+    struct page_node node;
+
+    memcpy(&h, page, sizeof(h));
+    if (i > 0 && kvfs_page_node(page, psize, i, &node)) {
+        bounds->lo = node.key;
+        bounds->lo_len = node.key_len;
+    }
+    if (i + 1 < page_keys(&h) && kvfs_page_node(page, psize, i + 1, &node)) {
+        bounds->hi = node.key;
+        bounds->hi_len = node.key_len;
+    }
 }
 
 const char *

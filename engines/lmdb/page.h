@@ -90,6 +90,18 @@ struct page_node { /* one node of a branch or leaf page, bounds checked */
     size_t data_len;      /* leaf: of the whole value, wherever it lies */
 };
 
+enum page_order { /* of the keys of a tree */
+    PAGE_ORDER_NUMBER, /* the free list's: 8 bytes in host order */
+    PAGE_ORDER_BYTES,
+    PAGE_ORDER_DATA, /* bytes; the first PAGE_DATA_KEY of two keys differ */
+};
+#define PAGE_DATA_KEY 16u
+
+struct page_bounds { /* the separators around a page; NULL: none */
+    const uint8_t *lo, *hi; /* keys of the page: lo <= key < hi */
+    size_t lo_len, hi_len;
+};
+
 /* Number of nodes; only after page_check() or on a page known good. */
 static inline size_t
 page_keys(const struct page_header *h)
@@ -104,9 +116,12 @@ page_overflow_pages(size_t len, size_t psize)
 }
 
 /* Judge a branch or leaf page of PSIZE bytes that should be page PGNO: header,
- * offsets, nodes within the page, page numbers below END.  NULL: sound;
- * otherwise one line that says what is wrong. */
-const char *kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end);
+ * offsets, nodes within the page that fill its node area without a gap, page
+ * numbers below END, keys strictly in ORDER and within BOUNDS (NULL: not known).
+ * The first key of a branch page stands for "everything below" and is not
+ * looked at.  NULL: sound; otherwise one line that says what is wrong. */
+const char *kvfs_page_check(const void *page, size_t psize, uint64_t pgno, uint64_t end,
+                            enum page_order order, const struct page_bounds *bounds);
 
 /* Judge the first page of an overflow run that should hold LEN bytes.  LMDB keeps
  * a longer run than needed if a value shrinks within one transaction; EXACT: that
@@ -116,6 +131,14 @@ const char *kvfs_page_check_overflow(const void *page, size_t psize, uint64_t pg
 
 /* Take node I of a page apart; false if it leaves the page. */
 bool kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node);
+
+/* In a sound page, the first node from FIRST on whose key is not below KEY; BEHIND:
+ * beyond KEY.  The number of nodes if there is none. */
+size_t kvfs_page_search(const void *page, size_t psize, const void *key, size_t len, size_t first,
+                        bool behind);
+
+/* Narrow BOUNDS, those of a sound branch page, to those of its child I. */
+void kvfs_page_bounds_child(struct page_bounds *bounds, const void *page, size_t psize, size_t i);
 
 /* Memcmp order, a prefix first: the order of the engine's trees. */
 int kvfs_page_key_cmp(const void *a, size_t a_len, const void *b, size_t b_len);

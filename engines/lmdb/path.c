@@ -40,8 +40,8 @@ struct kvfs_lmdb_path {
     /* The leaf that the newest operation fell into, and the keys it is for. */
     int leaf_ks;
     bool leaf_beside; /* its neighbours were judged */
-    const uint8_t *leaf, *lo, *hi;
-    size_t lo_len, hi_len;
+    const uint8_t *leaf;
+    struct page_bounds bounds;
 };
 
 static int
@@ -51,9 +51,16 @@ path_damage(struct kvfs_lmdb_path *p, uint64_t pgno, const char *what)
     return MDB_CORRUPTED;
 }
 
+static enum page_order
+path_order(int ks)
+{
+    return ks == KVFS_DATA ? PAGE_ORDER_DATA : PAGE_ORDER_BYTES;
+}
+
 /* The judged page PGNO, or NULL with ERR set. */
 static const uint8_t *
-path_page(struct kvfs_lmdb_path *p, uint64_t pgno)
+path_page(struct kvfs_lmdb_path *p, uint64_t pgno, enum page_order order,
+          const struct page_bounds *bounds)
 {
     const uint8_t *page;
     uint64_t *slot = &p->checked[pgno % PATH_CACHE_SIZE];
@@ -66,7 +73,7 @@ path_page(struct kvfs_lmdb_path *p, uint64_t pgno)
     page = p->db->map + pgno * p->db->layout.psize;
     if (*slot == pgno)
         return page;
-    what = kvfs_page_check(page, p->db->layout.psize, pgno, p->end);
+    what = kvfs_page_check(page, p->db->layout.psize, pgno, p->end, order, bounds);
     if (what != NULL) {
         (void)path_damage(p, pgno, what);
         return NULL;
@@ -104,26 +111,6 @@ path_is_sparse(const struct kvfs_lmdb_path *p, const uint8_t *page)
            (size_t)(h.u.room.upper - h.u.room.lower) > p->db->layout.psize / 2;
 }
 
-/* The first node whose key is not below KEY: in a branch, of nodes from 1 on. */
-static size_t
-path_search(const struct kvfs_lmdb_path *p, const uint8_t *page, const void *key, size_t len)
-{
-    size_t lo = path_is_leaf(page) ? 0 : 1;
-    size_t hi = path_keys(page);
-    struct page_node node;
-
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-
-        if (kvfs_page_node(page, p->db->layout.psize, mid, &node) &&
-            kvfs_page_key_cmp(node.key, node.key_len, key, len) < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
 static int
 path_check_run(struct kvfs_lmdb_path *p, const struct page_node *node, bool exact)
 {
@@ -140,17 +127,22 @@ path_check_run(struct kvfs_lmdb_path *p, const struct page_node *node, bool exac
     return what != NULL ? path_damage(p, node->child, what) : 0;
 }
 
-/* Judge the pages beside child I of PAGE. */
+/* Judge the pages beside child I of PAGE, whose bounds are AROUND. */
 static int
-path_check_beside(struct kvfs_lmdb_path *p, const uint8_t *page, size_t i)
+path_check_beside(struct kvfs_lmdb_path *p, int ks, const uint8_t *page, size_t i,
+                  const struct page_bounds *around)
 {
     size_t keys = path_keys(page);
     struct page_node node;
 
-    for (size_t j = i > 0 ? i - 1 : 0; j <= i + 1 && j < keys; j++)
+    for (size_t j = i > 0 ? i - 1 : 0; j <= i + 1 && j < keys; j++) {
+        struct page_bounds bounds = *around;
+
+        kvfs_page_bounds_child(&bounds, page, p->db->layout.psize, j);
         if (kvfs_page_node(page, p->db->layout.psize, j, &node) &&
-            path_page(p, node.child) == NULL)
+            path_page(p, node.child, path_order(ks), &bounds) == NULL)
             return MDB_CORRUPTED;
+    }
     return 0;
 }
 
@@ -158,39 +150,26 @@ path_check_beside(struct kvfs_lmdb_path *p, const uint8_t *page, size_t i)
 static int
 path_descend(struct kvfs_lmdb_path *p, int ks, const void *key, size_t len, bool deletes)
 {
-    const uint8_t *page = path_page(p, p->tree[ks].root);
+    struct page_bounds bounds = {.lo = NULL};
+    const uint8_t *page = path_page(p, p->tree[ks].root, path_order(ks), &bounds);
     bool beside = true;
 
     p->leaf = NULL;
-    p->lo = p->hi = NULL;
     for (unsigned depth = 1; page != NULL && !path_is_leaf(page); depth++) {
-        size_t keys = path_keys(page);
-        size_t i = path_search(p, page, key, len);
+        size_t i = kvfs_page_search(page, p->db->layout.psize, key, len, 1, true) - 1;
+        struct page_bounds around = bounds;
         const uint8_t *child;
         struct page_node node;
 
         if (depth > PAGE_DEPTH_MAX)
             return path_damage(p, p->tree[ks].root, "is the root of a loop");
-        if (i < keys && kvfs_page_node(page, p->db->layout.psize, i, &node)) {
-            /* Equal keys belong to the right. */
-            if (kvfs_page_key_cmp(node.key, node.key_len, key, len) == 0)
-                i++;
-        }
-        if (i < keys && kvfs_page_node(page, p->db->layout.psize, i, &node)) {
-            p->hi = node.key;
-            p->hi_len = node.key_len;
-        }
-        i--;
+        kvfs_page_bounds_child(&bounds, page, p->db->layout.psize, i);
         (void)kvfs_page_node(page, p->db->layout.psize, i, &node);
-        if (i > 0) {
-            p->lo = node.key;
-            p->lo_len = node.key_len;
-        }
-        child = path_page(p, node.child);
+        child = path_page(p, node.child, path_order(ks), &bounds);
         if (child == NULL)
             return MDB_CORRUPTED;
         beside = deletes || path_is_sparse(p, child);
-        if (beside && path_check_beside(p, page, i) != 0)
+        if (beside && path_check_beside(p, ks, page, i, &around) != 0)
             return MDB_CORRUPTED;
         page = child;
     }
@@ -199,15 +178,36 @@ path_descend(struct kvfs_lmdb_path *p, int ks, const void *key, size_t len, bool
     p->leaf = page;
     p->leaf_ks = ks;
     p->leaf_beside = beside;
+    p->bounds = bounds;
     return 0;
 }
 
 static bool
 path_same_leaf(const struct kvfs_lmdb_path *p, int ks, const void *key, size_t len)
 {
+    const struct page_bounds *b = &p->bounds;
+
     return p->leaf != NULL && p->leaf_ks == ks &&
-           (p->lo == NULL || kvfs_page_key_cmp(key, len, p->lo, p->lo_len) >= 0) &&
-           (p->hi == NULL || kvfs_page_key_cmp(key, len, p->hi, p->hi_len) < 0);
+           (b->lo == NULL || kvfs_page_key_cmp(key, len, b->lo, b->lo_len) >= 0) &&
+           (b->hi == NULL || kvfs_page_key_cmp(key, len, b->hi, b->hi_len) < 0);
+}
+
+/* Is the record of node I the one that was stored?  True where there is none. */
+static int
+path_check_node(struct kvfs_lmdb_path *p, size_t i, struct page_node *node)
+{
+    size_t psize = p->db->layout.psize;
+    struct kvfs_lmdb_value value;
+    const uint8_t *data;
+
+    if (i >= path_keys(p->leaf) || !kvfs_page_node(p->leaf, psize, i, node))
+        return 0;
+    data = node->data != NULL ? node->data : p->db->map + node->child * psize + PAGE_HEADER_LEN;
+    return kvfs_lmdb_layout_split((enum kvfs_keyspace)p->leaf_ks, node->key, node->key_len, data,
+                                  node->data_len, &value)
+               ? 0
+               : path_damage(p, (uint64_t)(p->leaf - p->db->map) / psize,
+                             "holds a key that was not stored so");
 }
 
 static int
@@ -226,27 +226,34 @@ path_check_op(struct kvfs_lmdb_path *p, const struct kvfs_op *op)
         if (rc != 0)
             return rc;
     }
-    i = path_search(p, p->leaf, op->key, op->key_len);
+    i = kvfs_page_search(p->leaf, p->db->layout.psize, op->key, op->key_len, 0, false);
+    if (i > 0 && path_check_node(p, i - 1, &node) != 0)
+        return MDB_CORRUPTED;
     if (i == path_keys(p->leaf)) {
+        const struct page_bounds *b = &p->bounds;
+
         /* A DATA key with its tail may be the first of the next leaf. */
-        if (ks != KVFS_DATA || p->hi == NULL || p->hi_len < op->key_len ||
-            memcmp(p->hi, op->key, op->key_len) != 0)
+        if (ks != KVFS_DATA || b->hi == NULL || b->hi_len < op->key_len ||
+            memcmp(b->hi, op->key, op->key_len) != 0)
             return 0;
         i = 0;
-        if (path_descend(p, ks, p->hi, p->hi_len, deletes) != 0)
+        if (path_descend(p, ks, b->hi, b->hi_len, deletes) != 0)
             return MDB_CORRUPTED;
     }
-    if (!kvfs_page_node(p->leaf, p->db->layout.psize, i, &node) || node.key_len < op->key_len ||
-        memcmp(node.key, op->key, op->key_len) != 0)
+    if (path_check_node(p, i, &node) != 0)
+        return MDB_CORRUPTED;
+    if (node.key_len < op->key_len || memcmp(node.key, op->key, op->key_len) != 0)
         return 0;
     return path_check_run(p, &node, ks == KVFS_DATA);
 }
 
 /* Judge everything below PGNO that holds keys of the range. */
 static int
-path_check_range(struct kvfs_lmdb_path *p, const struct kvfs_op *op, uint64_t pgno, unsigned depth)
+path_check_range(struct kvfs_lmdb_path *p, const struct kvfs_op *op, uint64_t pgno, unsigned depth,
+                 const struct page_bounds *bounds)
 {
-    const uint8_t *page = path_page(p, pgno);
+    enum page_order order = path_order(op->keyspace);
+    const uint8_t *page = path_page(p, pgno, order, bounds);
     size_t psize = p->db->layout.psize;
     struct page_node node;
     size_t first;
@@ -256,22 +263,25 @@ path_check_range(struct kvfs_lmdb_path *p, const struct kvfs_op *op, uint64_t pg
         return MDB_CORRUPTED;
     if (depth > PAGE_DEPTH_MAX)
         return path_damage(p, pgno, "is part of a loop");
-    first = path_search(p, page, op->key, op->key_len);
+    first = kvfs_page_search(page, psize, op->key, op->key_len, path_is_leaf(page) ? 0 : 1, false);
     if (!path_is_leaf(page)) {
-        first -= first > 0;
-        rc = path_check_beside(p, page, first);
+        first--;
+        rc = path_check_beside(p, op->keyspace, page, first, bounds);
     }
     for (size_t i = first; rc == 0 && i < path_keys(page); i++) {
+        struct page_bounds child = *bounds;
+
         if (!kvfs_page_node(page, psize, i, &node))
             break;
+        kvfs_page_bounds_child(&child, page, psize, i);
         if (i > first && op->key_end_len > 0 &&
             kvfs_page_key_cmp(node.key, node.key_len, op->key_end, op->key_end_len) >= 0) {
             if (!path_is_leaf(page)) /* may be merged with the page before */
-                rc = path_page(p, node.child) != NULL ? 0 : MDB_CORRUPTED;
+                rc = path_page(p, node.child, order, &child) != NULL ? 0 : MDB_CORRUPTED;
             break;
         }
         rc = path_is_leaf(page) ? path_check_run(p, &node, op->keyspace == KVFS_DATA)
-                                : path_check_range(p, op, node.child, depth + 1);
+                                : path_check_range(p, op, node.child, depth + 1, &child);
     }
     return rc;
 }
@@ -310,7 +320,7 @@ path_check_list(struct kvfs_lmdb_path *p, uint64_t pgno, const struct page_node 
 static int
 path_check_free(struct kvfs_lmdb_path *p, uint64_t pgno, unsigned depth, uint64_t *left)
 {
-    const uint8_t *page = path_page(p, pgno);
+    const uint8_t *page = path_page(p, pgno, PAGE_ORDER_NUMBER, NULL);
     struct page_node node;
     bool beside = false; /* the page behind those used up was judged */
     int rc = 0;
@@ -330,16 +340,15 @@ path_check_free(struct kvfs_lmdb_path *p, uint64_t pgno, unsigned depth, uint64_
         } else if (*left > 0 || last) {
             rc = path_check_free(p, node.child, depth + 1, left);
         } else if (!beside) {
-            rc = path_page(p, node.child) != NULL ? 0 : MDB_CORRUPTED;
+            rc = path_page(p, node.child, PAGE_ORDER_NUMBER, NULL) != NULL ? 0 : MDB_CORRUPTED;
             beside = true;
         }
     }
     return rc;
 }
 
-/* The trees' records, as the transaction finds them. */
-static int
-path_trees(MDB_txn *txn, struct page_db tree[2])
+int
+kvfs_lmdb_trees(MDB_txn *txn, struct page_db tree[2])
 {
     for (int i = 0; i < 2; i++) {
         MDB_val key = lmdb_val(kvfs_lmdb_names[i], strlen(kvfs_lmdb_names[i]));
@@ -370,6 +379,7 @@ kvfs_lmdb_path_check(struct kvfs_db *db, MDB_txn *txn, const struct kvfs_batch *
                      const struct kvfs_lmdb_need *need, struct kvfs_error *err)
 {
     struct kvfs_lmdb_path *p = db->path_state;
+    const struct page_bounds all = {.lo = NULL};
     struct page_meta meta;
     /* Looking for pages in a row LMDB may read the whole list. */
     uint64_t left = need->runs ? UINT64_MAX : need->pages;
@@ -385,15 +395,15 @@ kvfs_lmdb_path_check(struct kvfs_db *db, MDB_txn *txn, const struct kvfs_batch *
         return path_damage(p, meta.txnid & 1, "counts more pages than the map has");
     if (meta.dbs[PAGE_DB_FREE].root != PAGE_NONE)
         rc = path_check_free(p, meta.dbs[PAGE_DB_FREE].root, 1, &left);
-    if (rc == 0 && path_page(p, meta.dbs[PAGE_DB_MAIN].root) == NULL)
+    if (rc == 0 && path_page(p, meta.dbs[PAGE_DB_MAIN].root, PAGE_ORDER_BYTES, NULL) == NULL)
         rc = MDB_CORRUPTED;
     if (rc == 0)
-        rc = path_trees(txn, p->tree);
+        rc = kvfs_lmdb_trees(txn, p->tree);
     for (size_t i = 0; rc == 0 && i < batch->ops_count; i++) {
         const struct kvfs_op *op = &batch->ops[i];
 
         if (op->type == KVFS_OP_DEL_RANGE && p->tree[op->keyspace].root != PAGE_NONE)
-            rc = path_check_range(p, op, p->tree[op->keyspace].root, 1);
+            rc = path_check_range(p, op, p->tree[op->keyspace].root, 1, &all);
         else if (op->type != KVFS_OP_DEL_RANGE)
             rc = path_check_op(p, op);
     }

@@ -9,7 +9,9 @@
  *     but holds no pages back.  At most KVFS_LMDB_IDLE_MAX are kept.
  *  3. Everything that touches the map runs inside a guard, copies included, and
  *     bytes are copied only from where LMDB may have put them.
- *  4. Of the key's transaction nothing is remembered after damage: LMDB marks a
+ *  4. LMDB's word that a record is there is held against the record's check, its
+ *     word that there is none is proved (walk.c).
+ *  5. Of the key's transaction nothing is remembered after damage: LMDB marks a
  *     read transaction as failed when it meets an impossible page number, which
  *     would fail all later reads of that snapshot.  It is renewed if that gives
  *     the same state again, and is otherwise lost (-ESTALE).
@@ -188,7 +190,7 @@ read_begin(struct kvfs_db *db, bool inside, struct kvfs_db_snap **snapp)
     int rc = ENOMEM;
 
     if (snap != NULL) {
-        snap->seek_ready = false;
+        snap->seek_ready = snap->trees_ready = false;
         rc = kvfs_lmdb_guard(read_renew, snap);
     }
     if (rc == 0) {
@@ -267,7 +269,7 @@ kvfs_lmdb_snap_heal(struct kvfs_db_snap *snap)
     if (snap->broken)
         return;
     (void)kvfs_lmdb_txn_reset(snap->txn);
-    snap->seek_ready = false;
+    snap->seek_ready = snap->trees_ready = false;
     if (kvfs_lmdb_guard(read_renew, snap) == 0) {
         if (snap->txnid == txnid)
             return;
@@ -287,6 +289,7 @@ struct read_get {
     const struct iovec *iov;
     int iov_count;
     struct kvfs_lmdb_value value;
+    struct kvfs_lmdb_walk walk;
 };
 
 /* Make sure that the snapshot's own cursor stands in its present transaction. */
@@ -311,54 +314,45 @@ read_seek_ready(struct kvfs_db_snap *snap)
     return rc;
 }
 
+/* Ask LMDB; what it finds is judged by the record's own check. */
 static int
-read_find_data(struct read_get *g)
+read_find(struct read_get *g)
 {
+    bool data_key = g->keyspace == KVFS_DATA;
     MDB_val key = lmdb_val(g->key, g->key_len);
     MDB_val data;
-    int rc = read_seek_ready(g->snap);
+    int rc;
 
-    if (rc == 0)
-        rc = mdb_cursor_get(g->snap->seek, &key, &data, MDB_SET_RANGE);
+    if (data_key) {
+        rc = read_seek_ready(g->snap);
+        if (rc == 0)
+            rc = mdb_cursor_get(g->snap->seek, &key, &data, MDB_SET_RANGE);
+        if (rc == 0 && (key.mv_size < KVFS_DATA_KEY_LEN ||
+                        memcmp(key.mv_data, g->key, KVFS_DATA_KEY_LEN) != 0))
+            rc = MDB_NOTFOUND;
+    } else {
+        rc = mdb_get(g->snap->txn, g->snap->db->dbi[KVFS_META], &key, &data);
+    }
     if (rc != 0)
         return rc;
-    if (key.mv_size < KVFS_DATA_KEY_LEN)
-        return MDB_CORRUPTED;
-    if (memcmp(key.mv_data, g->key, KVFS_DATA_KEY_LEN) != 0)
-        return MDB_NOTFOUND;
-    g->value.head = data.mv_data;
-    g->value.head_len = data.mv_size;
-    g->value.tail = (const uint8_t *)key.mv_data + KVFS_DATA_KEY_LEN;
-    g->value.tail_len = key.mv_size - KVFS_DATA_KEY_LEN;
-    return 0;
-}
-
-static int
-read_find_meta(struct read_get *g)
-{
-    MDB_val key = lmdb_val(g->key, g->key_len);
-    MDB_val data;
-    int rc = mdb_get(g->snap->txn, g->snap->db->dbi[KVFS_META], &key, &data);
-
-    if (rc != 0)
-        return rc;
-    g->value.head = data.mv_data;
-    g->value.head_len = data.mv_size;
-    return 0;
+    return kvfs_lmdb_layout_split(g->keyspace, key.mv_data, key.mv_size, data.mv_data, data.mv_size,
+                                  &g->value) &&
+                   kvfs_lmdb_value_sound(g->snap->db, &g->value)
+               ? 0
+               : MDB_CORRUPTED;
 }
 
 static int
 read_get_guarded(void *arg)
 {
     struct read_get *g = arg;
-    int rc = g->keyspace == KVFS_DATA ? read_find_data(g) : read_find_meta(g);
+    int rc = read_find(g);
 
-    if (rc != 0)
-        return rc;
-    if (!kvfs_lmdb_value_sound(g->snap->db, &g->value))
-        return MDB_CORRUPTED;
-    kvfs_lmdb_value_copy(&g->value, g->offset, g->iov, g->iov_count);
-    return 0;
+    if (rc == MDB_NOTFOUND)
+        return kvfs_lmdb_walk_prove_absent(g->snap, g->keyspace, g->key, g->key_len, &g->walk);
+    if (rc == 0)
+        kvfs_lmdb_value_copy(&g->value, g->offset, g->iov, g->iov_count);
+    return rc;
 }
 
 int
@@ -366,8 +360,7 @@ kvfs_lmdb_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void
               size_t key_len, size_t offset, const struct iovec *iov, int iov_count,
               size_t *value_len, struct kvfs_error *err)
 {
-    struct read_get g = {.snap = snap, .keyspace = keyspace, .key = key, .key_len = key_len,
-                         .offset = offset, .iov = iov, .iov_count = iov_count};
+    struct read_get g;
     int rc = kvfs_lmdb_usable(snap->db, err);
 
     if (rc != 0)
@@ -377,12 +370,21 @@ kvfs_lmdb_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void
     if (key_len == 0 || key_len > KVFS_META_KEY_MAX ||
         (keyspace == KVFS_DATA && key_len != KVFS_DATA_KEY_LEN))
         return kvfs_error_set(err, -EINVAL, "%s: a key of %zu bytes", snap->db->path, key_len);
+    g.snap = snap;
+    g.keyspace = keyspace;
+    g.key = key;
+    g.key_len = key_len;
+    g.offset = offset;
+    g.iov = iov;
+    g.iov_count = iov_count;
+    g.walk.db = snap->db; /* the rest of it is set where it is needed */
+    g.walk.bad = NULL;
     rc = kvfs_lmdb_guard(read_get_guarded, &g);
     if (rc == MDB_NOTFOUND)
         return kvfs_error_set(err, -ENOENT, "%s: no such record", snap->db->path);
     if (rc != 0) {
         kvfs_lmdb_snap_heal(snap);
-        return kvfs_lmdb_error(err, rc, snap->db->path, "reading");
+        return kvfs_lmdb_walk_error(&g.walk, rc, "reading", err);
     }
     if (value_len != NULL)
         *value_len = g.value.head_len + g.value.tail_len;

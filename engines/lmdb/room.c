@@ -164,8 +164,9 @@ static void
 room_need_put(const struct kvfs_lmdb_layout *l, const struct kvfs_op *op, struct kvfs_lmdb_need *n)
 {
     size_t len = op->value[0].iov_len + op->value[1].iov_len;
-    size_t keep = op->keyspace == KVFS_DATA ? kvfs_lmdb_layout_keep(l, len) : len;
-    size_t key_len = op->key_len + len - keep;
+    bool data = op->keyspace == KVFS_DATA;
+    size_t keep = data ? kvfs_lmdb_layout_keep(l, len) : len + KVFS_LMDB_CHECK_LEN;
+    size_t key_len = data ? KVFS_LMDB_DATA_HEAD + len - keep : op->key_len;
     size_t overflow;
 
     n->puts[op->keyspace]++;

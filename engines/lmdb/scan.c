@@ -6,9 +6,8 @@
  * carry a tail (layout.c).  A stored key and its first 16 bytes lie on the same
  * side of such an edge: at or behind it, or before it.
  *
- *  1. Keys come in strictly increasing (in reverse: decreasing) order and within
- *     the edges, or the scan ends with -EIO: so a damaged tree cannot make a
- *     scan endless.
+ *  1. All pages and records are judged on the way (walk.c), so a scan that ends
+ *     has met every record that is there, and a damaged tree cannot make it endless.
  *  2. The key is copied inside the guard; the value's place is remembered and
  *     its bytes are copied on demand, also inside a guard.
  */
@@ -24,16 +23,15 @@ struct scan_edge {
 
 struct kvfs_db_cursor {
     struct kvfs_db_snap *snap;
-    MDB_cursor *mc;
     enum kvfs_keyspace keyspace;
     bool reverse;
     bool started;
     int ended; /* 1: at the end; negative: failed */
     bool has_hi;
     struct scan_edge lo, hi;
-    uint8_t key[KVFS_LMDB_KEY_BUF];
-    size_t key_len; /* 0: no record yet */
-    struct kvfs_lmdb_value value;
+    bool has_record; /* the walk stands at one */
+    uint8_t key[KVFS_META_KEY_MAX];
+    struct kvfs_lmdb_walk walk;
 };
 
 static void
@@ -50,87 +48,46 @@ scan_edge_cmp(const void *key, size_t len, const struct scan_edge *e)
     return kvfs_page_key_cmp(key, len, e->key, e->len);
 }
 
-/* Move to the first stored key that is at or behind the edge. */
 static int
-scan_seek(struct kvfs_db_cursor *c, const struct scan_edge *e, MDB_val *key, MDB_val *data)
+scan_start(struct kvfs_db_cursor *c)
 {
-    *key = lmdb_val(e->key, e->len);
-    return mdb_cursor_get(c->mc, key, data, e->len > 0 ? MDB_SET_RANGE : MDB_FIRST);
-}
+    int rc = kvfs_lmdb_walk_init(&c->walk, c->snap, c->keyspace);
 
-static int
-scan_start(struct kvfs_db_cursor *c, MDB_val *key, MDB_val *data)
-{
-    int rc;
-
+    if (rc != 0 || c->walk.tree.root == PAGE_NONE)
+        return rc != 0 ? rc : MDB_NOTFOUND;
     if (!c->reverse)
-        return scan_seek(c, &c->lo, key, data);
+        return kvfs_lmdb_walk_seek(&c->walk, c->lo.key, c->lo.len);
     if (!c->has_hi)
-        return mdb_cursor_get(c->mc, key, data, MDB_LAST);
-    rc = scan_seek(c, &c->hi, key, data);
-    if (rc == MDB_NOTFOUND)
-        return mdb_cursor_get(c->mc, key, data, MDB_LAST);
-    return rc != 0 ? rc : mdb_cursor_get(c->mc, key, data, MDB_PREV);
+        return kvfs_lmdb_walk_last(&c->walk);
+    rc = kvfs_lmdb_walk_seek(&c->walk, c->hi.key, c->hi.len);
+    return rc != 0 && rc != MDB_NOTFOUND ? rc : kvfs_lmdb_walk_prev(&c->walk);
 }
 
 static bool
-scan_within(const struct kvfs_db_cursor *c, const void *key, size_t len)
+scan_within(const struct kvfs_db_cursor *c)
 {
     if (c->reverse)
-        return scan_edge_cmp(key, len, &c->lo) >= 0;
-    return !c->has_hi || scan_edge_cmp(key, len, &c->hi) < 0;
+        return scan_edge_cmp(c->walk.key, c->walk.key_len, &c->lo) >= 0;
+    return !c->has_hi || scan_edge_cmp(c->walk.key, c->walk.key_len, &c->hi) < 0;
 }
 
 static int
 scan_next_guarded(void *arg)
 {
     struct kvfs_db_cursor *c = arg;
-    MDB_val key, data;
-    size_t len;
-    int rc, cmp;
+    int rc;
 
-    if (c->started)
-        rc = mdb_cursor_get(c->mc, &key, &data, c->reverse ? MDB_PREV : MDB_NEXT);
+    if (!c->started)
+        rc = scan_start(c);
     else
-        rc = scan_start(c, &key, &data);
-    if (rc != 0)
-        return rc;
-    len = key.mv_size;
-    c->value.head = data.mv_data;
-    c->value.head_len = data.mv_size;
-    c->value.tail = key.mv_data;
-    c->value.tail_len = 0;
-    if (c->keyspace == KVFS_DATA) {
-        if (len < KVFS_DATA_KEY_LEN)
-            return MDB_CORRUPTED;
-        c->value.tail = (const uint8_t *)key.mv_data + KVFS_DATA_KEY_LEN;
-        c->value.tail_len = len - KVFS_DATA_KEY_LEN;
-        len = KVFS_DATA_KEY_LEN;
-    }
-    if (len == 0 || len > sizeof(c->key) || !kvfs_lmdb_value_sound(c->snap->db, &c->value))
-        return MDB_CORRUPTED;
-    if (c->key_len > 0) {
-        cmp = kvfs_page_key_cmp(key.mv_data, len, c->key, c->key_len);
-        if (c->reverse ? cmp >= 0 : cmp <= 0)
-            return MDB_CORRUPTED;
-    } else if (c->reverse ? c->has_hi && scan_edge_cmp(key.mv_data, len, &c->hi) >= 0
-                          : scan_edge_cmp(key.mv_data, len, &c->lo) < 0) {
-        return MDB_CORRUPTED;
-    }
-    memcpy(c->key, key.mv_data, len);
-    c->key_len = len;
-    return 0;
-}
-
-static int
-scan_open_guarded(void *arg)
-{
-    struct kvfs_db_cursor *c = arg;
-    MDB_dbi dbi = c->snap->db->dbi[c->keyspace];
-    MDB_stat ignored;
-    int rc = mdb_stat(c->snap->txn, dbi, &ignored); /* see read_seek_ready() */
-
-    return rc != 0 ? rc : mdb_cursor_open(c->snap->txn, dbi, &c->mc);
+        rc = c->reverse ? kvfs_lmdb_walk_prev(&c->walk) : kvfs_lmdb_walk_next(&c->walk);
+    if (rc == 0 && !scan_within(c))
+        rc = MDB_NOTFOUND;
+    if (rc == 0 && !kvfs_lmdb_value_sound(c->snap->db, &c->walk.value))
+        rc = MDB_CORRUPTED;
+    if (rc == 0)
+        memcpy(c->key, c->walk.key, c->walk.key_len);
+    return rc;
 }
 
 int
@@ -156,21 +113,14 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
     if (c == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory for a scan", snap->db->path);
     c->snap = snap;
-    c->mc = NULL;
     c->keyspace = keyspace;
     c->reverse = (flags & KVFS_SCAN_REVERSE) != 0;
     c->started = false;
     c->ended = 0;
     c->has_hi = hi_len > 0;
-    c->key_len = 0;
+    c->has_record = false;
     scan_edge_set(&c->lo, lo, lo_len);
     scan_edge_set(&c->hi, hi, hi_len);
-    rc = kvfs_lmdb_guard(scan_open_guarded, c);
-    if (rc != 0) {
-        free(c);
-        kvfs_lmdb_snap_heal(snap);
-        return kvfs_lmdb_error(err, rc, snap->db->path, "scanning");
-    }
     *cursorp = c;
     return 0;
 }
@@ -190,22 +140,25 @@ kvfs_lmdb_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_le
         return 0;
     if (c->ended < 0)
         return kvfs_error_set(err, c->ended, "%s: the scan met damage before", db->path);
+    c->walk.db = db; /* the rest of it is set by the start */
+    c->walk.bad = NULL;
     rc = kvfs_lmdb_guard(scan_next_guarded, c);
-    if (rc == 0 && scan_within(c, c->key, c->key_len)) {
+    c->has_record = rc == 0;
+    if (rc == 0) {
         c->started = true;
         *key = c->key;
-        *key_len = c->key_len;
+        *key_len = c->walk.key_len;
         if (value_len != NULL)
-            *value_len = c->value.head_len + c->value.tail_len;
+            *value_len = c->walk.value.head_len + c->walk.value.tail_len;
         return 1;
     }
-    c->key_len = 0;
-    if (rc == 0 || rc == MDB_NOTFOUND) {
+    if (rc == MDB_NOTFOUND) {
         c->ended = 1;
         return 0;
     }
-    kvfs_lmdb_snap_heal(c->snap);
-    rc = kvfs_lmdb_error(err, rc, db->path, "scanning");
+    if (!c->started)
+        kvfs_lmdb_snap_heal(c->snap); /* LMDB was asked for the trees */
+    rc = kvfs_lmdb_walk_error(&c->walk, rc, "scanning", err);
     c->ended = rc;
     return rc;
 }
@@ -222,7 +175,7 @@ scan_value_guarded(void *arg)
 {
     struct scan_value *v = arg;
 
-    kvfs_lmdb_value_copy(&v->cursor->value, v->offset, v->iov, v->iov_count);
+    kvfs_lmdb_value_copy(&v->cursor->walk.value, v->offset, v->iov, v->iov_count);
     return 0;
 }
 
@@ -236,7 +189,7 @@ kvfs_lmdb_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct iov
 
     if (rc != 0)
         return rc;
-    if (c->key_len == 0)
+    if (!c->has_record)
         return kvfs_error_set(err, -EINVAL, "%s: the scan is not at a record", db->path);
     if (c->snap->broken)
         return kvfs_error_set(err, -ESTALE, "%s: the snapshot was lost to damage", db->path);
@@ -247,7 +200,5 @@ kvfs_lmdb_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct iov
 void
 kvfs_lmdb_cursor_close(struct kvfs_db_cursor *c)
 {
-    if (kvfs_lmdb_usable(c->snap->db, NULL) == 0)
-        mdb_cursor_close(c->mc);
     free(c);
 }

@@ -8,7 +8,8 @@
  *  1. Every page says its own number and type; its bounds, node offsets and page
  *     numbers lie within the page and the store.
  *  2. Keys increase strictly inside a page and lie between the separators of the
- *     branch pages above; leaves all have the depth that the tree's record tells.
+ *     branch pages above, nodes fill the page; leaves all have the depth that the
+ *     tree's record tells; each record's check of its key is right.
  *  3. An overflow run is as long as its value needs, and lies within the store.
  *  4. Every page up to the last is used exactly once, by a tree or by the free
  *     list; the free list's records are sorted.
@@ -56,17 +57,17 @@ struct verify_tree {
     enum verify_kind kind;
     struct page_db db;       /* what its record says */
     struct page_db counted;  /* what the walk finds */
-    uint8_t last[KVFS_LMDB_KEY_BUF]; /* newest leaf key */
-    size_t last_len;
     struct page_db sub[2]; /* of the main tree: META, DATA */
     bool has_sub[2];
 };
 
-/* Separators around a page; NULL: none. */
-struct verify_bounds {
-    const uint8_t *lo, *hi;
-    size_t lo_len, hi_len;
-};
+static enum page_order
+verify_order(const struct verify_tree *t)
+{
+    if (t->kind == VERIFY_FREE)
+        return PAGE_ORDER_NUMBER;
+    return t->kind == VERIFY_DATA ? PAGE_ORDER_DATA : PAGE_ORDER_BYTES;
+}
 
 static void verify_find(struct verify *v, uint64_t pgno, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -137,19 +138,6 @@ verify_mark(struct verify *v, uint64_t first, uint64_t count, const char *who)
 
 /* --- what lies in leaves ------------------------------------------------------------ */
 
-static int
-verify_key_cmp(const struct verify_tree *t, const void *a, size_t a_len, const void *b,
-               size_t b_len)
-{
-    uint64_t x, y;
-
-    if (t->kind != VERIFY_FREE || a_len != sizeof(x) || b_len != sizeof(y))
-        return kvfs_page_key_cmp(a, a_len, b, b_len);
-    memcpy(&x, a, sizeof(x));
-    memcpy(&y, b, sizeof(y));
-    return x < y ? -1 : x > y;
-}
-
 static void
 verify_free_list(struct verify *v, uint64_t pgno, const struct page_node *node,
                  const uint64_t *list)
@@ -210,13 +198,30 @@ verify_overflow(struct verify *v, struct verify_tree *t, uint64_t pgno,
     free(list);
 }
 
+/* Is the record's key the one that was stored? */
+static void
+verify_key(struct verify *v, const struct verify_tree *t, uint64_t pgno,
+           const struct page_node *node)
+{
+    uint8_t check[PAGE_HEADER_LEN + KVFS_LMDB_CHECK_LEN] = {0};
+    const uint8_t *data = node->data;
+    struct kvfs_lmdb_value value;
+
+    if (data == NULL) {
+        data = check + PAGE_HEADER_LEN;
+        if (t->kind == VERIFY_META && !verify_read(v, check, sizeof(check), node->child))
+            return;
+    }
+    if (!kvfs_lmdb_layout_split(t->kind == VERIFY_DATA ? KVFS_DATA : KVFS_META, node->key,
+                                node->key_len, data, node->data_len, &value))
+        verify_find(v, pgno, "holds a key of %s that was not stored so", verify_names[t->kind]);
+}
+
 static void
 verify_record(struct verify *v, struct verify_tree *t, uint64_t pgno, const struct page_node *node)
 {
-    if (t->kind == VERIFY_DATA && node->key_len < KVFS_DATA_KEY_LEN)
-        verify_find(v, pgno, "holds a DATA key of %zu bytes", node->key_len);
-    if (t->kind == VERIFY_META && node->key_len > KVFS_META_KEY_MAX)
-        verify_find(v, pgno, "holds a META key of %zu bytes", node->key_len);
+    if (t->kind == VERIFY_META || t->kind == VERIFY_DATA)
+        verify_key(v, t, pgno, node);
     if (t->kind != VERIFY_MAIN) {
         if ((node->flags & NODE_SUBDATA) != 0)
             verify_find(v, pgno, "holds a tree's record among records of %s", verify_names[t->kind]);
@@ -238,25 +243,8 @@ verify_record(struct verify *v, struct verify_tree *t, uint64_t pgno, const stru
 
 static void
 verify_leaf_node(struct verify *v, struct verify_tree *t, uint64_t pgno,
-                 const struct page_node *node, const struct verify_bounds *b)
+                 const struct page_node *node)
 {
-    size_t len = node->key_len;
-
-    if (t->last_len > 0) {
-        /* Of DATA the first 16 bytes are the key, the rest is value. */
-        bool data = t->kind == VERIFY_DATA && len > KVFS_DATA_KEY_LEN &&
-                    t->last_len > KVFS_DATA_KEY_LEN;
-
-        if (verify_key_cmp(t, t->last, data ? KVFS_DATA_KEY_LEN : t->last_len, node->key,
-                           data ? KVFS_DATA_KEY_LEN : len) >= 0)
-            verify_find(v, pgno, "keys of %s are out of order", verify_names[t->kind]);
-    }
-    if ((b->lo != NULL && verify_key_cmp(t, node->key, len, b->lo, b->lo_len) < 0) ||
-        (b->hi != NULL && verify_key_cmp(t, node->key, len, b->hi, b->hi_len) >= 0))
-        verify_find(v, pgno, "a key of %s lies outside of what the branch above says",
-                    verify_names[t->kind]);
-    t->last_len = len < sizeof(t->last) ? len : sizeof(t->last);
-    memcpy(t->last, node->key, t->last_len);
     t->counted.entries++;
     verify_record(v, t, pgno, node);
     if ((node->flags & NODE_BIGDATA) != 0) {
@@ -272,32 +260,22 @@ verify_leaf_node(struct verify *v, struct verify_tree *t, uint64_t pgno,
 /* --- trees ---------------------------------------------------------------------------- */
 
 static void verify_page(struct verify *v, struct verify_tree *t, uint64_t pgno, unsigned level,
-                        const struct verify_bounds *b);
+                        const struct page_bounds *b);
 
 static void
 verify_branch(struct verify *v, struct verify_tree *t, const uint8_t *page, unsigned level,
-              const struct verify_bounds *b)
+              const struct page_bounds *b)
 {
     struct page_header h;
-    struct page_node node, next;
+    struct page_node node;
 
     memcpy(&h, page, sizeof(h));
     t->counted.branch_pages++;
     for (size_t i = 0; i < page_keys(&h) && v->stop == 0; i++) {
-        struct verify_bounds child = *b;
+        struct page_bounds child = *b;
 
-        if (!kvfs_page_node(page, v->psize, i, &node))
-            continue; /* told by page_check */
-        if (i > 0) { /* the first key of a branch page stands for "everything below" */
-            child.lo = node.key;
-            child.lo_len = node.key_len;
-        }
-        if (i + 1 < page_keys(&h) && kvfs_page_node(page, v->psize, i + 1, &next)) {
-            child.hi = next.key;
-            child.hi_len = next.key_len;
-            if (i > 0 && verify_key_cmp(t, node.key, node.key_len, next.key, next.key_len) >= 0)
-                verify_find(v, h.pgno, "separators of %s are out of order", verify_names[t->kind]);
-        }
+        kvfs_page_bounds_child(&child, page, v->psize, i);
+        (void)kvfs_page_node(page, v->psize, i, &node);
         verify_page(v, t, node.child, level + 1, &child);
     }
 }
@@ -305,7 +283,7 @@ verify_branch(struct verify *v, struct verify_tree *t, const uint8_t *page, unsi
 /* Walk the page and what is below it; LEVEL counts from 1 at the root. */
 static void
 verify_page(struct verify *v, struct verify_tree *t, uint64_t pgno, unsigned level,
-            const struct verify_bounds *b)
+            const struct page_bounds *b)
 {
     struct page_header h;
     struct page_node node;
@@ -323,7 +301,7 @@ verify_page(struct verify *v, struct verify_tree *t, uint64_t pgno, unsigned lev
         free(page);
         return;
     }
-    what = kvfs_page_check(page, v->psize, pgno, v->end);
+    what = kvfs_page_check(page, v->psize, pgno, v->end, verify_order(t), b);
     memcpy(&h, page, sizeof(h));
     if (what == NULL && (h.flags == PAGE_LEAF) != (level == t->db.depth))
         what = "is a leaf or branch at the wrong depth";
@@ -335,7 +313,7 @@ verify_page(struct verify *v, struct verify_tree *t, uint64_t pgno, unsigned lev
         t->counted.leaf_pages++;
         for (size_t i = 0; i < page_keys(&h) && v->stop == 0; i++)
             if (kvfs_page_node(page, v->psize, i, &node))
-                verify_leaf_node(v, t, pgno, &node, b);
+                verify_leaf_node(v, t, pgno, &node);
     }
     free(page);
 }
@@ -356,7 +334,7 @@ verify_count(struct verify *v, const struct verify_tree *t, const char *of, uint
 static void
 verify_tree(struct verify *v, struct verify_tree *t)
 {
-    struct verify_bounds all = {.lo = NULL};
+    struct page_bounds all = {.lo = NULL};
 
     if (t->db.root != PAGE_NONE) {
         if (t->db.root < PAGE_METAS || t->db.root >= v->end || t->db.depth < 1 ||

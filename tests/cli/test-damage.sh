@@ -195,6 +195,29 @@ done
 echo "of $round pages: $noticed noticed by check, $reads_refused files refused"
 [ $noticed -gt 0 ] || fail "no round of flipped pages was noticed"
 
+# One flipped bit in a page of a tree: a record that cannot be found must not read as zeros.
+lost=0
+for round in $(seq $((40 * ${KVFS_SCALE:-1}))); do
+    fresh
+    python3 - "$v/data.mdb" "$seed-$round" <<'P'
+import random, struct, sys
+r = random.Random(sys.argv[2])
+with open(sys.argv[1], "r+b") as f:
+    data = f.read()
+    trees = [n for n in range(2, len(data) // 4096)
+             if struct.unpack_from("=QHH", data, 4096 * n) in ((n, 0, 1), (n, 0, 2))]
+    at = 4096 * r.choice(trees) + r.randrange(4096)
+    f.seek(at)
+    f.write(bytes([data[at] ^ 1 << r.randrange(8)]))
+P
+    refused=0
+    bytes one "$tmp/one"
+    bytes folder/two "$tmp/two"
+    lost=$((lost + refused))
+done
+echo "of $round flipped bits in trees: $lost files refused"
+[ $lost -gt 0 ] || fail "no flipped bit in a tree was noticed"
+
 # --repair: what it claims is so.
 fresh
 index=$(grep '^META' "$tmp/records" | grep -n " 4300 \| 4301 " | head -1 | cut -d: -f1)

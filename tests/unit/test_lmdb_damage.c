@@ -15,8 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLOCKS 1200u /* enough for branch pages */
-#define METAS  200u
+#define BLOCKS    1200u /* enough for branch pages */
+#define METAS     200u
+#define BITS_MANY 2500u /* flips tried of one page, at most, by the seed */
 
 /* Blocks, overwritten in part so that there is a free list, and META records. */
 static void
@@ -40,18 +41,21 @@ damage_fill(struct world *w)
     world_commit(w, KVFS_DURABLE);
 }
 
-/* Read everything there is, by scans and by gets.  How many answers were not
- * right; all others than 0, -ENOENT, -EIO and -ESTALE fail. */
+/* Read every block from FIRST on, STEP apart, by gets, and everything by scans.
+ * How many answers were not right; all others than 0, -EIO and -ESTALE fail, and so
+ * does a scan that passes a record over. */
 static unsigned
-damage_read_all(struct world *w)
+damage_read(struct world *w, uint32_t first, uint32_t step)
 {
     struct kvfs_db_snap *snap;
     unsigned bad = 0;
 
-    for (uint32_t i = 0; i < BLOCKS; i++) {
+    for (uint32_t i = first; i < BLOCKS; i += step) {
         int rc = world_check(w, i, 1);
 
-        assert_true(rc == 0 || rc == -EIO || rc == -ENOENT || rc == -ESTALE);
+        if (rc == -ENOENT)
+            print_error("block %u is not found\n", i);
+        assert_true(rc == 0 || rc == -EIO || rc == -ESTALE);
         bad += rc != 0;
     }
     assert_int_equal(w->engine->begin(w->db, &snap, &w->err), 0);
@@ -60,22 +64,33 @@ damage_read_all(struct world *w)
             struct kvfs_db_cursor *cursor;
             const void *key;
             size_t key_len, value_len;
+            unsigned records = 0;
             char byte;
             struct iovec iov = {&byte, 1};
             int rc = w->engine->cursor_open(snap, (enum kvfs_keyspace)ks, NULL, 0, NULL, 0, flags,
                                             &cursor, &w->err);
             if (rc == 0) {
                 while ((rc = w->engine->cursor_next(cursor, &key, &key_len, &value_len, &w->err)) ==
-                       1)
+                       1) {
                     (void)w->engine->cursor_value(cursor, value_len / 2, &iov, 1, &w->err);
+                    records++;
+                }
                 w->engine->cursor_close(cursor);
             }
             assert_true(rc == 0 || rc == -EIO || rc == -ESTALE);
+            if (rc == 0)
+                assert_int_equal(records, ks == KVFS_DATA ? BLOCKS : METAS);
             bad += rc != 0;
         }
     }
     w->engine->end(snap);
     return bad;
+}
+
+static unsigned
+damage_read_all(struct world *w)
+{
+    return damage_read(w, 0, 1);
 }
 
 /* --- one page at a time -------------------------------------------------------------- */
@@ -155,6 +170,65 @@ flipped_bits__in_each_kind_of_page__eio_and_named(void **state)
         assert_int_equal(world_verify(w, first), 0);
         world_file_close(&f);
     }
+}
+
+/* Of a page that leads to records every bit that can make one vanish: header,
+ * offsets, heads of nodes and keys.  What is there is found, or the answer is an
+ * error; never "no such record". */
+static unsigned
+damage_each_bit(struct world *w, struct world_file *f, int tree, unsigned type)
+{
+    uint64_t pgno = world_file_find(f, tree, type);
+    uint8_t good[16384], page[16384], heads[16384] = {0};
+    unsigned flips = 0, told = 0, bits = 0;
+    struct page_header h;
+
+    assert_int_not_equal(pgno, 0);
+    assert_true(f->psize <= sizeof(page));
+    world_file_read(f, pgno, good);
+    memcpy(&h, good, sizeof(h));
+    memset(heads, 1, h.u.room.lower);
+    for (size_t i = 0; i < page_keys(&h); i++) {
+        struct page_node node;
+        size_t len;
+
+        assert_true(kvfs_page_node(good, f->psize, i, &node));
+        len = node.key_len < KVFS_LMDB_DATA_HEAD ? node.key_len : KVFS_LMDB_DATA_HEAD;
+        memset(heads + (node.key - good) - PAGE_NODE_LEN, 1, PAGE_NODE_LEN + len);
+        if (tree == WORLD_MAIN) /* the trees' records */
+            memset(heads + (node.data - good), 1, node.data_len);
+    }
+    for (size_t at = 0; at < f->psize; at++)
+        bits += heads[at] ? 8 : 0;
+    for (size_t bit = 0; bit < 8 * f->psize; bit++) {
+        if (!heads[bit / 8] || world_random(w) % bits >= BITS_MANY)
+            continue;
+        memcpy(page, good, f->psize);
+        page[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        world_file_write(f, pgno, page);
+        told += damage_read(w, (uint32_t)(bit % 17), 17) > 0;
+        flips++;
+    }
+    world_file_write(f, pgno, good);
+    assert_int_equal(damage_read_all(w), 0);
+    (void)printf("tree %d, page type %u: %u flips, %u told\n", tree, type, flips, told);
+    return told;
+}
+
+static void
+flipped_bits__each_that_leads_to_a_record__never_absent(void **state)
+{
+    struct world *w = *state;
+    struct world_file f;
+
+    damage_fill(w);
+    world_file_open(w, &f);
+    assert_true(damage_each_bit(w, &f, WORLD_DATA, PAGE_LEAF) > 1000);
+    assert_true(damage_each_bit(w, &f, WORLD_DATA, PAGE_BRANCH) > 100);
+    assert_true(damage_each_bit(w, &f, WORLD_META, PAGE_LEAF) > 100);
+    assert_true(damage_each_bit(w, &f, WORLD_META, PAGE_BRANCH) > 10);
+    assert_true(damage_each_bit(w, &f, WORLD_MAIN, PAGE_LEAF) > 10);
+    world_file_close(&f);
 }
 
 /* The same, met by a batch: refused before anything changes, and afterwards the
@@ -262,9 +336,8 @@ contradiction__between_pages__found(void **state)
     world_file_open(w, &f);
     assert_true(f.psize <= sizeof(page));
     for (int i = 0; i < 4; i++) {
-        static const char *const want[] = {"keys of DATA are out of order",
-                                           "separators of DATA are out of order",
-                                           "keys of META are out of order", "records, there are"};
+        static const char *const want[] = {"keys out of order (DATA)", "keys out of order (DATA)",
+                                           "keys out of order (META)", "records, there are"};
         static const int tree[] = {WORLD_DATA, WORLD_DATA, WORLD_META, WORLD_MAIN};
         static const unsigned type[] = {PAGE_LEAF, PAGE_BRANCH, PAGE_LEAF, PAGE_LEAF};
         uint64_t pgno = world_file_find(&f, tree[i], type[i]);
@@ -569,6 +642,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST_IN_MEMORY(flipped_bits__in_each_kind_of_page__eio_and_named),
+        TEST_IN_MEMORY(flipped_bits__each_that_leads_to_a_record__never_absent),
         TEST_IN_MEMORY(flipped_bits__met_by_a_batch__eio_and_poisoned),
         TEST_IN_MEMORY(free_list__names_an_impossible_page__eio),
         TEST_IN_MEMORY(contradiction__between_pages__found),

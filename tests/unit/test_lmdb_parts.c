@@ -19,7 +19,7 @@ static size_t
 layout_bytes(const struct kvfs_lmdb_layout *l, size_t len)
 {
     size_t keep = kvfs_lmdb_layout_keep(l, len);
-    size_t key = KVFS_DATA_KEY_LEN + len - keep;
+    size_t key = KVFS_LMDB_DATA_HEAD + len - keep;
 
     assert_true(keep <= len && key <= l->key_max);
     return kvfs_lmdb_layout_overflow(l, key, keep) * l->psize +
@@ -55,9 +55,9 @@ layout_keep__every_length__never_more_pages_than_whole(void **state)
             size_t keep = kvfs_lmdb_layout_keep(&l, len);
 
             assert_true(layout_bytes(&l, len) <=
-                        kvfs_lmdb_layout_overflow(&l, 16, len) * psize +
-                            kvfs_lmdb_layout_leaf(&l, 16, len));
-            if (8 + 16 + len <= l.node_max)
+                        kvfs_lmdb_layout_overflow(&l, KVFS_LMDB_DATA_HEAD, len) * psize +
+                            kvfs_lmdb_layout_leaf(&l, KVFS_LMDB_DATA_HEAD, len));
+            if (8 + KVFS_LMDB_DATA_HEAD + len <= l.node_max)
                 assert_int_equal(keep, len);
             if (keep < len)
                 assert_int_equal((keep + 16) % psize, 0);
@@ -161,7 +161,7 @@ page_check__random_bytes__stays_inside(void **state)
         h.u.room.lower = (uint16_t)(16 + 2 * (world_random(w) % 200));
         h.u.room.upper = (uint16_t)(world_random(w) % (psize + 8));
         memcpy(page, &h, sizeof(h));
-        (void)kvfs_page_check(page, psize, 7, 100);
+        (void)kvfs_page_check(page, psize, 7, 100, (enum page_order)(round % 3), NULL);
         for (size_t i = 0; i < 2200; i += 7)
             if (kvfs_page_node(page, psize, i, &node))
                 assert_true(node.key >= page && node.key + node.key_len <= page + psize &&
