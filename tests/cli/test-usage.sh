@@ -67,6 +67,15 @@ ok mkdir "$tmp/v" folder
 ok create "$tmp/v" folder/disk0 --size=1M
 same "folder " "$(complete_words ls "$tmp/v" fo)"
 same "folder/disk0 " "$(complete_words export "$tmp/v" folder/d)"
+# A name is never run, and comes quoted.
+# shellcheck disable=SC2016 # the shell must not see it
+evil='x y$(touch evil)'
+ok mkdir "$tmp/v" "$evil"
+(cd "$tmp" && complete_words ls v x) >"$tmp/out"
+[ ! -e "$tmp/evil" ] || fail "completing runs what stands in a name"
+same "$(printf '%q ' "$evil")" "$(cat "$tmp/out")" "a quoted name"
+same "$(printf '%q ' "$evil")" "$(cd "$tmp" && complete_words ls v 'x\ y')" "completed on"
+ok rm -r "$tmp/v" "$evil"
 
 # An empty argument is an unset variable as a rule, and never the root.
 refuses "argument is empty" ls ""
