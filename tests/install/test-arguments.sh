@@ -69,6 +69,16 @@ if [ "$(id -u)" = 0 ]; then
 fi
 lines=2 says 1 "apt-get install --no-install-recommends ${needed% }" "${user[@]}" \
     env KVFS_PACKAGES= PATH="$tmp/tools:$PATH" "$bootstrap" run
+mkdir bare # a system with neither dpkg nor apt, then one with dpkg alone
+for program in bash dirname realpath id uname; do
+    ln -s "$(command -v $program)" bare
+done
+says 1 "no dpkg here.  Needed are (by their Debian names; then set KVFS_PACKAGES=skip): $(
+    "$bootstrap" packages | paste -sd' ')" /usr/bin/env KVFS_PACKAGES= PATH="$tmp/bare" \
+    "$bootstrap" test
+cp tools/dpkg-query bare
+lines=2 says 1 "apt-get install --no-install-recommends ${needed% }" \
+    /usr/bin/env KVFS_PACKAGES= PATH="$tmp/bare" "$bootstrap" run
 if [ "$(id -u)" = 0 ]; then
     mkdir place/owned
     says 1 "place/owned cannot be written" "${user[@]}" "$bootstrap" run owned
