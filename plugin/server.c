@@ -41,7 +41,7 @@
 #include "quit.h"
 #include "server.h"
 
-#define SHOWN_MAX 128
+#define SHOWN_MAX 64
 
 #define READ_HINT "to serve it all the same: readonly=true"
 
@@ -114,10 +114,10 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
     int r = kvfs_volume_open(params->volume, &options, vp, &why);
 
     if (r == -ENOENT)
-        return kvfs_error_set(err, r, "%.160s (to make a volume: kvfs format %.*s)", why.msg,
-                              SHOWN_MAX, params->volume);
+        return kvfs_error_set(err, r, "%s (to make a volume: kvfs format %s)", why.msg,
+                              strlen(params->volume) < SHOWN_MAX ? params->volume : "PATH");
     if (r == -EROFS)
-        return kvfs_error_set(err, r, "%.200s (" READ_HINT ")", why.msg);
+        return kvfs_error_set(err, r, "%s (" READ_HINT ")", why.msg);
     if (r < 0)
         return kvfs_error_set(err, r, "%s", why.msg);
     return 0;
@@ -168,9 +168,9 @@ server_open_default(struct kvfs_volume *v, const struct kparams *params, struct 
         return 0;
     r = kvfs_file_open(v, attr.ino, KVFS_OPEN_WRITE, filep, &why);
     if (r == -EBUSY)
-        return kvfs_error_set(err, r, "'%.*s': %.160s (" READ_HINT ")", SHOWN_MAX, params->file,
+        return kvfs_error_set(err, r, "'%.*s': %s (" READ_HINT ")", SHOWN_MAX, params->file,
                               why.msg);
-    return r < 0 ? kvfs_error_set(err, r, "'%.*s': %.160s", SHOWN_MAX, params->file, why.msg) : 0;
+    return r < 0 ? kvfs_error_set(err, r, "'%.*s': %s", SHOWN_MAX, params->file, why.msg) : 0;
 }
 
 static int

@@ -60,7 +60,7 @@ static void
 start__not_a_volume__said_and_refused(void **state)
 {
     struct harness h;
-    char path[256];
+    char path[256], long_path[20 * 200 + 1] = "";
 
     (void)state;
     harness_begin(&h);
@@ -82,6 +82,11 @@ start__not_a_volume__said_and_refused(void **state)
     write_file(h.dir, "file", "not a folder");
     expect_refusal(&h, path, NULL, path);
     expect_refusal(&h, "", NULL, "volume=");
+    for (size_t i = 0; i < 20; i++)
+        memset(long_path + i * 200, i % 2 == 0 ? 'p' : 'q', 199);
+    for (size_t i = 0; i < 20; i++)
+        long_path[i * 200 + 199] = '/';
+    expect_refusal(&h, long_path, NULL, "No such file");
     expect_refusal(&h, NULL, NULL, "volume=PATH is missing");
     harness_end(&h);
 }

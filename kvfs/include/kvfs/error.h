@@ -22,7 +22,7 @@ struct kvfs_error {
  * function can end in `return kvfs_error_set(err, -EIO, "...", ...)`.
  *
  * Overwrites what ERR held; ERR->msg may be among the arguments, to put context
- * before it.  Longer messages are cut; control characters become '?'.
+ * before it.  Longer messages lose their middle; control characters become '?'.
  */
 int kvfs_error_set(struct kvfs_error *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
