@@ -84,7 +84,7 @@ cli_json_name(struct json_object *obj, const char *key, const char *name, size_t
     bool exact = true;
 
     if (text != NULL && hex != NULL) {
-        hex[0] = '\0';
+        text[0] = hex[0] = '\0';
         for (size_t i = 0; i < len;) {
             size_t step = output_utf8(p + i, len - i, &code);
 

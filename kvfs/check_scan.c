@@ -150,7 +150,7 @@ kvfs_check_scan(struct check *c, enum kvfs_keyspace ks, const struct kvfs_key *l
     struct kvfs_key from = lo != NULL ? *lo : edge;
     struct check_record r = {.key = from};
     struct kvfs_error local = {0};
-    struct scan_place place;
+    struct scan_place place = {.first = 0};
     unsigned steps = 0;
 
     if (hi == NULL)

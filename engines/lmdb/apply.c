@@ -150,18 +150,12 @@ apply_find(struct apply *a, const struct kvfs_op *op, struct kvfs_lmdb_value *v)
 
     if (rc != 0)
         return rc;
-    v->head = data.mv_data;
-    v->head_len = data.mv_size;
-    v->tail = key.mv_data;
-    v->tail_len = 0;
-    if (split) {
-        if (key.mv_size < KVFS_DATA_KEY_LEN)
-            return MDB_CORRUPTED;
-        if (memcmp(key.mv_data, op->key, KVFS_DATA_KEY_LEN) != 0)
-            return MDB_NOTFOUND;
-        v->tail = (const uint8_t *)key.mv_data + KVFS_DATA_KEY_LEN;
-        v->tail_len = key.mv_size - KVFS_DATA_KEY_LEN;
-    }
+    if (split && (key.mv_size < KVFS_DATA_KEY_LEN ||
+                  memcmp(key.mv_data, op->key, KVFS_DATA_KEY_LEN) != 0))
+        return MDB_NOTFOUND;
+    if (!kvfs_lmdb_layout_split(op->keyspace, key.mv_data, key.mv_size, data.mv_data, data.mv_size,
+                                v))
+        return MDB_CORRUPTED;
     return kvfs_lmdb_value_sound(a->db, v) ? 0 : MDB_CORRUPTED;
 }
 
@@ -211,18 +205,22 @@ apply_value_slice(const struct kvfs_op *op, size_t from, size_t len, void *to)
     }
 }
 
-/* Put KEY with the first KEEP bytes of the operation's value, written straight
- * into LMDB's page. */
+/* Put KEY with the check, if it goes there, and the first KEEP bytes of the
+ * operation's value, written straight into LMDB's page. */
 static int
 apply_store(struct apply *a, const struct kvfs_op *op, MDB_val *key, size_t keep)
 {
-    MDB_val data = {.mv_size = keep};
+    size_t check = op->keyspace == KVFS_META ? KVFS_LMDB_CHECK_LEN : 0;
+    MDB_val data = {.mv_size = check + keep};
     unsigned flags = MDB_RESERVE | (a->at_end[op->keyspace] ? MDB_APPEND : 0u);
     int rc = mdb_cursor_put(a->mc[op->keyspace], key, &data, flags);
 
-    if (rc == 0)
-        apply_value_slice(op, 0, keep, data.mv_data);
-    return rc;
+    if (rc != 0)
+        return rc;
+    if (check > 0)
+        kvfs_lmdb_layout_check(data.mv_data, op->key, op->key_len);
+    apply_value_slice(op, 0, keep, (uint8_t *)data.mv_data + check);
+    return 0;
 }
 
 static int
@@ -250,8 +248,9 @@ apply_data(struct apply *a, const struct kvfs_op *op)
     if (op->type == KVFS_OP_DEL)
         return 0;
     memcpy(buf, op->key, KVFS_DATA_KEY_LEN);
-    apply_value_slice(op, keep, len - keep, buf + KVFS_DATA_KEY_LEN);
-    key = lmdb_val(buf, KVFS_DATA_KEY_LEN + len - keep);
+    kvfs_lmdb_layout_check(buf + KVFS_DATA_KEY_LEN, op->key, KVFS_DATA_KEY_LEN);
+    apply_value_slice(op, keep, len - keep, buf + KVFS_LMDB_DATA_HEAD);
+    key = lmdb_val(buf, KVFS_LMDB_DATA_HEAD + len - keep);
     return apply_store(a, op, &key, keep);
 }
 
