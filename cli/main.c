@@ -198,10 +198,11 @@ main_run(int argc, char **argv)
     return status;
 }
 
-/* Reading of 0 and writing to 1 and 2 fail then with EBADF, as if they were closed. */
+/* Reading of 0 and writing to 1 and 2 fail behind this with EBADF, if they were closed. */
 static void
-main_descriptors(void)
+main_prepare(void)
 {
+    (void)signal(SIGXFSZ, SIG_IGN); /* a limit (ulimit -f) is an error, to be cleaned up after */
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) < 0 &&
             open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
@@ -214,7 +215,7 @@ main(int argc, char **argv)
 {
     int status, lost;
 
-    main_descriptors();
+    main_prepare();
     status = main_run(argc, argv);
     lost = fflush(stdout) != 0 ? errno : 0;
     if ((lost != 0 || ferror(stdout)) && status == CLI_OK) { /* the latter: why is long gone */

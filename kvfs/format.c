@@ -262,6 +262,31 @@ format_engine(const struct kvfs_format_options *o, struct format *f, struct kvfs
     return kvfs_error_set(err, -ENOENT, "no engine that outlives its process is built in");
 }
 
+/* The folder, which exists, by its real name: nftw does not look behind a link. */
+static int
+format_folder(struct format *f, bool force, struct kvfs_error *err)
+{
+    char *full = realpath(f->path, NULL);
+    const char *given = f->path;
+    int rc = 0;
+
+    if (full == NULL)
+        return kvfs_error_set(err, -errno, "%s: %s", f->path, kvfs_errno_text(errno));
+    f->path = full;
+    if (!force)
+        rc = kvfs_local_check(f->path, err);
+    if (rc == 0 && !f->made)
+        rc = format_prepare(f, force, err);
+    if (rc == 0) {
+        rc = format_make(f, err);
+        if (rc < 0)
+            (void)format_clear(f->path, NULL);
+    }
+    f->path = given;
+    free(full);
+    return rc;
+}
+
 int
 kvfs_format(const char *path, const struct kvfs_format_options *options, struct kvfs_error *err)
 {
@@ -278,15 +303,7 @@ kvfs_format(const char *path, const struct kvfs_format_options *options, struct 
         f.made = true;
     else if (errno != EEXIST)
         return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
-    if (!o->force)
-        rc = kvfs_local_check(path, err);
-    if (rc == 0 && !f.made)
-        rc = format_prepare(&f, o->force, err);
-    if (rc == 0) {
-        rc = format_make(&f, err);
-        if (rc < 0)
-            (void)format_clear(path, NULL);
-    }
+    rc = format_folder(&f, o->force, err);
     if (rc < 0 && f.made)
         (void)rmdir(path);
     return rc;

@@ -110,6 +110,17 @@ wait "$pid" || status=$?
 one_line $status "." "import into a folder that vanished"
 [ ! -e "$tmp/gone" ] || fail "half a volume came back"
 
+# A limit on the size of files is an error like a full disk, not a death that leaves things behind.
+limited() { # COMMAND...: refused with files of at most 512 KiB
+    status=0
+    (ulimit -f 512 && exec "$KVFS_BIN" "$@") 2>"$tmp/stderr" || status=$?
+    one_line $status "large|space" "ulimit: $*"
+}
+mkdir "$tmp/target"
+limited export "$v" kept "$tmp/target/out"
+same "" "$(ls -A "$tmp/target")" "left behind"
+same "$sum" "$(kvfs export "$v" kept - | sha256sum)"
+
 [ "$(id -u)" = 0 ] || {
     echo "skipped the rest: not root"
     exit 0

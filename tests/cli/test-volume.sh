@@ -17,6 +17,12 @@ uuid=$(kvfs df --json "$v" | json "j['uuid']")
 ok format --force "$v"
 same "" "$(kvfs ls "$v")" "formatted anew"
 [ "$uuid" != "$(kvfs df --json "$v" | json "j['uuid']")" ] || fail "the same uuid"
+ln -s v "$tmp/link"
+ok mkdir "$v" precious
+ok format --force "$tmp/link"
+[ -L "$tmp/link" ] || fail "the link was replaced"
+same "" "$(kvfs ls "$v")" "formatted anew by way of a link"
+kvfs check "$tmp/link" >"$tmp/out" || fail "check after a format by way of a link: $(cat "$tmp/out")"
 ok format --engine=lmdb --block-size=512 "$tmp/w"
 same "lmdb 512" "$(kvfs df --json "$tmp/w" | json "j['engine'] + ' ' + str(j['block_size_bytes'])")"
 mkdir "$tmp/used"
@@ -151,11 +157,11 @@ refuses "in/disk: $busy" mv "$v" disk in
 refuses "in/disk: $busy" rm -r "$v" in
 ok rm "$v" disk
 ok mv "$v" in/disk disk
-LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$tmp/sock2" -P "$tmp/pid2" "$KVFS_PLUGIN" "$v" file=disk 2>"$tmp/nbdkit2.err" &
+LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -U "$tmp/sock2" -P "$tmp/pid2" "$KVFS_PLUGIN" "$v" 2>"$tmp/nbdkit2.err" &
 second=$!
 pids+=("$second")
 await test -s "$tmp/pid2"
-! nbdsh -u "nbd+unix:///?socket=$tmp/sock2" -c 'h.get_size()' 2>/dev/null || fail "two writers"
+! nbdsh -u "nbd+unix:///disk?socket=$tmp/sock2" -c 'h.get_size()' 2>/dev/null || fail "two writers"
 grep -Eq "export 'disk': $busy" "$tmp/nbdkit2.err" || fail "nbdkit's log: $(cat "$tmp/nbdkit2.err")"
 kill "$second"
 wait "$second" || true
