@@ -2,9 +2,9 @@
  *
  * commit.c - bringing sealed layers into the engine.
  *
- * Whoever needs a commit makes it, under the commit lock; who waits for the
- * lock meanwhile finds itself served by the next one, together with all others
- * that waited (group commit), whatever file and handle they came from.
+ * Whoever needs a commit makes it, under the commit lock; who comes meanwhile
+ * waits for its end, and one of them leads the next for all others (group
+ * commit), whatever file and handle they came from.
  *
  *   seal  ->  join layers up to a batch's size  ->  gather, sort, newest wins
  *         ->  engine->apply  ->  under the cut lock, exclusive: layers leave
@@ -670,11 +670,19 @@ commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
     return rc;
 }
 
+static bool
+commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability)
+{
+    return atomic_load(&o->durable_id) >= id ||
+           (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id);
+}
+
 int
 kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
             struct kvfs_error *err)
 {
     struct kvfs_overlay *o = v->overlay;
+    bool done;
     int rc;
 
     if (kvfs_test_bug("flush-early"))
@@ -682,15 +690,22 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
     rc = kvfs_volume_writable(v, err); /* a poisoned volume promises nothing more */
     if (rc < 0)
         return rc;
-    if (atomic_load(&o->durable_id) >= id ||
-        (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id))
+    /* Waiting for the commit lock itself, one served by the last commit would sit out
+     * the next one as well, and take no further request meanwhile. */
+    (void)pthread_mutex_lock(&o->lead_lock);
+    while (!(done = commit_is_done(o, id, durability)) && o->leading)
+        (void)pthread_cond_wait(&o->lead_cond, &o->lead_lock);
+    o->leading = o->leading || !done;
+    (void)pthread_mutex_unlock(&o->lead_lock);
+    if (done)
         return 0;
     (void)pthread_mutex_lock(&o->commit_lock);
-    if (atomic_load(&o->durable_id) >= id)
-        rc = 0;
-    else
-        rc = commit_locked(v, id, durability, err);
+    rc = commit_is_done(o, id, durability) ? 0 : commit_locked(v, id, durability, err);
     (void)pthread_mutex_unlock(&o->commit_lock);
+    (void)pthread_mutex_lock(&o->lead_lock);
+    o->leading = false;
+    (void)pthread_cond_broadcast(&o->lead_cond);
+    (void)pthread_mutex_unlock(&o->lead_lock);
     return rc;
 }
 

@@ -31,6 +31,10 @@ struct kvfs_overlay {
     pthread_mutex_t commit_lock;
     struct kvfs_commit_scratch *scratch; /* commit.c's memory, kept */
 
+    pthread_mutex_t lead_lock; /* who commits for all that wait; see kvfs_commit() */
+    pthread_cond_t lead_cond;
+    bool leading;
+
     pthread_mutex_t space_lock; /* waiting for room */
     pthread_cond_t space_cond;
     atomic_uint space_waiters;
