@@ -35,6 +35,7 @@ int
 cli_volume_judge(struct cli *c, const char *path, const char *engine)
 {
     const struct kvfs_engine *e;
+    struct stat st;
     char above[4096];
     size_t len = strlen(path);
     int rc = engine != NULL ? kvfs_engine_find(engine, &e, &c->err) : 0;
@@ -53,7 +54,7 @@ cli_volume_judge(struct cli *c, const char *path, const char *engine)
     if (len + sizeof("./volume") > sizeof(above))
         return 0; /* too long; said when it is made */
     (void)snprintf(above, sizeof(above), "%.*s./volume", (int)len, path);
-    if (access(above, F_OK) == 0)
+    if (stat(above, &st) == 0 && S_ISREG(st.st_mode)) /* a folder of that name is any volume */
         return kvfs_error_set(&c->err, -EINVAL,
                               "%.128s: would lie in the folder of another volume (what is in a "
                               "volume has no path outside)",

@@ -285,7 +285,9 @@ list__names_that_nbd_cannot_carry__left_out_and_said(void **state)
     harness_disconnect(other);
     assert_int_equal(harness_stop(&h), 0);
     log = harness_log(&h);
-    if (strstr(log, "list of exports: '\\xff\\xfe' in '/': the name is not UTF-8") == NULL ||
+    /* nbdkit 1.42 doubles a backslash in what a plugin says, 1.32 does not. */
+    if ((strstr(log, "list of exports: '\\xff\\xfe' in '/': the name is not UTF-8") == NULL &&
+         strstr(log, "list of exports: '\\\\xff\\\\xfe' in '/': the name is not UTF-8") == NULL) ||
         strstr(log, "nnn': the path is longer than 4096 bytes") == NULL)
         fail_msg("not said: %s", log);
     free(log);
