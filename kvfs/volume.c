@@ -21,11 +21,11 @@
 #include <sys/stat.h>
 
 #include "lease.h"
-#include "node.h"
-#include "overlay.h"
+#include "data/node.h"
+#include "data/overlay.h"
 #include "volume_file.h"
 #include "volume_priv.h"
-#include "work.h"
+#include "data/work.h"
 
 #define VOLUME_IDS_RESERVED 1024
 

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "overlay.h"
+#include "data/overlay.h"
 #include "volume_file.h"
 
 #define STAT_COUNT_MAX 10000

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../kvfs/names.h"
+#include "../../kvfs/names/names.h"
 
 /* --- volumes --- */
 

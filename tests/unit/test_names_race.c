@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "../../kvfs/names.h"
+#include "../../kvfs/names/names.h"
 #include "names_world.h"
 
 static struct world world;      /* world.v: the other process */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_forks.c - pass 5 of the checker: what belongs to forks.
+ * forks.c - pass 5 of the checker: what belongs to forks.
  *
  * - A fork over another must lie over a file's own fork, and be nobody else's.
  *   A damaged record of that kind is written anew when the fork it speaks of is

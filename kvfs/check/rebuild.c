@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_rebuild.c - pass 4 of the checker: inodes whose record is damaged or missing.
+ * rebuild.c - pass 4 of the checker: inodes whose record is damaged or missing.
  *
  * Other records bear witness: names tell the type, a folder has entries, a link
  * its target, a regular file its contents record and somewhere a fork that now
@@ -11,7 +11,7 @@
  *  - there is no stray fork at all, so the file had no data: all hole; or
  *  - one file is in question and one stray fork is there.
  *
- * Else it is given up: its records go, and check_forks.c makes a file in
+ * Else it is given up: its records go, and forks.c makes a file in
  * /lost+found of every stray fork, so no data are lost but their name.
  */
 #include <errno.h>

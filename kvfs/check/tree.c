@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_tree.c - pass 7 of the checker: every inode in its place.
+ * tree.c - pass 7 of the checker: every inode in its place.
  *
  * By now it is known which inodes exist, which names are kept and what lies in
  * each fork.  An inode without a name is rightly so only when its link count is 0

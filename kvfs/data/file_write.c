@@ -45,7 +45,7 @@ file_block_read(struct kvfs_node *node, uint64_t index, uint8_t *block, struct k
 
     (void)pthread_rwlock_rdlock(&node->v->overlay->cut);
     kvfs_read_begin(&r, &node->view, block, index << node->view.shift, node->view.block_size);
-    return kvfs_file_read_leased(node, &r, err);
+    return kvfs_read_leased(node, &r, err);
 }
 
 /* Read the blocks of which the request covers only a part, and patch them. */

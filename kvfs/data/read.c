@@ -1,6 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * read.c - bringing blocks from the engine into a reader's buffer.
+ * read.c - bringing blocks into a reader's buffer.
+ *
+ *   cut lock, shared: what the layers know  ->  engine snapshot: the rest
+ *
+ * The snapshot begins after the layers were looked through (overlay.c, 3): a
+ * block that no layer had was in the engine by then, or never written.  The
+ * holes that cover a missing block are taken with the look, since the
+ * background may finish and forget a hole before the snapshot begins, and then
+ * the snapshot has no extents under it either.  Forks over forks are rare: with
+ * one the cut lock is simply held until the engine was read.
  *
  * Whole blocks are copied straight to where they are wanted and checked there;
  * a part of a block goes through a block of its own, since the checksum covers
@@ -11,6 +20,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "node.h"
+#include "overlay.h"
 
 #define READ_RUN_MIN 4 /* blocks; below it, looking up is cheaper than a scan */
 
@@ -172,5 +184,56 @@ kvfs_read_engine(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct 
             rc = read_one(v, snap, view, r, i, err);
         i++; /* the known block, if any */
     }
+    return rc;
+}
+
+/* Take from the layers what they know of the piece; cut lock held. */
+static void
+read_layers(struct kvfs_node *node, struct kvfs_read *r)
+{
+    const struct kvfs_overlay *o = node->v->overlay;
+    bool dirty = atomic_load(&node->dirty_id) > atomic_load(&o->applied_id);
+
+    for (size_t i = 0; i < r->blocks; i++) {
+        size_t from;
+        size_t len;
+        uint8_t *to = kvfs_read_part(r, &node->view, i, &from, &len);
+
+        r->state[i] = (uint8_t)(dirty ? kvfs_overlay_get(o, node->ino, r->first + i, to, from, len)
+                                      : KVFS_SLOT_EMPTY);
+        r->hole_cut[i] = 0;
+        if (r->state[i] == KVFS_SLOT_ZEROS)
+            memset(to, 0, len);
+        if (r->state[i] != KVFS_SLOT_EMPTY)
+            continue;
+        r->missing++;
+        if (node->view.holes.count > 0)
+            r->hole_cut[i] = kvfs_holes_cut(&node->view.holes, r->first + i);
+    }
+}
+
+int
+kvfs_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error *err)
+{
+    struct kvfs_volume *v = node->v;
+    struct kvfs_view view = node->view; /* block size and fork never change */
+    struct kvfs_db_snap *snap;
+    bool locked = true;
+    int rc = 0;
+
+    read_layers(node, r);
+    if (view.overs_count == 0) {
+        (void)pthread_rwlock_unlock(&v->overlay->cut);
+        locked = false;
+    }
+    if (r->missing > 0) {
+        rc = v->engine->begin(v->db, &snap, err);
+        if (rc == 0) {
+            rc = kvfs_read_engine(v, snap, &view, r, err);
+            v->engine->end(snap);
+        }
+    }
+    if (locked)
+        (void)pthread_rwlock_unlock(&v->overlay->cut);
     return rc;
 }

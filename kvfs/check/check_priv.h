@@ -2,18 +2,19 @@
  *
  * check_priv.h - what the files of the checker share.
  *
- * check.c         runs the passes, counts, hands out findings, applies repairs
- * check_open.c    opens the volume or what is left of it; the superblock
- * check_table.c   inodes and forks in memory: about 100 bytes each
- * check_scan.c    walks a keyspace, also past what cannot be read
- * check_where.c   says where: paths of inodes, keys of records
- * check_meta.c    pass 1: decode every META record, fill the tables
- * check_names.c   pass 2: count names; pass 6: judge names, cookies, attributes, links
- * check_blocks.c  pass 3: every DATA record
- * check_rebuild.c pass 4: inodes whose record is damaged or missing
- * check_forks.c   pass 5: holes, forks over forks, forks that nobody owns
- * check_tree.c    pass 7: inodes: reachable, link counts, orphans, contents
- * check_rescue.c  writing inodes and names, /lost+found, the counters
+ *   check.c    runs the rounds and their passes
+ *   report.c   hands out findings, counts, applies repairs
+ *   open.c     opens the volume or what is left of it; the superblock
+ *   table.c    inodes and forks in memory: about 100 bytes each
+ *   scan.c     walks a keyspace, also past what cannot be read
+ *   where.c    says where: paths of inodes, keys of records
+ *   meta.c     pass 1: decode every META record, fill the tables
+ *   names.c    pass 2: count names; pass 6: judge names, cookies, attributes, links
+ *   blocks.c   pass 3: every DATA record
+ *   rebuild.c  pass 4: inodes whose record is damaged or missing
+ *   forks.c    pass 5: holes, forks over forks, forks that nobody owns
+ *   tree.c     pass 7: inodes: reachable, link counts, orphans, contents
+ *   rescue.c   writing inodes and names, /lost+found, the counters
  *
  * Invariants:
  *  1. All passes look at one engine snapshot.  Repairs go to the engine in small
@@ -36,7 +37,7 @@
 #include <kvfs/dir.h>
 
 #include "record.h"
-#include "view.h"
+#include "data/view.h"
 #include "volume_file.h"
 
 #define CHECK_PATH_MAX  4096                    /* bytes; a longer path is not resolved */
@@ -198,7 +199,7 @@ kvfs_check_exists(const struct check_inode *i)
     return i != NULL && (i->flags & (CI_RECORD | CI_REBUILT)) != 0;
 }
 
-/* --- check.c: findings and repairs --------------------------------------------- */
+/* --- report.c: findings and repairs -------------------------------------------- */
 
 /* Count and hand out one finding.  REPAIRED: what the repair does to it ("removed"), or
  * NULL when it stays; without --repair it always stays. */
@@ -214,13 +215,17 @@ int kvfs_check_del_block(struct check *c, const uint8_t key[KVFS_DATA_KEY_LEN],
 int kvfs_check_del_inode(struct check *c, uint64_t ino, struct kvfs_error *err);
 /* Hand FORK to the background. */
 int kvfs_check_bury(struct check *c, uint64_t fork, struct kvfs_error *err);
+/* Write what has gathered. */
+int kvfs_check_apply(struct check *c, struct kvfs_error *err);
+/* The memory of what was said in earlier rounds. */
+void kvfs_check_said_init(struct check *c);
 /* A number never used before. */
 uint64_t kvfs_check_id_new(struct check *c);
 /* One record more; -EINTR when the caller wants to stop. */
 int kvfs_check_step(struct check *c, uint64_t records);
 void kvfs_check_id_seen(struct check *c, uint64_t id);
 
-/* --- check_scan.c --------------------------------------------------------------- */
+/* --- scan.c --------------------------------------------------------------- */
 
 struct check_record { /* one record of a scan */
     struct kvfs_db_cursor *cursor;
@@ -241,7 +246,7 @@ int kvfs_check_value(struct check *c, struct check_record *r, struct kvfs_error 
 int kvfs_check_get(struct check *c, const struct kvfs_key *key, uint8_t *buf, size_t *len,
                    struct kvfs_error *err);
 
-/* --- check_where.c ---------------------------------------------------------------- */
+/* --- where.c ---------------------------------------------------------------- */
 
 /* Each of these writes c->where and returns it: something without a path, ... */
 const char *kvfs_check_where(struct check *c, const char *fmt, ...)
@@ -279,7 +284,7 @@ kvfs_check_fork_stray(const struct check_fork *f)
     return (f->flags & CF_USED) != 0 && (f->flags & (CF_FILE | CF_TOP | CF_PENDING | CF_DEAD)) == 0;
 }
 
-/* --- check_rescue.c ------------------------------------------------------------------- */
+/* --- rescue.c ------------------------------------------------------------------- */
 
 /* Name inode INO in /lost+found, which is made when needed: "#12". */
 int kvfs_check_rescue_inode(struct check *c, uint64_t ino, struct kvfs_error *err);

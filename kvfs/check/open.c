@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_open.c - opening a volume, or what is left of it, for the checker.
+ * open.c - opening a volume, or what is left of it, for the checker.
  *
  * Without repair the volume is opened for reading as anybody would, also while
  * it is served.  Where damage forbids that, the store is opened directly, to

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_blocks.c - pass 3 of the checker: every DATA record.
+ * blocks.c - pass 3 of the checker: every DATA record.
  *
  * DATA is streamed in key order, so all blocks of a fork come together.  A block
  * is sound when its checksum matches, its length is its file's block size and it
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 #include "check_priv.h"
-#include "view.h"
+#include "data/view.h"
 
 #define BLOCKS_DEPTH_MAX 64 /* forks over forks */
 

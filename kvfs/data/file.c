@@ -3,14 +3,7 @@
  * file.c - reading and writing the bytes of a file.
  *
  * A write: see file_write.c.
- * A read:   cut lock, shared: what the layers know  ->  engine snapshot: the rest.
- *
- * The snapshot begins after the layers were looked through (overlay.c, 3): a
- * block that no layer had was in the engine by then, or never written.  The
- * holes that cover a missing block are taken with the look, since the
- * background may finish and forget a hole before the snapshot begins, and then
- * the snapshot has no extents under it either.  Forks over forks are rare: with
- * one the cut lock is simply held until the engine was read.
+ * A read: see read.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -167,58 +160,6 @@ file_beyond(struct kvfs_file *f, uint64_t count, uint64_t offset, uint64_t size,
                           (unsigned long long)size);
 }
 
-/* Take from the layers what they know of the piece; cut lock held. */
-static void
-file_read_layers(struct kvfs_node *node, struct kvfs_read *r)
-{
-    const struct kvfs_overlay *o = node->v->overlay;
-    bool dirty = atomic_load(&node->dirty_id) > atomic_load(&o->applied_id);
-
-    for (size_t i = 0; i < r->blocks; i++) {
-        size_t from;
-        size_t len;
-        uint8_t *to = kvfs_read_part(r, &node->view, i, &from, &len);
-
-        r->state[i] = (uint8_t)(dirty ? kvfs_overlay_get(o, node->ino, r->first + i, to, from, len)
-                                      : KVFS_SLOT_EMPTY);
-        r->hole_cut[i] = 0;
-        if (r->state[i] == KVFS_SLOT_ZEROS)
-            memset(to, 0, len);
-        if (r->state[i] != KVFS_SLOT_EMPTY)
-            continue;
-        r->missing++;
-        if (node->view.holes.count > 0)
-            r->hole_cut[i] = kvfs_holes_cut(&node->view.holes, r->first + i);
-    }
-}
-
-/* Read a piece of a leased file; cut lock held, shared, and released. */
-int
-kvfs_file_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error *err)
-{
-    struct kvfs_volume *v = node->v;
-    struct kvfs_view view = node->view; /* block size and fork never change */
-    struct kvfs_db_snap *snap;
-    bool locked = true;
-    int rc = 0;
-
-    file_read_layers(node, r);
-    if (view.overs_count == 0) {
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
-        locked = false;
-    }
-    if (r->missing > 0) {
-        rc = v->engine->begin(v->db, &snap, err);
-        if (rc == 0) {
-            rc = kvfs_read_engine(v, snap, &view, r, err);
-            v->engine->end(snap);
-        }
-    }
-    if (locked)
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
-    return rc;
-}
-
 /* A file that this process does not write: everything in one engine snapshot,
  * since whoever writes it may change all of it at any time. */
 static int
@@ -275,7 +216,7 @@ kvfs_file_pread(struct kvfs_file *f, void *buf, size_t count, uint64_t offset,
             return file_beyond(f, count, offset, size, err);
         }
         kvfs_read_begin(&r, &node->view, (uint8_t *)buf + done, offset + done, count - done);
-        rc = kvfs_file_read_leased(node, &r, err);
+        rc = kvfs_read_leased(node, &r, err);
     }
     return rc;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_where.c - saying where: paths of inodes, bytes of keys.
+ * where.c - saying where: paths of inodes, bytes of keys.
  *
  * A path is found upwards: each folder that names the inode is searched for the
  * name.  That costs a scan of the folder, only for what is damaged, and the last

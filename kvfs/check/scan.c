@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_scan.c - walking a keyspace for the checker, also past damage.
+ * scan.c - walking a keyspace for the checker, also past damage.
  *
  * An engine answers -EIO where its structure is broken.  The scan then begins
  * anew some way behind the last record it saw, at twice the distance each time

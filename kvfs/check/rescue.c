@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_rescue.c - what a repair writes: inodes, contents, names in /lost+found.
+ * rescue.c - what a repair writes: inodes, contents, names in /lost+found.
  *
  * /lost+found is made when it is first needed.  Inode records are written last,
  * once, when all names and folders are as they will be.  The counter of numbers is

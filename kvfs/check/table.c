@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_table.c - a hash table of numbered things, for the checker.
+ * table.c - a hash table of numbered things, for the checker.
  *
  * Items lie in one array in the order they were added; the slots hold indexes
  * into it, with linear probing, and are at most half full.

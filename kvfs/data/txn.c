@@ -134,7 +134,7 @@ txn_block_live(struct kvfs_node *node, uint64_t index, uint8_t *block, struct kv
 
     (void)pthread_rwlock_rdlock(&node->v->overlay->cut);
     kvfs_read_begin(&r, &node->view, block, index << node->view.shift, node->view.block_size);
-    return kvfs_file_read_leased(node, &r, err);
+    return kvfs_read_leased(node, &r, err);
 }
 
 /* Block INDEX as the transaction would leave it. */

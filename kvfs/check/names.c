@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_names.c - names, cookies, attributes and link targets.
+ * names.c - names, cookies, attributes and link targets.
  *
  * First all sound names are counted, which also tells the tables a folder that
  * names each inode; then, when it is known which inodes exist, each record is

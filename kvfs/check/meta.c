@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * check_meta.c - pass 1 of the checker: every META record, decoded once.
+ * meta.c - pass 1 of the checker: every META record, decoded once.
  *
  * Fills the tables of inodes and forks.  What can be judged by the record alone
  * is judged here: keys that no format has, and the small records whose meaning

@@ -37,8 +37,8 @@ int kvfs_read_engine(struct kvfs_volume *v, struct kvfs_db_snap *snap,
                      struct kvfs_error *err);
 
 struct kvfs_node;
-/* Read a piece of a leased file: the layers, then the engine (file.c).  The cut
+/* Read a piece of a leased file: the layers, then the engine.  The cut
  * lock is held, shared, and is released. */
-int kvfs_file_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error *err);
+int kvfs_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error *err);
 
 #endif /* KVFS_READ_H */
