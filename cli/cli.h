@@ -96,6 +96,8 @@ int cli_about(struct kvfs_error *err, int rc, const char *path);
 /* Signals that ask to stop (INT, TERM, HUP): long work looks here and answers
  * -EINTR; main then cleans up and dies of the signal. */
 void cli_signals_catch(void);
+/* Die of the signal that came, if one did. */
+void cli_signals_follow(void);
 bool cli_interrupted(void);
 
 /* --- options.c --------------------------------------------------------------- */

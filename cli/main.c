@@ -3,9 +3,6 @@
  * main.c - the `kvfs` command: finds the subcommand, runs it, tells the end.
  *
  * Exit status: 0 done, 1 failed, 2 wrong use; `check` has its own (cli.h).
- * A signal that asks to stop only sets a flag.  The command undoes what it had
- * half made, and then dies of that signal, so that a script sees why.
- *
  * A standard descriptor that the caller closed is taken up first, by something
  * that can only fail: else the volume's own files would get its number, and
  * what is meant for standard output would be written into them.
@@ -26,35 +23,6 @@ static const struct cli_command *const main_commands[] = {
     &cli_check,  &cli_compact, &cli_df,    &cli_engines,
 };
 #define MAIN_COMMANDS (sizeof(main_commands) / sizeof(main_commands[0]))
-
-static volatile sig_atomic_t main_signal;
-
-static void
-main_on_signal(int signo)
-{
-    main_signal = signo;
-}
-
-void
-cli_signals_catch(void)
-{
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction sa = {.sa_handler = main_on_signal}; /* no SA_RESTART: reads end too */
-
-    (void)sigemptyset(&sa.sa_mask);
-    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-        struct sigaction old;
-
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-            (void)sigaction(signals[i], &sa, NULL); /* nohup's choice stays */
-    }
-}
-
-bool
-cli_interrupted(void)
-{
-    return main_signal != 0;
-}
 
 static const struct cli_command *
 main_find(const char *name)
@@ -155,11 +123,7 @@ main(int argc, char **argv)
         status = cli_error(&c, "standard output: %s",
                            lost != 0 ? strerrordesc_np(lost) : "cannot be written");
     }
-    if (main_signal != 0 && status != CLI_OK) {
-        struct sigaction dfl = {.sa_handler = SIG_DFL};
-
-        (void)sigaction(main_signal, &dfl, NULL);
-        (void)raise(main_signal);
-    }
+    if (status != CLI_OK)
+        cli_signals_follow();
     return status;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * lmdb.c - the lmdb engine: its parts, fork, and what a store says of itself.
+ * lmdb.c - the lmdb engine: its parts, and what a store says of itself.
  *
  * One environment of LMDB with two named databases, "meta" and "data", in the
  * files data.mdb and lock.mdb of the store's folder.  The parts:
@@ -8,57 +8,18 @@
  *   open.c    opening, closing        meta.c   the meta pages, before LMDB maps the file
  *   page.c    single pages            path.c   pages that a batch will change
  *   map.c     the map's size, place   gate.c   a moment without snapshots
- *   guard.c   faults become -EIO      error.c  codes            env.c  small guarded calls
- *   read.c    snapshots, get          walk.c   absence proved     scan.c   scans
+ *   guard.c   faults become -EIO      error.c  codes
+ *   env.c     small guarded calls     fork.c   children of the process
+ *   read.c    snapshots, get          scan.c   scans
+ *   walk.c    trees, judged
  *   layout.c  blocks in pages         order.c  sorting a batch
  *   apply.c   write transactions      room.c   space, headroom, readers
  *   verify.c  the page structure      copy.c   backup, compact
- *
- * An environment must not be used across fork(): the reader table and the file
- * locks know the parent's process id.  A handle remembers in which generation of
- * the process it was opened; in a child every call answers -EBADF and close()
- * only frees memory.
  */
 #include <errno.h>
 #include <sys/stat.h>
 
 #include "lmdb_priv.h"
-
-/* --- fork ------------------------------------------------------------------------- */
-
-static atomic_uint lmdb_generation = 1;
-static pthread_once_t lmdb_once = PTHREAD_ONCE_INIT;
-static int lmdb_once_error;
-
-static void
-lmdb_forked(void)
-{
-    atomic_fetch_add_explicit(&lmdb_generation, 1, memory_order_relaxed);
-}
-
-static void
-lmdb_init(void)
-{
-    lmdb_once_error = pthread_atfork(NULL, NULL, lmdb_forked);
-}
-
-unsigned
-kvfs_lmdb_generation(void)
-{
-    (void)pthread_once(&lmdb_once, lmdb_init);
-    return lmdb_once_error != 0 ? 0 : atomic_load(&lmdb_generation);
-}
-
-int
-kvfs_lmdb_usable(const struct kvfs_db *db, struct kvfs_error *err)
-{
-    if (db->generation == atomic_load_explicit(&lmdb_generation, memory_order_relaxed))
-        return 0;
-    return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child",
-                          db->path);
-}
-
-/* --- what a store says of itself --------------------------------------------------------- */
 
 static void
 lmdb_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)

@@ -330,7 +330,7 @@ void kvfs_lmdb_close(struct kvfs_db *db);
  * to end. */
 int kvfs_lmdb_reopen(struct kvfs_db *db, struct kvfs_error *err);
 
-/* --- lmdb.c -------------------------------------------------------------------------------- */
+/* --- fork.c -------------------------------------------------------------------------------- */
 
 /* Counts the forks that this process comes from, and one; 0: cannot be known. */
 unsigned kvfs_lmdb_generation(void);
