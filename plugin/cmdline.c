@@ -107,7 +107,9 @@ kcmdline_read(struct kcmdline *c)
 
     while (more != NULL && (n = fread(args + len, 1, cap - len, fp)) > 0) {
         len += n;
-        if (len == cap && (more = realloc(args, cap *= 2)) != NULL)
+        if (len < cap) /* fread has met the end */
+            break;
+        if ((more = realloc(args, cap *= 2)) != NULL)
             args = more;
     }
     kcmdline_parse(args, more != NULL ? len : 0, c);

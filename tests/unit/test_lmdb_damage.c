@@ -41,6 +41,28 @@ damage_fill(struct world *w)
     world_commit(w, KVFS_DURABLE);
 }
 
+/* Scan KS to its end, with a part of every value; *records are counted. */
+static int
+damage_scan(struct world *w, struct kvfs_db_snap *snap, enum kvfs_keyspace ks, unsigned flags,
+            unsigned *records)
+{
+    struct kvfs_db_cursor *cursor;
+    const void *key;
+    size_t key_len, value_len;
+    char byte;
+    struct iovec iov = {&byte, 1};
+    int rc = w->engine->cursor_open(snap, ks, NULL, 0, NULL, 0, flags, &cursor, &w->err);
+
+    if (rc != 0)
+        return rc;
+    while ((rc = w->engine->cursor_next(cursor, &key, &key_len, &value_len, &w->err)) == 1) {
+        (void)w->engine->cursor_value(cursor, value_len / 2, &iov, 1, &w->err);
+        (*records)++;
+    }
+    w->engine->cursor_close(cursor);
+    return rc;
+}
+
 /* Read every block from FIRST on, STEP apart, by gets, and everything by scans.
  * How many answers were not right; all others than 0, -EIO and -ESTALE fail, and so
  * does a scan that passes a record over. */
@@ -61,22 +83,9 @@ damage_read(struct world *w, uint32_t first, uint32_t step)
     assert_int_equal(w->engine->begin(w->db, &snap, &w->err), 0);
     for (unsigned flags = 0; flags < 2; flags++) {
         for (int ks = 0; ks < 2; ks++) {
-            struct kvfs_db_cursor *cursor;
-            const void *key;
-            size_t key_len, value_len;
             unsigned records = 0;
-            char byte;
-            struct iovec iov = {&byte, 1};
-            int rc = w->engine->cursor_open(snap, (enum kvfs_keyspace)ks, NULL, 0, NULL, 0, flags,
-                                            &cursor, &w->err);
-            if (rc == 0) {
-                while ((rc = w->engine->cursor_next(cursor, &key, &key_len, &value_len, &w->err)) ==
-                       1) {
-                    (void)w->engine->cursor_value(cursor, value_len / 2, &iov, 1, &w->err);
-                    records++;
-                }
-                w->engine->cursor_close(cursor);
-            }
+            int rc = damage_scan(w, snap, (enum kvfs_keyspace)ks, flags, &records);
+
             assert_true(rc == 0 || rc == -EIO || rc == -ESTALE);
             if (rc == 0)
                 assert_int_equal(records, ks == KVFS_DATA ? BLOCKS : METAS);
