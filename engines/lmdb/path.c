@@ -215,7 +215,7 @@ path_check_op(struct kvfs_lmdb_path *p, const struct kvfs_op *op)
 {
     bool deletes = op->type == KVFS_OP_DEL;
     int ks = op->keyspace;
-    struct page_node node = {.key = NULL};
+    struct page_node node = {.key = op->key};
     size_t i;
 
     if (p->tree[ks].root == PAGE_NONE)
