@@ -32,12 +32,15 @@
  *     woken, while somebody else takes the mutex, leaves the other waiters asleep
  *     for ever (seen: futex word 0, one sleeper).  The kernel's locks do not.
  *
+ *  9. Nothing is acknowledged that went into a file without a name.
+ *
  * Sources: mdb.c, mdb_txn_commit() and mdb_env_write_meta(); lmdb.h,
  * MDB_NOMETASYNC ("may undo the last committed transaction").
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "lmdb_priv.h"
 
@@ -533,6 +536,20 @@ apply_file_lock(struct kvfs_db *db, short type)
         continue;
 }
 
+/* Was the file removed, or another put in its place?  What is written to it then
+ * nobody will ever find again. */
+static int
+apply_file_there(struct kvfs_db *db, struct kvfs_error *err)
+{
+    mdb_filehandle_t fd;
+    struct stat st;
+
+    if (mdb_env_get_fd(db->env, &fd) != 0 || fstat(fd, &st) != 0 || st.st_nlink > 0)
+        return 0;
+    atomic_store(&db->poisoned, 1);
+    return kvfs_error_set(err, -EIO, "%s: was removed or replaced while it was in use", db->path);
+}
+
 int
 kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                 enum kvfs_durability durability, struct kvfs_error *err)
@@ -553,7 +570,10 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                                   db->path);
         (void)pthread_mutex_lock(&db->apply_lock);
         apply_file_lock(db, F_WRLCK);
-        rc = apply_locked(&a, &resized);
+        rc = apply_file_there(db, err);
+        resized = false;
+        if (rc == 0)
+            rc = apply_locked(&a, &resized);
         apply_file_lock(db, F_UNLCK);
         (void)pthread_mutex_unlock(&db->apply_lock);
         if (!resized || tries > 0)
@@ -581,7 +601,7 @@ kvfs_lmdb_sync(struct kvfs_db *db, struct kvfs_error *err)
     rc = mdb_env_sync(db->env, 1);
     kvfs_lmdb_unhold(db);
     if (rc == 0)
-        return 0;
+        return apply_file_there(db, err);
     /* The kernel may have dropped the pages that it could not write. */
     atomic_store(&db->poisoned, 1);
     return kvfs_lmdb_error_io(err, rc, db->path, "flushing");

@@ -377,6 +377,36 @@ map__grown_by_another_process__followed(void **state)
     }
 }
 
+/* Removed, or another file put in its place: nothing is acknowledged any more. */
+static void
+file__removed_or_replaced__eio(void **state)
+{
+    struct world *w = *state;
+    char copy[120];
+
+    for (int replaced = 0; replaced < 2; replaced++) {
+        world_open(w);
+        world_put(w, 1, 1);
+        world_commit(w, KVFS_DURABLE);
+        (void)snprintf(copy, sizeof(copy), "%s/copy", w->folder);
+        if (replaced) {
+            int fd = open(copy, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+            assert_true(fd >= 0);
+            (void)close(fd);
+            assert_int_equal(rename(copy, w->file), 0);
+        } else {
+            assert_int_equal(unlink(w->file), 0);
+        }
+        assert_int_equal(w->engine->sync(w->db, &w->err), -EIO);
+        world_put(w, 2, 1);
+        assert_int_equal(world_apply(w, KVFS_ORDERED), -EIO);
+        assert_int_equal(world_check(w, 1, 1), 0);
+        world_close(w);
+        (void)unlink(w->file);
+    }
+}
+
 int
 main(void)
 {
@@ -392,6 +422,7 @@ main(void)
         TEST(snapshot__ended__holds_nothing_back),
         TEST(fork__child__ebadf),
         TEST(map__grown_by_another_process__followed),
+        TEST(file__removed_or_replaced__eio),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
