@@ -242,6 +242,24 @@ format_make(struct format *f, struct kvfs_error *err)
     return rc;
 }
 
+/* An engine from a file: the volume will remember its name, nothing else. */
+static int
+format_engine_load(const char *wanted, struct format *f, struct kvfs_error *err)
+{
+    const struct kvfs_engine *named;
+    struct kvfs_error why = {0};
+    int rc = kvfs_engine_find(wanted, &f->engine, err);
+
+    if (rc < 0 || strchr(wanted, '/') == NULL)
+        return rc;
+    rc = strchr(f->engine->name, '/') != NULL ? kvfs_error_set(&why, -EINVAL, "its name is a path")
+                                              : kvfs_engine_find(f->engine->name, &named, &why);
+    if (rc < 0)
+        return kvfs_error_set(err, rc, "%s: must lie where its name finds it: %s",
+                              wanted, why.msg);
+    return 0;
+}
+
 static int
 format_engine(const struct kvfs_format_options *o, struct format *f, struct kvfs_error *err)
 {
@@ -254,7 +272,7 @@ format_engine(const struct kvfs_format_options *o, struct format *f, struct kvfs
     f->block_size_bytes = bs;
     f->store_max_bytes = o->store_max_bytes;
     if (o->engine != NULL)
-        return kvfs_engine_find(o->engine, &f->engine, err);
+        return format_engine_load(o->engine, f, err);
     for (size_t i = 0; (f->engine = kvfs_engine_at(i)) != NULL; i++) {
         if ((f->engine->caps & KVFS_CAP_PERSISTENT) != 0)
             return 0;

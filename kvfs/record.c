@@ -198,13 +198,13 @@ kvfs_super_encode(const struct kvfs_super *r, const struct kvfs_key *k, uint8_t 
     return record_end(k, value, c.out);
 }
 
-/* An engine's name: printable, not empty, padded with NULs. */
+/* An engine's name: printable, no path, not empty, padded with NULs. */
 static bool
 super_engine_valid(const uint8_t engine[64])
 {
     size_t i = 0;
 
-    while (i < 64 && engine[i] > ' ' && engine[i] < 0x7f)
+    while (i < 64 && engine[i] > ' ' && engine[i] < 0x7f && engine[i] != '/')
         i++;
     if (i == 0 || i == 64)
         return false;

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * registry.c - finding engines, built in or loaded from a file.
+ *
+ * A volume remembers the name of its engine and nothing else, so a name must
+ * lead to a file by itself: libkvfs-engine-NAME.so in one folder, which no
+ * current folder, no name and no volume can bend.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -56,10 +61,45 @@ registry_load(const char *path, const struct kvfs_engine **enginep, struct kvfs_
     return 0;
 }
 
+static int
+registry_unknown(const char *name, const char *file, struct kvfs_error *err)
+{
+    char list[128] = "";
+
+    for (size_t i = 0; i < REGISTRY_COUNT; i++) {
+        size_t used = strlen(list);
+
+        (void)snprintf(list + used, sizeof(list) - used, "%s%s", i > 0 ? ", " : "",
+                       registry_builtin[i]->name);
+    }
+    return kvfs_error_set(err, -ENOENT, "engine '%.64s' is not built in (there is: %s)%s%s", name,
+                          list, *file != '\0' ? ", and there is no " : "", file);
+}
+
+/* The file of an engine called NAME.  "": no file can be called so. */
+static int
+registry_file(const char *name, char *file, size_t cap, struct kvfs_error *err)
+{
+    const char *folder = secure_getenv("KVFS_ENGINE_DIR"); // NOLINT(concurrency-mt-unsafe): read
+
+    *file = '\0';
+    if (*name == '\0' || name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789")] != '\0')
+        return 0;
+    if (folder == NULL || *folder == '\0')
+        folder = KVFS_ENGINE_DIR;
+    if (*folder != '/') /* a server changes its folder and would find another file later */
+        return kvfs_error_set(err, -EINVAL, "KVFS_ENGINE_DIR=%s: not an absolute path", folder);
+    if (snprintf(file, cap, "%s/libkvfs-engine-%s.so", folder, name) >= (int)cap)
+        return kvfs_error_set(err, -ENAMETOOLONG, "KVFS_ENGINE_DIR=%s: too long", folder);
+    return 0;
+}
+
 int
 kvfs_engine_find(const char *name, const struct kvfs_engine **enginep, struct kvfs_error *err)
 {
-    char list[128] = "";
+    const struct kvfs_engine *engine;
+    char file[4096];
+    int rc;
 
     if (strchr(name, '/') != NULL)
         return registry_load(name, enginep, err);
@@ -69,12 +109,16 @@ kvfs_engine_find(const char *name, const struct kvfs_engine **enginep, struct kv
             return 0;
         }
     }
-    for (size_t i = 0; i < REGISTRY_COUNT; i++) {
-        size_t used = strlen(list);
-
-        (void)snprintf(list + used, sizeof(list) - used, "%s%s", i > 0 ? ", " : "",
-                       registry_builtin[i]->name);
-    }
-    return kvfs_error_set(err, -ENOENT, "engine '%.64s' is not built in (there is: %s)", name,
-                          list);
+    rc = registry_file(name, file, sizeof(file), err);
+    if (rc < 0)
+        return rc;
+    if (*file == '\0' || access(file, F_OK) != 0)
+        return registry_unknown(name, file, err);
+    rc = registry_load(file, &engine, err);
+    if (rc == 0 && strcmp(engine->name, name) != 0)
+        return kvfs_error_set(err, -EINVAL, "engine %s: calls itself '%.64s', not '%s'", file,
+                              engine->name, name);
+    if (rc == 0)
+        *enginep = engine;
+    return rc;
 }

@@ -286,6 +286,7 @@ volume_engine_find(struct kvfs_volume *v, const struct kvfs_volume_file *file, c
                    struct kvfs_error *err)
 {
     const char *name = file->engine;
+    struct kvfs_error why = {0};
     int rc;
 
     if (file->log)
@@ -297,16 +298,17 @@ volume_engine_find(struct kvfs_volume *v, const struct kvfs_volume_file *file, c
         return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path,
                               file->engine, wanted);
     }
-    rc = kvfs_engine_find(name, &v->engine, err);
-    if (rc == 0 && strcmp(v->engine->name, file->engine) != 0)
+    rc = kvfs_engine_find(name, &v->engine, &why);
+    if (rc < 0) /* there is a volume, so this is no -ENOENT */
+        return kvfs_error_set(err, rc == -ENOENT ? -ENOTSUP : rc, "%s: %s", v->path, why.msg);
+    if (strcmp(v->engine->name, file->engine) != 0)
         return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path,
                               file->engine, v->engine->name);
     return rc;
 }
 
 static int
-volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, bool exclusive,
-             struct kvfs_error *err)
+volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, struct kvfs_error *err)
 {
     struct kvfs_engine_options eo = {.readonly = o->readonly,
                                      .store_max_bytes = o->store_max_bytes,
@@ -321,7 +323,7 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, bool ex
     if (rc == 0)
         rc = volume_options_take(v, o, err);
     if (rc == 0)
-        rc = kvfs_lease_table_open(v->path, o->readonly, exclusive, &v->leases, err);
+        rc = kvfs_lease_table_open(v->path, o->readonly, false, &v->leases, err);
     if (rc == 0) {
         rc = v->engine->open(v->path, &eo, &v->db, err);
         if (rc == -ENOENT)
@@ -336,7 +338,7 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, bool ex
         rc = kvfs_nodes_new(&v->nodes);
     if (rc == 0)
         rc = kvfs_overlay_new(v, &v->overlay);
-    if (rc == 0 && !v->readonly && !exclusive)
+    if (rc == 0 && !v->readonly)
         rc = kvfs_worker_start(v, err);
     if (rc == -ENOMEM)
         rc = kvfs_error_set(err, rc, "%s: no memory", v->path);
@@ -346,7 +348,7 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, bool ex
 /* Under the table's lock. */
 static int
 volume_open_new(char *real, const struct stat *st, const struct kvfs_volume_options *o,
-                bool exclusive, struct kvfs_volume **volumep, struct kvfs_error *err)
+                struct kvfs_volume **volumep, struct kvfs_error *err)
 {
     struct kvfs_volume *v = calloc(1, sizeof(*v));
     int rc;
@@ -361,7 +363,7 @@ volume_open_new(char *real, const struct stat *st, const struct kvfs_volume_opti
     v->opens = 1;
     (void)pthread_mutex_init(&v->names, NULL);
     (void)pthread_mutex_init(&v->id_lock, NULL);
-    rc = volume_start(v, o, exclusive, err);
+    rc = volume_start(v, o, err);
     if (rc < 0) {
         volume_free(v);
         return rc;
@@ -372,9 +374,9 @@ volume_open_new(char *real, const struct stat *st, const struct kvfs_volume_opti
     return 0;
 }
 
-static int
-volume_open_any(const char *path, const struct kvfs_volume_options *options, bool exclusive,
-                struct kvfs_volume **volumep, struct kvfs_error *err)
+int
+kvfs_volume_open(const char *path, const struct kvfs_volume_options *options,
+                 struct kvfs_volume **volumep, struct kvfs_error *err)
 {
     static const struct kvfs_volume_options defaults;
     const struct kvfs_volume_options *o = options != NULL ? options : &defaults;
@@ -395,12 +397,10 @@ volume_open_any(const char *path, const struct kvfs_volume_options *options, boo
             break;
     }
     if (v == NULL) {
-        rc = volume_open_new(real, &st, o, exclusive, volumep, err);
+        rc = volume_open_new(real, &st, o, volumep, err);
     } else {
         free(real);
-        if (exclusive)
-            rc = kvfs_error_set(err, -EBUSY, "%s: the volume is open in this process", path);
-        else if (v->readonly && !o->readonly)
+        if (v->readonly && !o->readonly)
             rc = kvfs_error_set(err, -EBUSY, "%s: the volume is open for reading only", path);
         else if (o->engine != NULL && strchr(o->engine, '/') == NULL &&
                  strcmp(o->engine, v->engine->name) != 0)
@@ -414,20 +414,6 @@ volume_open_any(const char *path, const struct kvfs_volume_options *options, boo
     }
     (void)pthread_mutex_unlock(&volume_table_lock);
     return rc;
-}
-
-int
-kvfs_volume_open(const char *path, const struct kvfs_volume_options *options,
-                 struct kvfs_volume **volumep, struct kvfs_error *err)
-{
-    return volume_open_any(path, options, false, volumep, err);
-}
-
-int
-kvfs_volume_open_exclusive(const char *path, const struct kvfs_volume_options *options,
-                           struct kvfs_volume **volumep, struct kvfs_error *err)
-{
-    return volume_open_any(path, options, true, volumep, err);
 }
 
 int

@@ -76,7 +76,8 @@ volume_file_line(struct kvfs_volume_file *f, char *line, unsigned *seen)
     }
     if (strcmp(line, "engine") == 0) {
         *seen |= 2;
-        if (value[0] == '\0' || strlen(value) >= sizeof(f->engine))
+        /* a path would be loaded: who gives away a volume gives no code with it */
+        if (value[0] == '\0' || strlen(value) >= sizeof(f->engine) || strchr(value, '/') != NULL)
             return -EINVAL;
         memcpy(f->engine, value, strlen(value) + 1);
         return 0;

@@ -62,11 +62,6 @@ struct kvfs_volume {
 
 /* --- volume.c -------------------------------------------------------------- */
 
-/* Open for work on the volume itself: EXCLUSIVE keeps every other process out,
- * and no background work runs.  Otherwise as kvfs_volume_open(). */
-int kvfs_volume_open_exclusive(const char *path, const struct kvfs_volume_options *options,
-                               struct kvfs_volume **volumep, struct kvfs_error *err);
-
 /* 0, or why V can no longer be used: -EBADF in a forked child. */
 int kvfs_volume_usable(struct kvfs_volume *v, struct kvfs_error *err);
 

@@ -39,7 +39,6 @@ struct kvfs_worker {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool stop;
-    bool commit; /* everything, soon */
     bool room;   /* writers wait, or will: bring down what is sealed */
     bool work;
 };
@@ -563,11 +562,11 @@ work_wait(struct kvfs_volume *v, bool more, bool *commit, bool *room)
         until.tv_nsec -= 1000000000;
     }
     (void)pthread_mutex_lock(&w->lock);
-    while (!w->stop && !w->commit && !w->room && !w->work && !more && rc == 0)
+    while (!w->stop && !w->room && !w->work && !more && rc == 0)
         rc = pthread_cond_timedwait(&w->wake, &w->lock, &until);
-    *commit = w->commit || rc == ETIMEDOUT;
+    *commit = rc == ETIMEDOUT;
     *room = w->room;
-    w->commit = w->room = w->work = false;
+    w->room = w->work = false;
     stop = w->stop;
     (void)pthread_mutex_unlock(&w->lock);
     return !stop;
@@ -666,12 +665,8 @@ work_ask(struct kvfs_worker *w, bool *flag)
 void
 kvfs_worker_room(struct kvfs_volume *v)
 {
-    if (v->worker != NULL) {
+    if (v->worker != NULL)
         work_ask(v->worker, &v->worker->room);
-    } else { /* none runs (repair): commit here */
-        (void)kvfs_commit_full(v, NULL);
-        kvfs_overlay_wake(v->overlay);
-    }
 }
 
 void
@@ -679,11 +674,4 @@ kvfs_work_wake(struct kvfs_volume *v)
 {
     if (v->worker != NULL)
         work_ask(v->worker, &v->worker->work);
-}
-
-void
-kvfs_volume_commit_soon(struct kvfs_volume *v)
-{
-    if (v->worker != NULL)
-        work_ask(v->worker, &v->worker->commit);
 }

@@ -9,11 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-#include <kvfs/engine.h>
+#include <kvfs/volume.h>
 
 static int
 find_file(const char *name, const struct kvfs_engine **engine, struct kvfs_error *err)
@@ -146,6 +148,74 @@ engine_find__no_library__einval_or_enoent(void **state)
     assert_null(e);
 }
 
+static void
+engine_find__name_of_a_file__found_in_one_folder(void **state)
+{
+    const struct kvfs_engine *e = NULL, *again = NULL, *file = NULL;
+    struct kvfs_error err = {.code = 0};
+
+    (void)state;
+    assert_int_equal(unsetenv("KVFS_ENGINE_DIR"), 0);
+    assert_int_equal(kvfs_engine_find("x", &e, &err), -ENOENT);
+    assert_null(e);
+    assert_says(&err, "/kvfs/libkvfs-engine-x.so");
+    assert_int_equal(setenv("KVFS_ENGINE_DIR", KVFS_MODULES, 1), 0);
+    if (kvfs_engine_find("x", &e, &err) != 0)
+        fail_msg("%s", err.msg);
+    assert_string_equal(e->name, "x");
+    assert_int_equal(kvfs_engine_find("x", &again, &err), 0);
+    assert_ptr_equal(again, e);
+    assert_int_equal(find_file("libkvfs-engine-x.so", &file, &err), 0);
+    assert_ptr_equal(file, e);
+    assert_int_equal(kvfs_engine_find("mem", &again, &err), 0);
+    assert_ptr_not_equal(again, e);
+
+    assert_int_equal(setenv("KVFS_ENGINE_DIR", ".", 1), 0);
+    assert_int_equal(kvfs_engine_find("x", &again, &err), -EINVAL);
+    assert_says(&err, "absolute");
+    assert_int_equal(kvfs_engine_find("mem", &again, &err), 0);
+    assert_int_equal(unsetenv("KVFS_ENGINE_DIR"), 0);
+}
+
+static void
+engine_find__file_of_another_name__einval(void **state)
+{
+    const struct kvfs_engine *e = NULL;
+    struct kvfs_error err = {.code = 0};
+    char dir[] = "/tmp/kvfs-registry-XXXXXX", name[64];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(name, sizeof(name), "%s/libkvfs-engine-y.so", dir);
+    assert_int_equal(symlink(KVFS_MODULES "/libkvfs-engine-x.so", name), 0);
+    assert_int_equal(setenv("KVFS_ENGINE_DIR", dir, 1), 0);
+    assert_int_equal(kvfs_engine_find("y", &e, &err), -EINVAL);
+    assert_null(e);
+    assert_says(&err, "'x', not 'y'");
+    assert_int_equal(unsetenv("KVFS_ENGINE_DIR"), 0);
+    assert_int_equal(unlink(name), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void
+format__engine_that_its_name_does_not_find__enoent_and_nothing_made(void **state)
+{
+    const struct kvfs_format_options options = {.engine = KVFS_MODULES "/libkvfs-engine-x.so"};
+    struct kvfs_error err = {.code = 0};
+    char dir[] = "/tmp/kvfs-registry-XXXXXX", path[64];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof(path), "%s/v", dir);
+    assert_int_equal(setenv("KVFS_ENGINE_DIR", dir, 1), 0);
+    assert_int_equal(kvfs_format(path, &options, &err), -ENOENT);
+    assert_says(&err, dir);
+    assert_says(&err, "libkvfs-engine-x.so");
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(unsetenv("KVFS_ENGINE_DIR"), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int
 main(void)
 {
@@ -157,6 +227,9 @@ main(void)
         cmocka_unit_test(engine_find__file_of_another_version__einval_names_both),
         cmocka_unit_test(engine_find__library_that_is_no_engine__einval),
         cmocka_unit_test(engine_find__no_library__einval_or_enoent),
+        cmocka_unit_test(engine_find__name_of_a_file__found_in_one_folder),
+        cmocka_unit_test(engine_find__file_of_another_name__einval),
+        cmocka_unit_test(format__engine_that_its_name_does_not_find__enoent_and_nothing_made),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

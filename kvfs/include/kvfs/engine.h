@@ -44,9 +44,11 @@
 extern "C" {
 #endif
 
-/* Version of this interface.  An engine loaded from a file exports
+/* Version of this interface.  An engine in a file, a shared object, exports
  * `const struct kvfs_engine kvfs_engine_plugin`; kvfs_engine_find() refuses
- * another version and names both. */
+ * another version and names both.  It finds no symbol of the program that loads
+ * it: kvfs_error_set() is its own copy, out of libkvfs.a
+ * (`pkg-config --cflags --libs kvfs`). */
 #define KVFS_ENGINE_ABI 1
 
 #define KVFS_META_KEY_MAX 320 /* bytes; at least 1 */
@@ -253,10 +255,19 @@ struct kvfs_engine {
                   void *progress_arg, struct kvfs_error *err);
 };
 
-/* Find an engine by name ("lmdb") or by path ("/usr/lib/libkvfs-engine-x.so",
+/* Find an engine by name ("lmdb") or by path ("/opt/libkvfs-engine-x.so",
  * anything with a slash; it stays loaded).  Static storage.
- * -ENOENT: not built in, no such file; ERR lists what there is.
- * -EINVAL: not an engine, or of another KVFS_ENGINE_ABI (both are named).
+ *
+ * A name that is not built in is looked for in the file libkvfs-engine-NAME.so of
+ * one folder: what the environment variable KVFS_ENGINE_DIR says (absolute; not
+ * heeded in a set-user-ID program), else `kvfs` below the library folder that
+ * libkvfs was configured for (/usr/local/lib/kvfs).  That engine's own name must
+ * be NAME.  A volume remembers the name only, so kvfs_format() refuses
+ * an engine that cannot be found by its name.
+ *
+ * -ENOENT: not built in, no such file; ERR lists what there is, and names the file.
+ * -EINVAL: not an engine, of another KVFS_ENGINE_ABI (both are named), or of
+ *          another name; KVFS_ENGINE_DIR is not absolute.
  * Threads: any. */
 int kvfs_engine_find(const char *name, const struct kvfs_engine **enginep, struct kvfs_error *err);
 

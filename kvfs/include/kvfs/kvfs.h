@@ -5,6 +5,7 @@
 #ifndef KVFS_KVFS_H
 #define KVFS_KVFS_H
 
+#include <kvfs/batch.h>
 #include <kvfs/check.h>
 #include <kvfs/dir.h>
 #include <kvfs/file.h>

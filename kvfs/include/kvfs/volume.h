@@ -32,7 +32,8 @@ extern "C" {
 struct kvfs_volume; /* an open volume; usable from any thread */
 
 struct kvfs_format_options {
-    const char *engine;        /* name; NULL: the first built-in persistent one */
+    const char *engine;        /* name or path, as kvfs_engine_find(); NULL: the
+                                * first built-in persistent one */
     uint32_t block_size_bytes; /* of new files; power of two, KVFS_BLOCK_SIZE_*;
                                 * 0: what the engine likes best */
     bool force;                /* replace a volume that is there (not one in use),
@@ -45,10 +46,14 @@ struct kvfs_format_options {
  * nothing that was there before has changed.  Durable on return (every file,
  * the folder and its parent are synced).
  *
+ * An engine without KVFS_CAP_PERSISTENT ("mem") is for tests: this process alone
+ * can open the volume, and the folder that stays behind is none to any other.
+ *
  * -EEXIST   a volume is there already (without `force`)
  * -ENOTEMPTY the folder holds other things
  * -EINVAL   block size, engine parameters
- * -ENOENT   unknown engine, or no parent folder
+ * -ENOENT   unknown engine, also one that was given by path and cannot be found by
+ *           its name (ERR says where to put the file), or no parent folder
  * -EBUSY    `force`, but the volume is in use; ERR says by whom
  * -ENOTSUP  a network file system (without `force`)
  * -EACCES, -EROFS, -ENOSPC, -EIO, -ENOTDIR as usual. */
@@ -79,7 +84,8 @@ struct kvfs_volume_options {
  *
  * -ENOENT   no such folder, or no volume in it
  * -EINVAL   not a volume, another engine, a mismatch of `volume` and superblock
- * -ENOTSUP  a newer format or unknown feature; a network file system
+ * -ENOTSUP  a newer format or unknown feature; an engine that is not to be found; a
+ *           network file system
  * -EBUSY    held by another process (single-process engines, or being compacted)
  * -EIO      damaged beyond opening
  * -EACCES, -EROFS, -ENOMEM as usual.
@@ -94,9 +100,6 @@ int kvfs_volume_close(struct kvfs_volume *v, struct kvfs_error *err);
 /* Make all that was acknowledged so far, on every file, durable.
  * -EIO (the volume is poisoned), -ENOSPC (kept in memory, tried again later). */
 int kvfs_volume_sync(struct kvfs_volume *v, struct kvfs_error *err);
-
-/* Ask for a commit without waiting for it (any thread, not a signal handler). */
-void kvfs_volume_commit_soon(struct kvfs_volume *v);
 
 /* Facts of a volume.  Strings live as long as the handle. */
 struct kvfs_volume_info {
