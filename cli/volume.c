@@ -3,6 +3,7 @@
  * volume.c - opening and closing volumes for a command.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,22 @@ volume_vanished(const char *path)
            stat(file, &st) < 0;
 }
 
+/* Does FILE begin as the file `volume` does?  Any other file of that name is the
+ * user's own. */
+static bool
+volume_marks(const char *file)
+{
+    static const char first[] = "kvfs-volume ";
+    char text[sizeof(first) + 1] = "";
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+
+    if (fd >= 0)
+        (void)close(fd);
+    return n == (ssize_t)sizeof(first) && strncmp(text, first, sizeof(first) - 1) == 0 &&
+           text[sizeof(first) - 1] >= '0' && text[sizeof(first) - 1] <= '9';
+}
+
 int
 cli_volume_open(struct cli *c, const char *path, bool readonly, struct kvfs_volume **vp)
 {
@@ -35,7 +52,6 @@ int
 cli_volume_judge(struct cli *c, const char *path, const char *engine)
 {
     const struct kvfs_engine *e;
-    struct stat st;
     char above[4096];
     size_t len = strlen(path);
     int rc = engine != NULL ? kvfs_engine_find(engine, &e, &c->err) : 0;
@@ -54,7 +70,7 @@ cli_volume_judge(struct cli *c, const char *path, const char *engine)
     if (len + sizeof("./volume") > sizeof(above))
         return 0; /* too long; said when it is made */
     (void)snprintf(above, sizeof(above), "%.*s./volume", (int)len, path);
-    if (stat(above, &st) == 0 && S_ISREG(st.st_mode)) /* a folder of that name is any volume */
+    if (volume_marks(above))
         return kvfs_error_set(&c->err, -EINVAL,
                               "%.128s: would lie in the folder of another volume (what is in a "
                               "volume has no path outside)",

@@ -42,6 +42,18 @@ refuses "engine mem forgets everything" copy --engine=mem "$v" "$tmp/new"
 refuses "folder of another volume" format "$v/inside"
 refuses "folder of another volume" copy "$v" "$v/inside"
 [ ! -e "$v/inside" ] || fail "a volume in a volume's folder"
+# A user's own file of that name marks nothing.
+mkdir "$tmp/own"
+for text in hello kvfs-volume "kvfs-volume x" ""; do
+    echo "$text" >"$tmp/own/volume"
+    ok format "$tmp/own/x"
+    rm -r "$tmp/own/x"
+done
+echo "kvfs-volume 99" >"$tmp/own/volume"
+refuses "folder of another volume" format "$tmp/own/x"
+rm "$tmp/own/volume"
+mkfifo "$tmp/own/volume"
+ok format "$tmp/own/x"
 
 # engines
 kvfs engines >"$tmp/out"
