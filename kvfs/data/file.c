@@ -255,6 +255,8 @@ file_write_checks(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned
 
     if (rc < 0)
         return rc;
+    if ((flags & ~(unsigned)(KVFS_FUA | KVFS_EXTEND | KVFS_FAST_ONLY)) != 0)
+        return kvfs_error_set(err, -EINVAL, "%s: unknown flags 0x%x", node->v->path, flags);
     if ((f->flags & KVFS_OPEN_WRITE) == 0)
         return kvfs_error_set(err, -EBADF, "%s: inode %llu is not open for writing", node->v->path,
                               (unsigned long long)node->ino);
@@ -277,6 +279,8 @@ kvfs_file_pwrite(struct kvfs_file *f, const void *buf, size_t count, uint64_t of
     if (count == 0 || count > KVFS_REQUEST_MAX)
         return kvfs_error_set(err, -EINVAL, "a write of %zu bytes (1 to %u are possible)", count,
                               KVFS_REQUEST_MAX);
+    if ((flags & KVFS_FAST_ONLY) != 0)
+        return kvfs_error_set(err, -EINVAL, "a write is never only a hole (flags 0x%x)", flags);
     rc = file_write_checks(f, count, offset, flags, err);
     if (rc < 0)
         return rc;

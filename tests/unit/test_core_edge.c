@@ -434,10 +434,14 @@ large_ends(struct kvfs_volume *v, struct kvfs_file *f, uint32_t bs)
 {
     struct kvfs_error err = {0};
     struct large_extents x = {0};
-    uint8_t got[10], want[10] = "the end..";
+    uint8_t got[10] = {0}, want[10] = "the end..";
     uint64_t end = KVFS_FILE_SIZE_MAX - sizeof(want);
 
     CORE_OK(kvfs_file_pwrite(f, want, sizeof(want), end, 0, &err));
+    for (unsigned bit = 2; bit < 32; bit++)
+        assert_int_equal(kvfs_file_pwrite(f, got, sizeof(got), end, 1U << bit, &err), -EINVAL);
+    for (unsigned bit = 3; bit < 32; bit++)
+        assert_int_equal(kvfs_file_zero(f, sizeof(got), end, 1U << bit, &err), -EINVAL);
     assert_int_equal(kvfs_file_pwrite(f, want, sizeof(want), end + 1, 0, &err), -EFBIG);
     assert_int_equal(kvfs_file_pwrite(f, want, sizeof(want), UINT64_MAX - 3, KVFS_EXTEND, &err),
                      -EFBIG);

@@ -390,6 +390,30 @@ txn__large_under_constant_writes__commits(void **state)
     free(big);
 }
 
+static void
+snapshot__info_of_a_folder__eisdir(void **state)
+{
+    const struct kvfs_create link = {.mode = S_IFLNK | 0777, .target = "nowhere"};
+    struct kvfs_error err = {0};
+    struct kvfs_file_info info;
+    struct kvfs_snapshot *s;
+    struct kvfs_volume *v;
+    struct kvfs_attr attr;
+    char path[64];
+
+    (void)state;
+    core_format(path, engine_name, 0);
+    v = core_open(path, NULL);
+    CORE_OK(kvfs_create(v, KVFS_ROOT_INO, "link", &link, &attr, &err));
+    CORE_OK(kvfs_snapshot_open(v, &s, &err));
+    assert_int_equal(kvfs_snapshot_info(s, KVFS_ROOT_INO, &info, &err), -EISDIR);
+    assert_int_equal(kvfs_snapshot_info(s, attr.ino, &info, &err), -EINVAL);
+    assert_int_equal(kvfs_snapshot_info(s, attr.ino + 1, &info, &err), -ENOENT);
+    kvfs_snapshot_close(s);
+    CORE_OK(kvfs_volume_close(v, &err));
+    core_remove(path);
+}
+
 static int
 use_mem(void **state)
 {
@@ -410,6 +434,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(snapshot__info_of_a_folder__eisdir),
         cmocka_unit_test(txn__version_moved_on__nothing_changed),
         cmocka_unit_test(txn__transfers_and_snapshots__sum_stays),
         cmocka_unit_test(txn__large_under_constant_writes__commits),

@@ -61,7 +61,8 @@ enum {
 };
 
 /* Write COUNT (1 .. KVFS_REQUEST_MAX) bytes at OFFSET.
- * -EINVAL  beyond the file's end (without KVFS_EXTEND), count out of range
+ * -EINVAL  beyond the file's end (without KVFS_EXTEND), count out of range, FLAGS
+ *          but KVFS_FUA and KVFS_EXTEND
  * -EFBIG   EXTEND beyond KVFS_FILE_SIZE_MAX
  * -ENOSPC  before anything is acknowledged; the file is as it was
  * -EBADF   the handle is not open for writing;  -EIO  poisoned volume, or a
@@ -71,7 +72,8 @@ int kvfs_file_pwrite(struct kvfs_file *f, const void *buf, size_t count, uint64_
 
 /* Make [offset, offset+count) read as zeros and give back its space (behind).
  * Any range inside the file, also all of an 8 EiB one: the time does not
- * depend on it.  `trim` is the same; both keep neighbours byte for byte. */
+ * depend on it.  `trim` is the same; both keep neighbours byte for byte.
+ * FLAGS: all of the above; errors: as kvfs_file_pwrite(). */
 int kvfs_file_zero(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned flags,
                    struct kvfs_error *err);
 

@@ -36,7 +36,8 @@ int kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp,
                        struct kvfs_error *err);
 void kvfs_snapshot_close(struct kvfs_snapshot *s);
 
-/* Facts of file INO at that instant.  -ENOENT: it was not there. */
+/* Facts of regular file INO at that instant.  -ENOENT: it was not there; -EISDIR;
+ * -EINVAL (neither file nor folder); -EIO. */
 int kvfs_snapshot_info(struct kvfs_snapshot *s, uint64_t ino, struct kvfs_file_info *info,
                        struct kvfs_error *err);
 
