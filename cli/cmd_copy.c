@@ -176,6 +176,7 @@ copy_open(struct copy *cp, struct copy_job *job)
     if (rc == 0)
         rc = kvfs_snapshot_open(cp->src, &cp->snapshot, err);
     if (rc == 0) {
+        cp->src_path = job->src.path;
         rc = kvfs_path_lookup(cp->src, job->src.path, true, &job->attr, err);
         if (rc < 0)
             (void)cli_about(err, rc, cp->c->args[0]);

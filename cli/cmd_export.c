@@ -288,7 +288,11 @@ export_open_source(struct export *ex)
     if (rc != 0) /* of the volume itself: its path is said already */
         return ex->v == NULL ? rc : cli_about(&c->err, rc, c->args[1]);
     rc = kvfs_snapshot_open(ex->v, &ex->snapshot, &c->err);
-    return rc < 0 ? rc : cli_snapshot_source_init(&ex->source, ex->snapshot, attr.ino, &c->err);
+    if (rc < 0)
+        return rc;
+    rc = cli_snapshot_source_init(&ex->source, ex->snapshot, attr.ino, &c->err);
+    ex->source.name = c->args[1];
+    return rc < 0 ? cli_about(&c->err, rc, c->args[1]) : 0;
 }
 
 static int

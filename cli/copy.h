@@ -19,6 +19,7 @@ struct copy_frame; /* one folder on the way down */
 struct copy {
     struct cli *c;
     struct kvfs_volume *src, *dst;
+    const char *src_path;           /* of what is copied, for errors */
     struct kvfs_snapshot *snapshot; /* of src: contents */
     uint64_t stage;                 /* folder of dst in which the copy is built */
 

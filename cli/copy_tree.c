@@ -22,7 +22,39 @@ struct copy_frame {
     struct cli_entries e;
     size_t at;  /* next of e */
     bool proved; /* a folder that we made: prove it at the end */
+    char name[KVFS_NAME_MAX + 1]; /* in the frame before; the first is cp->src_path */
 };
+
+/* Say which file of the source the error is about: NAME in the deepest folder, or
+ * (NULL) that folder.  Of a path beyond all measure, its end. */
+static int
+copy_about(struct copy *cp, int rc, const char *name)
+{
+    char path[1024];
+    size_t at = sizeof(path) - 1;
+
+    if (rc == -EINTR)
+        return rc;
+    path[at] = '\0';
+    for (size_t i = cp->frames_count + 1; i-- > 0;) {
+        const char *part = i == cp->frames_count ? name
+                           : i == 0              ? cp->src_path
+                                                 : cp->frames[i].name;
+        size_t len = part != NULL ? strlen(part) : 0;
+
+        while (len > 0 && part[len - 1] == '/')
+            len--;
+        if (part == NULL)
+            continue;
+        if (len + 1 > at)
+            break;
+        if (path[at] != '\0')
+            path[--at] = '/';
+        at -= len;
+        memcpy(path + at, part, len);
+    }
+    return cli_about(&cp->c->err, rc, path[at] != '\0' ? path + at : "/");
+}
 
 /* --- hard links ------------------------------------------------------------------ */
 
@@ -198,6 +230,7 @@ copy_entry(struct copy *cp, uint64_t ino, uint64_t dir, const char *name)
         return rc;
     cp->folders++;
     frame = (struct copy_frame){.src = ino, .dst = made.ino, .attr = attr, .proved = true};
+    (void)snprintf(frame.name, sizeof(frame.name), "%s", name);
     return copy_push(cp, &frame);
 }
 
@@ -243,7 +276,7 @@ copy_step(struct copy *cp)
         if (rc == -ENOENT) /* the folder itself is gone */
             rc = 0;
         if (rc < 0 || top->e.count == 0)
-            return rc < 0 ? rc : copy_pop(cp);
+            return rc < 0 ? copy_about(cp, rc, NULL) : copy_pop(cp);
         top->cookie = top->e.list[top->e.count - 1].cookie;
     }
     entry = &top->e.list[top->at++];
@@ -253,7 +286,7 @@ copy_step(struct copy *cp)
     rc = copy_entry(cp, entry->ino, top->dst, entry->name);
     if (rc == 0)
         cp->frames[index].names_sum += sum; /* TOP may have moved */
-    return rc < 0 ? rc : 0;
+    return rc < 0 ? copy_about(cp, rc, entry->name) : 0;
 }
 
 static int
@@ -273,7 +306,7 @@ copy_tree(struct copy *cp, uint64_t src_ino, uint64_t dir, const char *name)
 
     if (rc > 0)
         return kvfs_error_set(&cp->c->err, -ENOENT, "the source was removed");
-    return rc < 0 ? rc : copy_walk(cp);
+    return rc < 0 ? cli_about(&cp->c->err, rc, cp->src_path) : copy_walk(cp);
 }
 
 int

@@ -81,6 +81,12 @@ data_extent(void *arg, uint64_t offset, uint64_t count, bool hole)
 }
 
 static int
+data_snapshot_error(const struct cli_snapshot_source *s, int rc, struct kvfs_error *err)
+{
+    return s->name != NULL ? cli_about(err, rc, s->name) : rc;
+}
+
+static int
 data_snapshot_next(struct cli_source *base, uint64_t offset, uint64_t *start, uint64_t *end,
                    struct kvfs_error *err)
 {
@@ -97,7 +103,7 @@ data_snapshot_next(struct cli_source *base, uint64_t offset, uint64_t *start, ui
             return -EINTR;
         rc = kvfs_snapshot_extents(s->snapshot, s->ino, step, offset, 64, data_extent, &f, err);
         if (rc < 0)
-            return rc;
+            return data_snapshot_error(s, rc, err);
         if (f.found) {
             *start = f.start;
             *end = f.end;
@@ -115,8 +121,9 @@ data_snapshot_read(struct cli_source *base, void *buf, size_t count, uint64_t of
                    struct kvfs_error *err)
 {
     struct cli_snapshot_source *s = (struct cli_snapshot_source *)base;
+    int rc = kvfs_snapshot_pread(s->snapshot, s->ino, buf, count, offset, err);
 
-    return kvfs_snapshot_pread(s->snapshot, s->ino, buf, count, offset, err);
+    return rc < 0 ? data_snapshot_error(s, rc, err) : 0;
 }
 
 int

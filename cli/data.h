@@ -32,6 +32,7 @@ struct cli_snapshot_source {
     struct cli_source base;
     struct kvfs_snapshot *snapshot;
     uint64_t ino;
+    const char *name; /* put before errors; NULL: the caller does */
 };
 int cli_snapshot_source_init(struct cli_snapshot_source *s, struct kvfs_snapshot *snapshot,
                              uint64_t ino, struct kvfs_error *err);

@@ -175,6 +175,11 @@ kplugin_open(int readonly)
         kserver_fail(&err);
         return NULL;
     }
+    c->name = nbdkit_strdup_intern(export); /* as long as the client stays */
+    if (c->name == NULL) {
+        kserver_conn_close(c);
+        return NULL;
+    }
     return c;
 }
 
@@ -278,7 +283,7 @@ kplugin_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t
         r = kvfs_snapshot_pread(c->snapshot, c->info.ino, buf, count, offset, &err);
         pthread_mutex_unlock(&c->snapshot_lock);
     }
-    return r < 0 ? kserver_fail(&err) : 0;
+    return r < 0 ? kserver_conn_fail(c, &err) : 0;
 }
 
 static unsigned
@@ -295,7 +300,7 @@ kplugin_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, u
     struct kvfs_error err = {0};
 
     return kvfs_file_pwrite(c->file, buf, count, offset, kplugin_flags(flags), &err) < 0
-               ? kserver_fail(&err)
+               ? kserver_conn_fail(c, &err)
                : 0;
 }
 
@@ -308,7 +313,7 @@ kplugin_flush(void *handle, uint32_t flags)
     (void)flags;
     if (c->file == NULL)
         return 0;
-    return kvfs_file_flush(c->file, &err) < 0 ? kserver_fail(&err) : 0;
+    return kvfs_file_flush(c->file, &err) < 0 ? kserver_conn_fail(c, &err) : 0;
 }
 
 static int
@@ -320,7 +325,7 @@ kplugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
     if (kvfs_file_zero(c->file, count, offset, kplugin_flags(flags), &err) == 0)
         return 0;
     if (err.code != -EOPNOTSUPP)
-        return kserver_fail(&err);
+        return kserver_conn_fail(c, &err);
     nbdkit_set_error(EOPNOTSUPP); /* not fast: an answer, and no error */
     return -1;
 }
@@ -365,7 +370,7 @@ kplugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
         pthread_mutex_unlock(&c->snapshot_lock);
     }
     if (r < 0)
-        return kserver_fail(&err);
+        return kserver_conn_fail(c, &err);
     return reply.failed ? -1 : 0;
 }
 
@@ -378,7 +383,7 @@ kplugin_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
     (void)flags;
     if (c->file == NULL)
         return 0;
-    return kvfs_file_cache(c->file, count, offset, &err) < 0 ? kserver_fail(&err) : 0;
+    return kvfs_file_cache(c->file, count, offset, &err) < 0 ? kserver_conn_fail(c, &err) : 0;
 }
 
 static struct nbdkit_plugin plugin = {

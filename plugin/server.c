@@ -99,6 +99,15 @@ kserver_fail(const struct kvfs_error *err)
     return -1;
 }
 
+int
+kserver_conn_fail(const struct kserver_conn *c, const struct kvfs_error *err)
+{
+    struct kvfs_error named = {0};
+
+    (void)kvfs_error_set(&named, err->code, "export '%.128s': %s", c->name, err->msg);
+    return kserver_fail(&named);
+}
+
 /* --- opening --------------------------------------------------------------- */
 
 static int

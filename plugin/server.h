@@ -17,12 +17,16 @@ struct kserver_conn {
     struct kvfs_file *file;         /* of a client that may write */
     struct kvfs_snapshot *snapshot; /* of one that may not; used under snapshot_lock */
     pthread_mutex_t snapshot_lock;
+    const char *name;                 /* of the export, nbdkit's; for errors */
     struct kvfs_file_info info;       /* as of when the client came */
     struct kserver_conn *next, *prev; /* of the server's list */
 };
 
 /* Say ERR to nbdkit and set the errno that the client will see; -1 always. */
 int kserver_fail(const struct kvfs_error *err);
+
+/* The same, of a request of client C: names the export too. */
+int kserver_conn_fail(const struct kserver_conn *c, const struct kvfs_error *err);
 
 /* Before nbdkit forks: does the volume open, is file= there?  Makes the file if
  * create= says so.  All of it in a child process, so that this one never has an

@@ -133,13 +133,17 @@ static void
 scan_report(struct check *c, enum kvfs_keyspace ks, const struct kvfs_key *last, bool loud,
             const struct kvfs_error *err)
 {
+    const char *name = ks == KVFS_META ? "META" : "DATA";
+
     if (ks == KVFS_META)
         c->incomplete = true;
     if (!loud)
         return;
-    kvfs_check_found(c, last->len > 0 ? kvfs_check_where_key(c, last) : "", NULL,
-                     "%s records behind this one cannot be read: %s",
-                     ks == KVFS_META ? "META" : "DATA", err->msg);
+    if (last->len == 0)
+        kvfs_check_found(c, name, NULL, "the first records cannot be read: %s", err->msg);
+    else
+        kvfs_check_found(c, kvfs_check_where_key(c, last), NULL,
+                         "%s records behind this one cannot be read: %s", name, err->msg);
 }
 
 int

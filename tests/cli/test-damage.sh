@@ -60,6 +60,31 @@ poke() { # all that reads
     survives check "$v"
     check_status=$status
     cp "$tmp/stdout" "$tmp/check"
+    ! grep '^:' "$tmp/check" || fail "check says nowhere"
+}
+
+# A damaged block: whoever reads by path is told the path, of a file and in a tree.
+named() { # ABOUT
+    local name
+    for name in one folder/two; do
+        survives export "$v" $name "$tmp/out"
+        [ $status = 0 ] || one_line $status "^kvfs: export: $name: .*block .*checksum" "$1: export"
+    done
+    survives copy "$v:folder" "$tmp/copied"
+    one_line $status "^kvfs: copy: folder/(two|hard): .*block .*checksum" "$1: copy of a folder"
+    survives copy "$v" "$tmp/copied"
+    one_line $status "^kvfs: copy: /(one|folder/two|folder/hard): .*block" "$1: copy of all"
+    survives copy "$v:one" "$tmp/copied"
+    [ $status = 0 ] || one_line $status "^kvfs: copy: one: .*block" "$1: copy of a file"
+    rm -rf "$tmp/copied"
+    if [ -e "${KVFS_PLUGIN:-}" ] && command -v nbdkit >/dev/null && command -v nbdcopy >/dev/null; then
+        for name in one folder/two; do
+            LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -r -U - "$KVFS_PLUGIN" "$v" file=$name \
+                --run "nbdcopy \"\$uri\" '$tmp/out'" >"$tmp/log" 2>&1 && continue
+            grep -Eq "export '$name': .*block .*checksum" "$tmp/log" ||
+                fail "$1: nbdkit says $(cat "$tmp/log")"
+        done
+    fi
 }
 
 # The text file `volume`: another format, another engine, another uuid, rubbish, nothing.
@@ -139,6 +164,7 @@ for i in 0 $((datas - 1)) $((RANDOM % datas)) $((RANDOM % datas)) $((RANDOM % da
     same 4 $check_status "$about: check"
     grep -q 'block' "$tmp/check" || fail "$about: check says $(cat "$tmp/check")"
     same 1 $refused "$about: files refused"
+    named "$about"
     "$mangle" "$v" flip DATA "$i" $bit
 done
 poke
@@ -194,6 +220,24 @@ done
 
 echo "of $round pages: $noticed noticed by check, $reads_refused files refused"
 [ $noticed -gt 0 ] || fail "no round of flipped pages was noticed"
+
+# A tree that cannot be entered at all: check says which.
+entered=0
+python3 - "$good/data.mdb" >"$tmp/trees" <<'P'
+import struct, sys
+data = open(sys.argv[1], "rb").read()
+for n in range(2, len(data) // 4096):
+    if struct.unpack_from("=QHH", data, 4096 * n) in ((n, 0, 1), (n, 0, 2)):
+        print(n)
+P
+while read -r page; do
+    fresh
+    printf '\x5a' | dd of="$v/data.mdb" bs=1 seek=$((page * 4096)) conv=notrunc status=none
+    survives check "$v"
+    ! grep '^:' "$tmp/stdout" || fail "page $page: check says nowhere"
+    ! grep -Eq '^(META|DATA): the first records cannot be read' "$tmp/stdout" || entered=$((entered + 1))
+done <"$tmp/trees"
+[ $entered -gt 0 ] || fail "no damaged root in $(wc -l <"$tmp/trees") pages of trees"
 
 # One flipped bit in a page of a tree: a record that cannot be found must not read as zeros.
 lost=0
