@@ -78,7 +78,13 @@ format_look(const char *path, enum format_found *found, struct kvfs_error *err)
             other = true;
     }
     (void)closedir(dir);
-    *found = volume ? FORMAT_VOLUME : half ? FORMAT_HALF : other ? FORMAT_OTHER : FORMAT_EMPTY;
+    if (volume && !kvfs_volume_file_begins(path))
+        *found = FORMAT_OTHER; /* the user's own file, or a volume damaged beyond knowing */
+    else
+        *found = volume  ? FORMAT_VOLUME
+                 : half  ? FORMAT_HALF
+                 : other ? FORMAT_OTHER
+                         : FORMAT_EMPTY;
     return 0;
 }
 

@@ -152,6 +152,26 @@ kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_
     return volume_file_parse(f, text, path, err);
 }
 
+bool
+kvfs_volume_file_begins(const char *path)
+{
+    static const char first[] = "kvfs-volume ";
+    char text[sizeof(first) - 1];
+    char name[4096];
+    bool yes;
+    int fd;
+
+    if (snprintf(name, sizeof(name), "%s/volume", path) >= (int)sizeof(name))
+        return false;
+    fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return false;
+    yes = read(fd, text, sizeof(text)) == (ssize_t)sizeof(text) &&
+          memcmp(text, first, sizeof(text)) == 0;
+    (void)close(fd);
+    return yes;
+}
+
 int
 kvfs_fsync_path(const char *path, struct kvfs_error *err)
 {

@@ -18,6 +18,10 @@ struct kvfs_volume_file {
  * one; -ENOTSUP: a newer format. */
 int kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_error *err);
 
+/* Is there a file `volume` in folder PATH that begins as one of any format does?
+ * It may be damaged further on. */
+bool kvfs_volume_file_begins(const char *path);
+
 /* Write it anew, crash-safe and durable (a rename, with syncs of file and folder). */
 int kvfs_volume_file_write(const char *path, const struct kvfs_volume_file *f,
                            struct kvfs_error *err);

@@ -51,7 +51,15 @@ for text in hello kvfs-volume "kvfs-volume x" ""; do
 done
 echo "kvfs-volume 99" >"$tmp/own/volume"
 refuses "folder of another volume" format "$tmp/own/x"
-rm "$tmp/own/volume"
+echo hello >"$tmp/own/volume"
+echo text >"$tmp/own/precious"
+refuses "is no volume" format "$tmp/own"
+refuses "is no volume" format --force "$tmp/own"
+: >"$tmp/own/volume.new"
+refuses "is no volume" format --force "$tmp/own"
+rm "$tmp/own/volume.new"
+same "hello text" "$(cat "$tmp/own/volume" "$tmp/own/precious" | xargs)" "a folder that is no volume"
+rm "$tmp/own/volume" "$tmp/own/precious"
 mkfifo "$tmp/own/volume"
 ok format "$tmp/own/x"
 
