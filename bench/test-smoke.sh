@@ -8,3 +8,11 @@ out=$(mktemp "${TMPDIR:-/tmp}/kvfs-smoke.XXXXXX")
 trap 'rm -f "$out"' EXIT
 bash "$(dirname "$0")/nbd.sh" --smoke --build="$KVFS_BINARY_DIR" --out="$out"
 python3 "$(dirname "$0")/report.py" check "$out"
+# The names printed are those that --list tells and --only takes.
+listed() { bash "$(dirname "$0")/nbd.sh" --list "$@"; }
+printed=$(python3 -c 'import json, sys; print(*json.load(open(sys.argv[1]))["cells"], sep="\n")' "$out")
+diff <(sort <<<"$printed") <(listed | sort)
+for name in $printed; do
+    grep -qx "$name" <<<"$(listed --only="$name")"
+done
+[ "$(listed --only=sequential_write | wc -l)" = 3 ]
