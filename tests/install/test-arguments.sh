@@ -45,6 +45,10 @@ says 1 "place/nowhere is no folder" "$bootstrap" run nowhere/volume
 says 1 "place/-no/where is no folder" "$bootstrap" run -- "-no/where/my volume"
 says 2 "test: nosuch is none of" "$bootstrap" test dev nosuch
 says 2 "test: --all is none of" "$bootstrap" test --all
+says 2 "minimal coverage nightly" "$bootstrap" test nosuch
+for preset in dev asan tsan fuzz tidy minimal coverage nightly; do
+    "$bootstrap" --help | grep -A3 'bootstrap test' | grep -qw "$preset" || fail "--help: no preset $preset"
+done
 says 2 "nightly: takes no arguments" "$bootstrap" nightly dev
 says 2 "packages: all is none of" "$bootstrap" packages all
 says 2 "no command nosuch" "$bootstrap" nosuch
