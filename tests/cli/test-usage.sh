@@ -57,7 +57,8 @@ same "${commands[*]} help" "$(bash -c '. "$1"; echo $_kvfs_commands' - \
 # The completion itself: commands, options, names in a volume.
 complete_words() { # WORD...: the last is being completed
     PATH="$(dirname "$KVFS_BIN"):$PATH" bash -c '. "$1"; shift
-        COMP_WORDS=(kvfs "$@"); COMP_CWORD=$#; _kvfs; printf "%s\n" "${COMPREPLY[@]}"' - \
+        COMP_WORDS=(kvfs "$@"); COMP_CWORD=$#; COMP_LINE="kvfs $*" COMP_POINT=99999
+        _kvfs; printf "%s\n" "${COMPREPLY[@]}"' - \
         "$KVFS_SOURCE_DIR/cli/kvfs.bash-completion" "$@" 2>/dev/null | tr '\n' ' '
 }
 same "create copy check compact " "$(complete_words c)"
@@ -76,6 +77,76 @@ ok mkdir "$tmp/v" "$evil"
 same "$(printf '%q ' "$evil")" "$(cat "$tmp/out")" "a quoted name"
 same "$(printf '%q ' "$evil")" "$(cd "$tmp" && complete_words ls v 'x\ y')" "completed on"
 ok rm -r "$tmp/v" "$evil"
+
+# A real bash at a terminal, which divides words at = and : and inserts what it gets.
+cat >"$tmp/typed.py" <<'P'
+# typed.py COMPLETION FOLDER LINE...: each LINE as it stands after a Tab.
+import os, pty, re, select, sys, time
+pid, fd = pty.fork()
+if pid == 0:
+    os.environ.update(PS1="$ ", TERM="dumb", INPUTRC="/dev/null", HISTFILE="/dev/null")
+    os.chdir(sys.argv[2])
+    os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+seen = b""
+def until(pattern):
+    global seen
+    end = time.monotonic() + 60
+    while not (found := re.search(pattern, seen)):
+        if not select.select([fd], [], [], max(0, end - time.monotonic()))[0]:
+            sys.exit("waited in vain for %r in %r" % (pattern, seen))
+        seen += os.read(fd, 4096)
+    seen = seen[found.end():]
+    return found
+until(rb"\$ ")
+setup = r'''. "%s"; bind 'set enable-bracketed-paste off'
+bind -x '"\C-g": printf "LINE<%%s>ENIL" "$READLINE_LINE"'; echo rea""dy
+''' % sys.argv[1]
+os.write(fd, os.fsencode(setup))
+until(rb"\nready")
+for line in sys.argv[3:]:
+    os.write(fd, b"\x15" + os.fsencode(line) + b"\t\x07")
+    print(os.fsdecode(until(rb"(?s)LINE<(.*?)>ENIL").group(1)))
+os.write(fd, b"\x15exit\n")
+P
+mkdir "$tmp/typing"
+mkdir "$tmp/typing/here only"
+ok format "$tmp/typing/h2"
+ok format "$tmp/typing/h:3"
+ok create "$tmp/typing/h2" base0 --size=1M
+ok mkdir "$tmp/typing/h2" "dir one"
+ok create "$tmp/typing/h2" "dir one/a:b" --size=1M
+ok create "$tmp/typing/h:3" third --size=1M
+typed() { # AFTER BEFORE: pairs
+    local before=() after=() i
+    for ((i = 1; i < $#; i += 2)); do
+        after+=("${!i}") && before+=("${@:i+1:1}")
+    done
+    PATH="$(dirname "$KVFS_BIN"):$PATH" python3 "$tmp/typed.py" \
+        "$KVFS_SOURCE_DIR/cli/kvfs.bash-completion" "$tmp/typing" "${before[@]}" >"$tmp/out"
+    printf '%s\n' "${after[@]}" | diff - "$tmp/out" || fail "completed otherwise (>) than wanted (<)"
+}
+typed 'kvfs compact ' 'kvfs comp' \
+    'kvfs import --block-size=' 'kvfs import --bl' \
+    'kvfs format --engine=lmdb ' 'kvfs format --engine=lm' \
+    'kvfs import --block-size=4096 h2 base0 ' 'kvfs import --block-size=4096 h2 b' \
+    'kvfs import --block-size 4096 h2 base0 ' 'kvfs import --block-size 4096 h2 b' \
+    'kvfs import --block-size=4096 h2/' 'kvfs import --block-size=4096 h2' \
+    'kvfs import h2 base0 here\ only/' 'kvfs import h2 base0 her' \
+    'kvfs ls "h2" base0 ' 'kvfs ls "h2" b' \
+    "kvfs ls 'h2' \"base0\" " "kvfs ls 'h2' \"b" \
+    'kvfs ls h2 dir\ one ' 'kvfs ls h2 d' \
+    'kvfs ls h2 dir\ one/a:b ' 'kvfs ls h2 dir\ one/a:' \
+    'kvfs copy h2:base0 ' 'kvfs copy h2:b' \
+    'kvfs copy h:3:third ' 'kvfs copy h:3:' \
+    'kvfs copy h2:base0 h2:dir\ one ' 'kvfs copy h2:base0 h2:d' \
+    'kvfs copy "h2:base0" ' 'kvfs copy "h2:b' \
+    'kvfs copy here\ only/' 'kvfs copy her'
+
+# The test that CONTRIBUTING runs by hand is there.
+example=$(sed -n 's/.*`ctest --preset dev -R \([^ `]*\) -V`.*/\1/p' "$KVFS_SOURCE_DIR/CONTRIBUTING.md")
+[ -n "$example" ] || fail "CONTRIBUTING runs no single test"
+grep -Frq "[=[$example]=]" "$KVFS_BINARY_DIR/tests" --include=CTestTestfile.cmake ||
+    fail "CONTRIBUTING: there is no test $example"
 
 # An empty argument is an unset variable as a rule, and never the root.
 refuses "argument is empty" ls ""
