@@ -139,6 +139,9 @@ struct cli_json_list {
 };
 void cli_json_list_add_take(struct cli_json_list *list, struct json_object *obj);
 void cli_json_list_end(struct cli_json_list *list);
+/* The same for a list that is all the output: after an error (not COMPLETE) what was
+ * found before is an array, and nothing found is nothing printed. */
+void cli_json_list_finish(struct cli_json_list *list, bool complete);
 /* "2024-05-01 12:00:00", local time; with NANOSECONDS ".123456789 +0200" behind. */
 #define CLI_TIME_TEXT 48
 const char *cli_time_text(int64_t ns, bool nanoseconds, char *buf);

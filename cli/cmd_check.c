@@ -3,7 +3,9 @@
  * cmd_check.c - kvfs check: verify a volume, as fsck does a disk.
  *
  * Findings are the command's data, so they go to standard output as they come;
- * JSON too is printed piece by piece, since there may be millions.
+ * JSON too is printed piece by piece, since there may be millions.  Whatever
+ * happens it is one object with the same members, and one more, `error`, where
+ * the check could not be done (exit status 8).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -56,6 +58,27 @@ check_status(const struct kvfs_check_result *r)
     return r->repaired >= r->findings ? CLI_CHECK_REPAIRED : CLI_CHECK_DAMAGED;
 }
 
+/* The end of the object; ERROR: why the check could not be done, or NULL. */
+static void
+check_json_end(struct check_output *out, const char *word, const struct kvfs_check_result *r,
+               const char *error)
+{
+    struct json_object *obj = json_object_new_object();
+
+    check_begin(out);
+    cli_json_list_end(&out->list);
+    (void)printf(",\n  \"state\": \"%s\", \"records\": %" PRIu64 ", \"inodes\": %" PRIu64
+                 ", \"blocks\": %" PRIu64 ", \"found\": %" PRIu64 ", \"repaired\": %" PRIu64,
+                 word, r->records, r->inodes, r->blocks, r->findings, r->repaired);
+    if (error != NULL) {
+        cli_json_name(obj, "error", error, strlen(error)); /* a path in it may be any bytes */
+        (void)printf(",\n  \"error\": %s",
+                     json_object_to_json_string(json_object_object_get(obj, "error")));
+    }
+    (void)json_object_put(obj);
+    (void)fputs(" }\n", stdout);
+}
+
 static void
 check_summary(struct check_output *out, const char *volume, const struct kvfs_check_result *r)
 {
@@ -63,12 +86,7 @@ check_summary(struct check_output *out, const char *volume, const struct kvfs_ch
     const char *word = words[check_status(r)];
 
     if (out->json) {
-        check_begin(out);
-        cli_json_list_end(&out->list);
-        (void)printf(",\n  \"state\": \"%s\", \"records\": %" PRIu64 ", \"inodes\": %" PRIu64
-                     ", \"blocks\": %" PRIu64 ", \"found\": %" PRIu64 ", \"repaired\": %" PRIu64
-                     " }\n",
-                     word, r->records, r->inodes, r->blocks, r->findings, r->repaired);
+        check_json_end(out, word, r, NULL);
         return;
     }
     cli_name_print(volume, strlen(volume));
@@ -101,10 +119,9 @@ check_run(struct cli *c)
     rc = kvfs_check(volume, &options, &result, &c->err);
     cli_progress_end(&out.progress);
     if (rc < 0) {
-        if (out.json && out.begun) {
-            cli_json_list_end(&out.list);
-            (void)fputs(", \"state\": \"unfinished\" }\n", stdout);
-        }
+        if (out.json)
+            check_json_end(&out, "unfinished", &result,
+                           c->err.msg[0] != '\0' ? c->err.msg : strerrordesc_np(-rc));
         (void)cli_fail(c, rc);
     } else {
         check_summary(&out, volume, &result);

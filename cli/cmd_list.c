@@ -135,12 +135,11 @@ ls_later(struct ls *ls, char *path)
     return 0;
 }
 
-/* Print what was read of folder PATH, and remember the folders in it. */
+/* Print what was read of folder PATH, and remember the folders in it unless RC says
+ * that this is the end. */
 static int
-ls_entries(struct ls *ls, const char *path, const struct cli_entries *e)
+ls_entries(struct ls *ls, const char *path, const struct cli_entries *e, int rc)
 {
-    int rc = 0;
-
     for (size_t i = 0; i < e->count; i++)
         ls_entry(ls, path, e->list[i].name, e->list[i].ino, e->list[i].type);
     for (size_t i = e->count; i-- > 0 && ls->c->o.recursive && rc == 0;) {
@@ -170,10 +169,9 @@ ls_folder(struct ls *ls, const char *path, uint64_t ino)
 
         rc = cli_entries_read(&e, ls->v, ino, cookie, max, &ls->c->err);
         count = e.count;
-        if (rc == 0 && max == 0)
+        if (max == 0)
             cli_entries_sort(&e);
-        if (rc == 0)
-            rc = ls_entries(ls, path, &e);
+        rc = ls_entries(ls, path, &e, rc); /* what was read before damage too */
         if (count > 0)
             cookie = e.list[count - 1].cookie;
         cli_entries_free(&e);
@@ -228,10 +226,8 @@ ls_run(struct cli *c)
         if (rc < 0)
             break;
     }
-    if (c->o.json) {
-        cli_json_list_end(&ls.list);
-        (void)putchar('\n');
-    }
+    if (c->o.json)
+        cli_json_list_finish(&ls.list, rc == 0 && ls.status == CLI_OK);
     while (ls.todo_count > 0)
         free(ls.todo[--ls.todo_count]);
     free(ls.todo);
@@ -422,10 +418,8 @@ stat_run(struct cli *c)
             (void)putchar('\n');
         rc = stat_path(&view, c->args[i]);
     }
-    if (c->o.json) {
-        cli_json_list_end(&view.list);
-        (void)putchar('\n');
-    }
+    if (c->o.json)
+        cli_json_list_finish(&view.list, rc == 0);
     if (view.snapshot != NULL)
         kvfs_snapshot_close(view.snapshot);
     (void)kvfs_volume_close(view.v, NULL);

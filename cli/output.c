@@ -146,6 +146,15 @@ cli_json_list_end(struct cli_json_list *list)
     (void)fputs(list->count == 0 ? "[]" : "\n]", stdout);
 }
 
+void
+cli_json_list_finish(struct cli_json_list *list, bool complete)
+{
+    if (list->count == 0 && !complete)
+        return;
+    cli_json_list_end(list);
+    (void)putchar('\n');
+}
+
 const char *
 cli_time_text(int64_t ns, bool nanoseconds, char *buf)
 {

@@ -66,13 +66,16 @@ progress_draw(const struct cli_progress *p, double seconds)
         n = snprintf(line, sizeof(line), "%s  %s  %s/s", p->verb, done, rate);
     } else {
         int width = columns - 60 < PROGRESS_BAR_MAX ? columns - 60 : PROGRESS_BAR_MAX;
-        unsigned left = part > 0 ? (unsigned)(seconds * (1 - part) / part) : 0;
+        double left_s = part > 0 ? seconds * (1 - part) / part : 1e9;
+        unsigned left = left_s < 3.6e6 ? (unsigned)left_s : 0;
+        char eta[32] = "-:--:--"; /* nothing done yet, or next to nothing */
 
         for (int i = 0; i < width; i++)
             bar[i] = i < (int)(part * width) ? '#' : '.';
-        n = snprintf(line, sizeof(line), "%s %3d%% %s %s/%s  %s/s  ETA %u:%02u:%02u", p->verb,
-                     (int)(part * 100), bar, done, progress_count(p, p->total, total), rate,
-                     left / 3600, left / 60 % 60, left % 60);
+        if (left_s < 3.6e6)
+            (void)snprintf(eta, sizeof(eta), "%u:%02u:%02u", left / 3600, left / 60 % 60, left % 60);
+        n = snprintf(line, sizeof(line), "%s %3d%% %s %s/%s  %s/s  ETA %s", p->verb,
+                     (int)(part * 100), bar, done, progress_count(p, p->total, total), rate, eta);
     }
     if (n >= columns)
         n = columns - 1;

@@ -27,11 +27,12 @@ static int
 check_engine_progress(void *arg, uint64_t done, uint64_t total)
 {
     struct check *c = arg;
+    double part = total > 0 ? (double)done / (double)total : 0;
 
-    (void)done;
-    (void)total;
     return c->options->progress != NULL &&
-           c->options->progress(c->options->progress_arg, c->done, c->total) != 0;
+           c->options->progress(c->options->progress_arg,
+                                (uint64_t)((double)c->engine_share * (part < 1 ? part : 1)),
+                                c->engine_share + c->total) != 0;
 }
 
 /* The engine's own structure, before anything else trusts it. */
@@ -48,6 +49,7 @@ check_engine(struct check *c, struct kvfs_error *err)
         check_engine_finding(c, "store", local.msg);
     if (c->engine->verify == NULL) /* of an engine loaded from elsewhere */
         return 0;
+    c->engine_share = c->total;
     rc = c->engine->verify(c->db, check_engine_finding, c, check_engine_progress, c, err);
     if (rc == -EIO) {
         check_engine_finding(c, "store", err != NULL ? err->msg : "cannot be verified");
@@ -174,7 +176,8 @@ check_rounds(struct check *c, struct kvfs_error *err)
     if (rc == 0 && c->options->repair && c->result.repaired > 0)
         rc = c->engine->sync(c->db, err);
     if (rc == 0 && c->options->progress != NULL)
-        (void)c->options->progress(c->options->progress_arg, c->done, c->done);
+        (void)c->options->progress(c->options->progress_arg, c->engine_share + c->done,
+                                   c->engine_share + c->done);
     return rc;
 }
 
@@ -205,8 +208,7 @@ kvfs_check(const char *path, const struct kvfs_check_options *options,
     if (rc == 0 && c->db != NULL)
         rc = check_rounds(c, err);
     kvfs_check_close(c);
-    if (rc == 0)
-        *result = c->result;
+    *result = c->result;
     check_forget(c);
     kvfs_check_table_free(&c->said);
     kvfs_batch_free(c->batch);

@@ -161,7 +161,8 @@ struct check {
     uint64_t id_next; /* numbers for repairs: [id_next, id_end); 0: not set yet */
     uint64_t id_end;
     uint64_t lost_found;  /* inode of /lost+found; 0: not needed yet */
-    uint64_t done, total; /* records, for the progress */
+    uint64_t done, total;  /* records, for the progress */
+    uint64_t engine_share; /* what verifying the store weighs beside them: as much as all of them */
     uint64_t steps;       /* records looked at in any pass */
     uint8_t *value;       /* KVFS_RECORD_MAX bytes: the record looked at */
     uint8_t *spare;       /* as much again: a second one */

@@ -81,6 +81,7 @@ int
 kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
 {
     struct kvfs_volume_options readonly = {.readonly = true, .force = c->options->force};
+    struct kvfs_error why = {0}; /* it is no volume to others */
     int rc;
 
     c->volume_path = realpath(path, NULL); /* so that all messages call it the same */
@@ -102,9 +103,13 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
         }
         if (!open_is_damage(rc))
             return rc;
-        kvfs_check_found(c, "volume", NULL, "cannot be opened: %s", err->msg);
+        why = *err;
     }
-    return open_directly(c, path, err);
+    rc = open_directly(c, path, err);
+    /* Without its store no volume opens: that would be the same finding again. */
+    if (why.code != 0 && (rc < 0 ? strcmp(why.msg, err->msg) != 0 : c->db != NULL))
+        kvfs_check_found(c, "volume", NULL, "cannot be opened: %s", why.msg);
+    return rc;
 }
 
 void

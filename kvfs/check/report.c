@@ -97,7 +97,10 @@ kvfs_check_step(struct check *c, uint64_t records)
         return 0;
     if (c->total < c->done)
         c->total = c->done;
-    return c->options->progress(c->options->progress_arg, c->done, c->total) != 0 ? -EINTR : 0;
+    return c->options->progress(c->options->progress_arg, c->engine_share + c->done,
+                                c->engine_share + c->total) != 0
+               ? -EINTR
+               : 0;
 }
 
 void

@@ -897,6 +897,51 @@ stop_at_once(void *arg, uint64_t done, uint64_t total)
     return 1;
 }
 
+struct progress_seen {
+    uint64_t done, total;
+    bool engine_half, backwards, no_total;
+    int calls;
+};
+
+static int
+progress_look(void *arg, uint64_t done, uint64_t total)
+{
+    struct progress_seen *p = arg;
+
+    p->calls++;
+    p->backwards |= done < p->done;
+    p->no_total |= total == 0;
+    p->engine_half |= done > 0 && done == total / 2;
+    p->done = done;
+    p->total = total;
+    return 0;
+}
+
+/* The bar goes on while the engine looks at its structure, which is half of the work. */
+static void
+check__progress__engine_is_the_first_half(void **state)
+{
+    struct progress_seen seen = {.done = 0};
+    struct kvfs_check_options options = {.progress = progress_look, .progress_arg = &seen};
+    struct kvfs_check_result result;
+    struct kvfs_error err = {0};
+    struct vol t;
+
+    (void)state;
+    vol_make(&t, engine_name, vol_seed());
+    vol_raw_open(&t);
+    for (uint64_t i = 0; i < 2000; i++)
+        block_put(&t, t.files[VOL_THIN].fork, i, 512, 1);
+    vol_raw_close(&t);
+    assert_int_equal(kvfs_check(t.path, &options, &result, &err), 0);
+    assert_true(seen.calls > 2);
+    assert_true(seen.engine_half);
+    assert_false(seen.backwards);
+    assert_false(seen.no_total);
+    assert_int_equal(seen.done, seen.total);
+    vol_remove(&t);
+}
+
 static void
 check__not_a_volume_or_interrupted__says_so(void **state)
 {
@@ -938,6 +983,7 @@ main(void)
         cmocka_unit_test(check__damaged_block__others_still_read),
         cmocka_unit_test(check__lost_inodes__data_are_found_in_lost_and_found),
         cmocka_unit_test(check__block_behind_the_end_under_a_fork__is_nothing_bad),
+        cmocka_unit_test(check__progress__engine_is_the_first_half),
         cmocka_unit_test(check__not_a_volume_or_interrupted__says_so),
     };
     int failed = cmocka_run_group_tests_name("check, mem", tests, NULL, NULL);

@@ -16,7 +16,9 @@ struct kvfs_check_options {
     bool force;  /* accept a network file system */
     kvfs_finding_fn *finding; /* each problem: WHERE ("file /a block 17"), WHAT; NULL: none */
     void *finding_arg;
-    kvfs_progress_fn *progress; /* records seen so far; NULL: none */
+    /* Work so far, of an estimate: records seen, behind as many for the engine's own
+     * structure, which comes first.  NULL: none. */
+    kvfs_progress_fn *progress;
     void *progress_arg;
 };
 
@@ -29,7 +31,7 @@ struct kvfs_check_result {
 /* Verify every record, checksum, link count, name and orphan, and the engine's
  * own structure.  0 whenever the check was done, whatever it found, also when the
  * volume is damaged beyond opening; negative only when it could not be done: as
- * kvfs_volume_open(), -EINTR.
+ * kvfs_volume_open(), -EINTR.  RESULT counts what was looked at in either case.
  *
  * Without `repair` nothing is written, and the volume may be in use: what is looked
  * at is one engine snapshot, held until the end.  Memory: about 100 bytes an inode and
