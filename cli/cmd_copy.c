@@ -12,8 +12,6 @@
  *   5 give a new volume its name                            nothing
  */
 #include <errno.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +27,7 @@ struct copy_end { /* VOLUME[:PATH] */
 
 struct copy_job {
     struct copy_end src, dst;
-    char *temp; /* folder of a volume being made; NULL: the target was there */
+    struct copy_volume made; /* if the target was not there */
     struct kvfs_attr attr; /* of what is copied */
     struct cli_place place;
     bool children; /* copy what is in a folder, not the folder */
@@ -81,80 +79,18 @@ copy_split(struct cli *c, const char *arg, struct copy_end *end)
 
 /* --- a new volume ---------------------------------------------------------------- */
 
-/* Remove the folder of a volume that we made ourselves and nobody else uses. */
-static void
-copy_volume_remove(const char *path)
-{
-    DIR *d = opendir(path);
-    struct dirent *e;
-
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this function's own */
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), e->d_name, 0);
-    }
-    if (d != NULL)
-        (void)closedir(d);
-    (void)rmdir(path);
-}
-
 static int
 copy_format(struct copy *cp, struct copy_job *job)
 {
     struct kvfs_format_options options = {.engine = cp->c->o.engine, .force = cp->c->o.force};
     struct kvfs_volume_info info;
-    size_t len = strlen(job->dst.volume);
-    int rc;
+    int rc = cli_volume_judge(cp->c, job->dst.volume, cp->c->o.engine);
 
-    while (len > 1 && job->dst.volume[len - 1] == '/')
-        job->dst.volume[--len] = '\0';
-    if (asprintf(&job->temp, "%s.kvfs-copy-%ld", job->dst.volume, (long)getpid()) < 0) {
-        job->temp = NULL;
-        return kvfs_error_set(&cp->c->err, -ENOMEM, "no memory");
-    }
-    rc = cli_volume_judge(cp->c, job->dst.volume, cp->c->o.engine);
-    if (rc < 0) {
-        free(job->temp);
-        job->temp = NULL;
+    if (rc < 0)
         return rc;
-    }
     kvfs_volume_info(cp->src, &info);
     options.block_size_bytes = info.block_size_bytes;
-    options.force = cp->c->o.force;
-    rc = kvfs_format(job->temp, &options, &cp->c->err);
-    if (rc < 0) { /* all or nothing, so there is nothing of ours to remove */
-        free(job->temp);
-        job->temp = NULL;
-    }
-    return rc;
-}
-
-/* Give the finished volume its name, durably. */
-static int
-copy_volume_name(struct copy *cp, const struct copy_job *job)
-{
-    struct kvfs_error *err = &cp->c->err;
-    char *slash, *parent = strdup(job->dst.volume);
-    int fd = -1, rc = 0;
-
-    if (parent == NULL)
-        return kvfs_error_set(err, -ENOMEM, "no memory");
-    if (renameat2(AT_FDCWD, job->temp, AT_FDCWD, job->dst.volume, RENAME_NOREPLACE) < 0 &&
-        (errno != EINVAL || rename(job->temp, job->dst.volume) < 0))
-        rc = -errno;
-    slash = strrchr(parent, '/');
-    if (slash != NULL)
-        slash[slash == parent] = '\0';
-    if (rc == 0)
-        fd = open(slash != NULL ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (rc == 0 && (fd < 0 || fsync(fd) < 0))
-        rc = -errno;
-    if (rc < 0)
-        (void)kvfs_error_set(err, rc, "%s: %s", job->dst.volume, strerrordesc_np(-rc));
-    if (fd >= 0)
-        (void)close(fd);
-    free(parent);
-    return rc;
+    return copy_volume_make(cp, job->dst.volume, &options, &job->made);
 }
 
 /* --- opening ----------------------------------------------------------------------- */
@@ -177,14 +113,14 @@ copy_open(struct copy *cp, struct copy_job *job)
         rc = kvfs_snapshot_open(cp->src, &cp->snapshot, err);
     if (rc == 0) {
         cp->src_path = job->src.path;
-        rc = kvfs_path_lookup(cp->src, job->src.path, true, &job->attr, err);
+        rc = kvfs_path_lookup(cp->src, job->src.path, false, &job->attr, err); /* a link itself */
         if (rc < 0)
             (void)cli_about(err, rc, cp->c->args[0]);
     }
     if (rc == 0 && missing) {
         rc = copy_format(cp, job);
         if (rc == 0)
-            rc = kvfs_volume_open(job->temp, &options, &cp->dst, err);
+            rc = kvfs_volume_open(job->made.temp, &options, &cp->dst, err);
     }
     return rc;
 }
@@ -309,7 +245,7 @@ copy_work(struct copy *cp, struct copy_job *job)
         rc = copy_publish(cp, job);
     if (rc == 0)
         rc = kvfs_rmdir(cp->dst, job->place.dir, stage, err);
-    if (rc == 0 && job->children && job->temp != NULL)
+    if (rc == 0 && job->children && job->made.target != NULL)
         rc = copy_attributes(cp, KVFS_ROOT_INO, KVFS_ROOT_INO);
     if (rc == 0)
         return kvfs_volume_sync(cp->dst, err);
@@ -343,7 +279,7 @@ static int
 copy_run(struct cli *c)
 {
     struct copy cp = {.c = c, .proofs = tmpfile(), .hash = XXH3_createState()};
-    struct copy_job job = {.temp = NULL};
+    struct copy_job job = {.made = {.dir = -1, .fd = -1}};
     int rc = 0, status;
 
     cli_signals_catch();
@@ -367,17 +303,15 @@ copy_run(struct cli *c)
         (void)kvfs_volume_close(cp.src, NULL); /* the target, if it is the same, stays open */
     if (cp.dst != NULL)
         status = cli_volume_close(c, cp.dst, status);
-    if (status == CLI_OK && job.temp != NULL && (rc = copy_volume_name(&cp, &job)) < 0)
+    if (status == CLI_OK && job.made.target != NULL && (rc = copy_volume_name(&cp, &job.made)) < 0)
         status = cli_fail(c, rc);
     if (status == CLI_OK)
         copy_report(&cp);
-    else if (job.temp != NULL)
-        copy_volume_remove(job.temp);
+    copy_volume_end(&job.made);
     copy_tree_free(&cp);
     (void)XXH3_freeState(cp.hash);
     if (cp.proofs != NULL)
         (void)fclose(cp.proofs);
-    free(job.temp);
     free(job.src.volume);
     free(job.dst.volume);
     return status;
@@ -393,9 +327,9 @@ static const struct cli_option copy_options[] = {
 
 const struct cli_command cli_copy = {
     "copy", "SRC-VOLUME[:PATH] DST-VOLUME[:PATH]", "copy files or a whole volume",
-    "Without a PATH all of the volume is meant.  A target volume whose folder is missing is\n"
-    "made, with the source's block size.  What is copied keeps names, hard and symbolic links,\n"
-    "attributes, times and holes; it is read back and compared before it appears.  Nothing\n"
-    "that is in the target is replaced.\n",
+    "Without a PATH all of the volume is meant; a PATH that is a symbolic link means the link\n"
+    "itself.  A target volume whose folder is missing is made, with the source's block size.\n"
+    "What is copied keeps names, hard and symbolic links, attributes, times and holes; it is\n"
+    "read back and compared before it appears.  Nothing that is in the target is replaced.\n",
     copy_options, 2, 2, copy_run,
 };

@@ -5,8 +5,9 @@
  * All bytes come from one snapshot, so the result is one instant of the file,
  * also while it is being served.  Three kinds of target:
  *
- *   a file      written beside its name, synced, then renamed over it; holes
- *               are left out (the size is set at the end)
+ *   a file      written without a name (O_TMPFILE; beside its name where the
+ *               file system cannot), synced, then put in place of what was there
+ *               in one step; holes are left out (the size is set at the end)
  *   in place    standard output that is a regular file: the same, without the name
  *   a device    holes are punched, or written as zeros where that fails
  *   a stream    holes are written as zeros
@@ -14,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +28,8 @@
 
 #define EXPORT_ZEROS_BYTES  ((size_t)1 << 20)
 #define EXPORT_FILE_BLOCK   4096 /* holes of the target are multiples of it */
+#define EXPORT_LINKS_MAX    40   /* as the kernel */
+#define EXPORT_NAMES_MAX    1000 /* temporary ones that are tried */
 
 struct export {
     struct cli *c;
@@ -45,7 +47,8 @@ struct export {
     uint64_t written;  /* stream, device: all before it is done */
     bool punch_failed;
     char *zeros;
-    char *path, *temp; /* of a target that is renamed at the end; else NULL */
+    char *path, *folder; /* of a target that gets its name at the end; else NULL */
+    char *temp;          /* its temporary name; NULL: none so far */
     struct cli_progress progress;
 };
 
@@ -174,32 +177,75 @@ export_adopt(struct export *ex)
     return 0;
 }
 
-/* A regular file, old or new, by way of a temporary one in the same folder. */
+/* What TARGET, a name of a regular file or of none, leads to: a link stays a link, also
+ * one whose own target is still to be made.  NULL: errno says why. */
+static char *
+export_resolve(const char *target)
+{
+    char *path = realpath(target, NULL), *next, *slash, to[PATH_MAX];
+    ssize_t n;
+
+    if (path != NULL || errno != ENOENT)
+        return path;
+    path = strdup(target);
+    for (unsigned hops = 0; path != NULL && hops < EXPORT_LINKS_MAX; hops++) {
+        n = readlink(path, to, sizeof(to) - 1);
+        if (n < 0)
+            return path;
+        slash = strrchr(path, '/');
+        if (asprintf(&next, "%.*s%.*s",
+                     to[0] == '/' || slash == NULL ? 0 : (int)(slash + 1 - path), path, (int)n,
+                     to) < 0)
+            next = NULL;
+        free(path);
+        path = next;
+    }
+    errno = path != NULL ? ELOOP : ENOMEM;
+    free(path);
+    return NULL;
+}
+
+/* A temporary name in the target's folder. */
+static int
+export_temp(struct export *ex)
+{
+    char *temp;
+
+    if (asprintf(&temp, "%s/.kvfs-export-XXXXXX", ex->folder) < 0)
+        return export_errno(ex, ENOMEM);
+    ex->temp = temp;
+    return 0;
+}
+
+/* A regular file, old or new, by way of another in the same folder: one without a name
+ * where the file system can, which nothing is left of whatever happens. */
 static int
 export_make(struct export *ex, const char *target, mode_t mode)
 {
-    char *copy, *slash;
+    const char *slash;
+    int rc;
 
-    ex->path = realpath(target, NULL); /* a link stays a link */
-    if (ex->path == NULL && errno == ENOENT)
-        ex->path = strdup(target);
-    copy = ex->path != NULL ? strdup(ex->path) : NULL;
-    if (copy == NULL)
+    ex->path = export_resolve(target);
+    if (ex->path == NULL)
         return export_errno(ex, errno);
-    slash = strrchr(copy, '/');
-    if (slash != NULL)
-        *slash = '\0';
-    if (asprintf(&ex->temp, "%s/.kvfs-export-XXXXXX",
-                 slash == NULL ? "." : slash == copy ? "" : copy) < 0)
-        ex->temp = NULL;
-    free(copy);
-    if (ex->temp == NULL)
+    slash = strrchr(ex->path, '/');
+    ex->folder = slash == NULL       ? strdup(".")
+                 : slash == ex->path ? strdup("/")
+                                     : strndup(ex->path, (size_t)(slash - ex->path));
+    if (ex->folder == NULL)
         return export_errno(ex, ENOMEM);
-    ex->fd = mkostemp(ex->temp, O_CLOEXEC);
+    if (access("/proc/self/fd", X_OK) == 0) /* it gets its name through this */
+        ex->fd = open(ex->folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
     if (ex->fd < 0) {
-        free(ex->temp);
-        ex->temp = NULL;
-        return export_errno(ex, errno);
+        rc = export_temp(ex);
+        if (rc < 0)
+            return rc;
+        ex->fd = mkostemp(ex->temp, O_CLOEXEC);
+        if (ex->fd < 0) {
+            free(ex->temp);
+            ex->temp = NULL;
+            return export_errno(ex, errno);
+        }
     }
     return fchmod(ex->fd, mode) < 0 ? export_errno(ex, errno) : 0;
 }
@@ -236,19 +282,47 @@ export_open_target(struct export *ex)
     return export_make(ex, target, 0666 & ~mask);
 }
 
+/* Link the nameless file: to its own name if that is free, else to a temporary one, for
+ * only rename() replaces. */
+static int
+export_link(struct export *ex)
+{
+    char from[64];
+    int rc;
+
+    (void)snprintf(from, sizeof(from), "/proc/self/fd/%d", ex->fd);
+    if (linkat(AT_FDCWD, from, AT_FDCWD, ex->path, AT_SYMLINK_FOLLOW) == 0)
+        return 0;
+    for (unsigned n = 0; errno == EEXIST && n < EXPORT_NAMES_MAX; n++) {
+        free(ex->temp);
+        ex->temp = NULL;
+        rc = export_temp(ex);
+        if (rc < 0)
+            return rc;
+        (void)snprintf(ex->temp + strlen(ex->temp) - 6, 7, "%06u",
+                       ((unsigned)getpid() + n) % 1000000u);
+        if (linkat(AT_FDCWD, from, AT_FDCWD, ex->temp, AT_SYMLINK_FOLLOW) == 0)
+            return 0;
+    }
+    rc = export_errno(ex, errno);
+    free(ex->temp); /* not ours */
+    ex->temp = NULL;
+    return rc;
+}
+
 /* Give the finished file its name, durably. */
 static int
 export_name(struct export *ex)
 {
-    char *dir;
-    int fd, rc = 0;
+    int fd, rc = ex->temp == NULL ? export_link(ex) : 0;
 
-    if (rename(ex->temp, ex->path) < 0)
+    if (rc < 0)
+        return rc;
+    if (ex->temp != NULL && rename(ex->temp, ex->path) < 0)
         return export_errno(ex, errno);
     free(ex->temp);
     ex->temp = NULL;
-    dir = dirname(ex->path); /* NOLINT(concurrency-mt-unsafe): works in place */
-    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fd = open(ex->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) < 0)
         rc = export_errno(ex, errno);
     if (fd >= 0)
@@ -263,6 +337,7 @@ export_end(struct export *ex)
         (void)unlink(ex->temp);
     free(ex->temp);
     free(ex->path);
+    free(ex->folder);
     free(ex->zeros);
     if (ex->fd > STDOUT_FILENO)
         (void)close(ex->fd);

@@ -48,36 +48,56 @@ const struct cli_command cli_format = {
 
 /* --- compact ----------------------------------------------------------------- */
 
+struct compact {
+    struct cli *c;
+    uint64_t need_bytes;
+    bool told;
+    struct cli_progress progress;
+};
+
+/* Once, and only when it is known that the work begins. */
+static void
+compact_tell(struct compact *job)
+{
+    char text[CLI_SIZE_TEXT];
+
+    if (job->told || job->c->o.json)
+        return;
+    job->told = true;
+    cli_name_print(job->c->args[0], strlen(job->c->args[0]));
+    (void)printf(": needs %s (%" PRIu64 " bytes) of free space meanwhile\n",
+                 cli_size_text(job->need_bytes, text), job->need_bytes);
+    (void)fflush(stdout);
+}
+
+static int
+compact_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct compact *job = arg;
+
+    compact_tell(job);
+    return cli_progress_call(&job->progress, done, total);
+}
+
 static int
 compact_run(struct cli *c)
 {
-    uint64_t need = 0;
-    struct cli_progress progress;
-    char text[CLI_SIZE_TEXT];
-    unsigned force = c->o.force ? KVFS_COMPACT_FORCE : 0;
-    int rc = kvfs_volume_compact(c->args[0], KVFS_COMPACT_DRY_RUN | force, &need, NULL, NULL,
-                                 &c->err);
+    struct compact job = {.c = c};
+    unsigned flags = (c->o.force ? KVFS_COMPACT_FORCE : 0) |
+                     (c->o.dry_run ? KVFS_COMPACT_DRY_RUN : 0);
+    int rc;
 
+    cli_signals_catch();
+    cli_progress_start(&job.progress, c, "compact", 0, true);
+    rc = kvfs_volume_compact(c->args[0], flags, &job.need_bytes, compact_progress, &job, &c->err);
+    cli_progress_end(&job.progress);
     if (rc < 0)
         return cli_fail(c, rc);
-    if (!c->o.json) {
-        cli_name_print(c->args[0], strlen(c->args[0]));
-        (void)printf(": needs %s (%" PRIu64 " bytes) of free space meanwhile\n",
-                     cli_size_text(need, text), need);
-        (void)fflush(stdout);
-    }
-    if (!c->o.dry_run) {
-        cli_signals_catch();
-        cli_progress_start(&progress, c, "compact", 0, true);
-        rc = kvfs_volume_compact(c->args[0], force, NULL, cli_progress_call, &progress, &c->err);
-        cli_progress_end(&progress);
-        if (rc < 0)
-            return cli_fail(c, rc);
-    }
+    compact_tell(&job);
     if (c->o.json) {
         struct json_object *obj = json_object_new_object();
 
-        cli_json_u64(obj, "need_bytes", need);
+        cli_json_u64(obj, "need_bytes", job.need_bytes);
         (void)json_object_object_add(obj, "compacted", json_object_new_boolean(!c->o.dry_run));
         cli_json_print_take(obj);
     }

@@ -48,6 +48,25 @@ int copy_children(struct copy *cp, uint64_t src_ino, uint64_t dir);
 int copy_attributes(struct copy *cp, uint64_t src_ino, uint64_t dst_ino);
 void copy_tree_free(struct copy *cp);
 
+/* --- copy_volume.c ----------------------------------------------------------- */
+struct copy_volume { /* being made under a temporary name */
+    char *target;      /* NULL: none is made */
+    char *parent;      /* its folder, */
+    int dir;           /* ... open */
+    const char *base;  /* its name there */
+    char *name, *temp; /* the temporary name, and the path to it; name NULL: it has its own */
+    int fd;            /* locked as long as we live */
+};
+
+/* Make the volume that shall be TARGET; opened by its path `temp`.  First removes what
+ * killed copies to TARGET left.  Call copy_volume_end() in any case. */
+int copy_volume_make(struct copy *cp, const char *target, const struct kvfs_format_options *options,
+                     struct copy_volume *cv);
+/* Give the finished, closed volume its name, durably. */
+int copy_volume_name(struct copy *cp, struct copy_volume *cv);
+/* Remove it if it has not got its name. */
+void copy_volume_end(struct copy_volume *cv);
+
 /* --- copy_proof.c ------------------------------------------------------------ */
 /* What is proved of an inode: type, mode, owner, times, size, target, extended
  * attributes, contents, and of a folder the set of its names. */

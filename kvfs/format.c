@@ -354,6 +354,7 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
     struct kvfs_lease_table *leases = NULL;
     const struct kvfs_engine *engine = NULL;
     struct kvfs_volume_file file;
+    const bool dry = (flags & KVFS_COMPACT_DRY_RUN) != 0;
     struct statvfs fs;
     uint64_t need = 0;
     int rc = kvfs_volume_file_read(path, &file, err);
@@ -366,14 +367,14 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
         return kvfs_error_set(err, -ENOTSUP, "%s: engine %s cannot be compacted", path,
                               engine->name);
     rc = compact_judge(path, flags, err);
-    if (rc == 0)
-        rc = kvfs_lease_table_open(path, false, true, &leases, err);
+    if (rc == 0) /* who only asks reads, beside others too */
+        rc = kvfs_lease_table_open(path, dry, !dry, &leases, err);
     if (rc < 0)
         return rc;
     rc = engine->compact_need_bytes(path, &need, err);
     if (rc == 0 && need_bytes != NULL)
         *need_bytes = need;
-    if (rc == 0 && (flags & KVFS_COMPACT_DRY_RUN) == 0) {
+    if (rc == 0 && !dry) {
         if (statvfs(path, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < need)
             rc = kvfs_error_set(err, -ENOSPC, "%s: compacting needs %llu bytes free, there are %llu",
                                 path, (unsigned long long)need,

@@ -68,6 +68,13 @@ ok copy "$a:tree" "$a:tree" >/dev/null
 same "$(kvfs ls "$a" tree | grep -axv tree)" "$(kvfs ls "$a" tree/tree)" "a folder in itself"
 ok rm -r "$a" tree/tree
 
+# A symbolic link is copied itself, one that leads nowhere too.
+ok ln -s "$a" three good
+ok copy "$a:good" "$b:link" >/dev/null
+ok copy "$a:tree/soft" "$b" >/dev/null
+same "three ../nowhere/at all" "$(kvfs stat --json "$b" link soft | json "' '.join(e['target'] for e in j)")" "links"
+ok rm "$a" good
+
 # A whole volume.
 kvfs copy --json "$a" "$tmp/c" >"$tmp/out" 2>"$tmp/stderr" || fail "whole volume"
 same "True 12" "$(json "j['verified'], j['names']" <"$tmp/out" | tr -d '(),')" "counts"
@@ -110,3 +117,58 @@ P
 random_file "$tmp/data" 30000000
 ok import "$a" more "$tmp/data"
 python3 "$tmp/int.py" "$a" "$tmp/int" || fail "SIGINT"
+
+# Killed: the next copy to the same place removes what is left, and nothing that is in use.
+cat >"$tmp/kill.py" <<'P'
+import os, subprocess, sys
+a, new = sys.argv[1:3]
+folder, name = os.path.split(new)
+def left():
+    return [n for n in os.listdir(folder) if n.startswith(name + ".kvfs-copy-")]
+for _ in range(20):
+    p = subprocess.Popen([os.environ["KVFS_BIN"], "copy", a, new], stdout=subprocess.DEVNULL)
+    while p.poll() is None and not left():
+        pass
+    p.kill()
+    p.wait()
+    if left() and not os.path.exists(new):
+        sys.exit(0)
+    subprocess.run(["rm", "-rf", new])
+sys.exit("never killed in the middle")
+P
+python3 "$tmp/kill.py" "$a" "$tmp/k" || fail "SIGKILL"
+mkdir "$tmp/k.kvfs-copy-1-0" "$tmp/k.kvfs-copy-mine" "$tmp/kk.kvfs-copy-1-0"
+mkfifo "$tmp/release"
+flock "$tmp/k.kvfs-copy-1-0" cat "$tmp/release" &
+exec 8>"$tmp/release"
+locked() { ! flock -n "$tmp/k.kvfs-copy-1-0" true; }
+await locked
+ok copy "$a" "$tmp/k" >/dev/null
+same "k.kvfs-copy-1-0 k.kvfs-copy-mine kk.kvfs-copy-1-0" "$(cd "$tmp" && echo k*.kvfs-copy-*)" "one at work, two of others"
+exec 8>&-
+wait
+rm -r "$tmp/k"
+ok copy "$a:three" "$tmp/k:x" >/dev/null
+same "k.kvfs-copy-mine kk.kvfs-copy-1-0" "$(cd "$tmp" && echo k*.kvfs-copy-*)" "left behind"
+# The same inside a volume that was there.
+cat >"$tmp/kill2.py" <<'P'
+import os, subprocess, sys
+a, b = sys.argv[1:3]
+kvfs = os.environ["KVFS_BIN"]
+def left():
+    return ".kvfs-copy-" in subprocess.run([kvfs, "ls", b], capture_output=True, text=True, check=True).stdout
+for _ in range(20):
+    p = subprocess.Popen([kvfs, "copy", a + ":more", b + ":killed"], stdout=subprocess.DEVNULL)
+    while p.poll() is None and not left():
+        pass
+    p.kill()
+    p.wait()
+    if left():
+        sys.exit(0)
+    subprocess.run([kvfs, "rm", b, "killed"], check=True)
+sys.exit("never killed in the middle")
+P
+python3 "$tmp/kill2.py" "$a" "$b" || fail "SIGKILL inside a volume"
+ok rm -f "$b" killed
+ok copy "$a:more" "$b:killed" >/dev/null
+! kvfs ls "$b" | grep '^\.kvfs-' || fail "a staging folder is left for ever"

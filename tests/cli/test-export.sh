@@ -24,6 +24,17 @@ ok export "$v" f "$tmp/link"
 [ -L "$tmp/link" ] || fail "the link was replaced"
 cmp "$tmp/in" "$tmp/old" || fail "through a link"
 same 640 "$(stat -c %a "$tmp/old")" "mode of a replaced file"
+mkdir "$tmp/sub"
+ln -s ../later "$tmp/sub/two"
+ln -s sub/two "$tmp/dangling"
+ok export "$v" f "$tmp/dangling"
+same "sub/two ../later" "$(readlink "$tmp/dangling") $(readlink "$tmp/sub/two")" "dangling links stay"
+cmp "$tmp/in" "$tmp/later" || fail "through links to what is not there yet"
+(cd "$tmp" && rm later && "$KVFS_BIN" export v f dangling && cmp in later) || fail "relative dangling link"
+ln -s round "$tmp/round"
+refuses "round: Too many levels" export "$v" f "$tmp/round"
+ln -s no/such/folder "$tmp/astray"
+refuses "astray: No such file" export "$v" f "$tmp/astray"
 (cd "$tmp" && "$KVFS_BIN" export v f here && cmp in here) || fail "relative target"
 kvfs export "$v" f | cmp - "$tmp/in" || fail "pipe"
 kvfs export "$v" f - | cmp - "$tmp/in" || fail "pipe by -"
@@ -92,6 +103,36 @@ assert p.wait() == -signal.SIGINT, p.returncode
 assert err == b"kvfs: export: interrupted\n", err
 P
 python3 "$tmp/int.py" "$v" || fail "SIGINT"
+
+# Killed: the old file stays and nothing is beside it, where files without a name exist.
+cat >"$tmp/kill.py" <<'P'
+import os, subprocess, sys
+v, folder = sys.argv[1:3]
+try:
+    os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+except OSError:
+    sys.exit(0)
+def at_work(pid):
+    try:
+        links = [os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)]
+    except OSError:
+        return False
+    return any(link.startswith(folder + "/") for link in links)
+for _ in range(20):
+    with open(folder + "/out", "w") as file:
+        file.write("old")
+    p = subprocess.Popen([os.environ["KVFS_BIN"], "export", v, "f", folder + "/out"])
+    while p.poll() is None and not at_work(p.pid):
+        pass
+    p.kill()
+    p.wait()
+    assert os.listdir(folder) == ["out"], os.listdir(folder)
+    if os.path.getsize(folder + "/out") == 3:
+        sys.exit(0)
+sys.exit("never killed in the middle")
+P
+mkdir "$tmp/folder"
+python3 "$tmp/kill.py" "$v" "$tmp/folder" || fail "SIGKILL"
 
 # A full target: the old file stays, no temporary one.
 if [ "$(id -u)" = 0 ] && mkdir "$tmp/small" && mount -t tmpfs -o size=1M none "$tmp/small"; then

@@ -164,3 +164,9 @@ same 902 "$(kvfs ls -R --json "$v" many | json "len(j) + 1 + 1")"
 ok rm -r "$v" many
 ! kvfs ls "$v" | grep -q many || fail "rm -r left something"
 kvfs check "$v" >"$tmp/out" || fail "check: $(cat "$tmp/out")"
+
+# One name has one spelling in a message, however odd it is; a long one is not said twice either.
+refuses "^kvfs: rm: 'a.x1b\[31mz': no such entry$" rm "$v" $'a\x1b[31mz'
+ok mkdir "$v" spelling
+refuses "^kvfs: rm: spelling/a.x1b.x5cz: 'a.x1b.x5cz': no such entry$" rm "$v" $'spelling/a\x1b\\z'
+refuses "^kvfs: rm: '(ab){20,}a?[.]{3}': no such entry$" rm "$v" "$(printf 'ab%.0s' $(seq 100))"

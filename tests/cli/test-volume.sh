@@ -84,6 +84,46 @@ same 1 "$(wc -l <"$tmp/out")"
 grep -q ': clean: ' "$tmp/out" || fail "$(cat "$tmp/out")"
 same "clean 0 []" "$(kvfs check --json "$v" | json "' '.join([j['state'], str(j['found']), str(j['findings'])])")"
 kvfs check --repair "$v" >/dev/null || fail "check --repair of a clean volume"
+# With --json one object always: the same members, and the error where it could not be done.
+unfinished() { # VOLUME PATTERN
+    local status=0
+    kvfs check --json "$1" >"$tmp/out" 2>"$tmp/stderr" || status=$?
+    same 8 $status "check --json $1"
+    one_line $status "$2" "check --json $1"
+    same "unfinished True blocks,error,findings,found,inodes,records,repaired,state" "$(json \
+        "' '.join([j['state'], str(j['found'] == len(j['findings']) == 0), ','.join(sorted(j))])" <"$tmp/out")"
+    same "$(sed 's/^kvfs: check: //' "$tmp/stderr")" "$(json "j['error']" <"$tmp/out")" "one reason"
+}
+for edit in 's/lmdb/nonesuch/' 's/^kvfs-volume 1$/kvfs-volume 99/'; do
+    cp -a "$v" "$tmp/odd"
+    sed -i "$edit" "$tmp/odd/volume"
+    unfinished "$tmp/odd" "nonesuch|format"
+    rm -r "$tmp/odd"
+done
+unfinished "$tmp/missing" "missing"
+# One cause is one finding.
+where() {
+    kvfs check --json "$tmp/odd" | json "str(j['found']) + ' ' + ' '.join(f['where'] for f in j['findings'])"
+}
+for size in 0 3000; do
+    cp -a "$v" "$tmp/odd"
+    truncate -s $size "$tmp/odd/data.mdb"
+    same "1 store" "$(where)" "a store of $size bytes"
+    rm "$tmp/odd/data.mdb"
+    same "1 store" "$(where)" "no store"
+    rm -r "$tmp/odd"
+done
+# An array after an error: what was found before, and nothing for nothing.
+for command in ls stat; do
+    refuses "nowhere" $command --json "$v" nowhere
+    status=0
+    kvfs $command --json "$v" f nowhere >"$tmp/out" 2>"$tmp/stderr" || status=$?
+    same 1 $status
+    same "['f']" "$(json "[e['path'] for e in j]" <"$tmp/out")" "$command: what was found before"
+done
+ok mkdir "$v" hollow
+same "[]" "$(kvfs ls --json "$v" hollow)" "an empty folder"
+ok rm -r "$v" hollow
 # One name for the volume in all that check says, however it was called.
 cp -a "$v" "$tmp/hurt"
 truncate -s 3000 "$tmp/hurt/data.mdb"
@@ -138,6 +178,20 @@ kvfs compact "$v" >"$tmp/out" 2>"$tmp/stderr" || fail "compact"
 grep -q 'needs .* of free space' "$tmp/out" || fail "compact: $(cat "$tmp/out")"
 [ "$(du -k "$v" | cut -f1)" -le "$before" ] || fail "compact makes it larger"
 kvfs export "$v" g - | cmp - "$tmp/data" || fail "compact loses bytes"
+if [ "$(id -u)" = 0 ]; then # a dry run only reads
+    mkdir "$tmp/ro"
+    if mount --bind "$v" "$tmp/ro" && mount -o remount,ro,bind "$tmp/ro"; then
+        mounts+=("$tmp/ro")
+        same True "$(kvfs compact -n --json "$tmp/ro" | json "j['need_bytes'] > 0 and not j['compacted']")" "read-only"
+        umount "$tmp/ro"
+    fi
+    if command -v setpriv >/dev/null; then
+        chmod 755 "$tmp" "$v"
+        chmod a+r "$v"/*
+        same True "$(cd / && setpriv --reuid=65534 --regid=65534 --clear-groups \
+            "$KVFS_BIN" compact -n --json "$v" | json "j['need_bytes'] > 0")" "without the right to write"
+    fi
+fi
 kvfs compact --json "$v" | json "j['compacted'] and j['need_bytes'] > 0" | grep -qx True || fail "compact --json"
 kvfs check "$v" >"$tmp/out" || fail "check after compact: $(cat "$tmp/out")"
 
@@ -186,6 +240,7 @@ grep -Eq "export 'disk': $busy" "$tmp/nbdkit2.err" || fail "nbdkit's log: $(cat 
 kill "$second"
 wait "$second" || true
 refuses "$server|nbdkit" compact "$v"
+kvfs compact --dry-run "$v" | grep -q 'needs .* of free space' || fail "a dry run while served"
 refuses "$server|nbdkit" format --force "$v"
 status=0
 kvfs check --repair "$v" 2>"$tmp/stderr" >"$tmp/out" || status=$?

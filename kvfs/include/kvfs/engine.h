@@ -243,7 +243,8 @@ struct kvfs_engine {
 
     /* Rewrite the closed store in folder PATH in its smallest form, crash-safe:
      * at every instant the folder holds the old or the new store.  The caller
-     * holds it alone.  compact_need_bytes tells the free space that it takes.
+     * holds it alone.  compact_need_bytes tells the free space that it takes: it
+     * only reads, from a store that others may have open where many may.
      * Both NULL where the engine has no such thing. */
     int (*compact_need_bytes)(const char *path, uint64_t *bytes, struct kvfs_error *err);
     int (*compact)(const char *path, kvfs_progress_fn *progress, void *progress_arg,

@@ -144,7 +144,7 @@ int kvfs_volume_holders(const char *path, int (*fn)(void *arg, const struct kvfs
                         void *arg, struct kvfs_error *err);
 
 enum {
-    KVFS_COMPACT_DRY_RUN = 1u << 0, /* only tell NEED_BYTES */
+    KVFS_COMPACT_DRY_RUN = 1u << 0, /* only tell NEED_BYTES; reads, as a readonly open does */
     KVFS_COMPACT_FORCE = 1u << 1,   /* accept a network file system */
 };
 
