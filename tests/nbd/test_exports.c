@@ -278,8 +278,11 @@ list__names_that_nbd_cannot_carry__left_out_and_said(void **state)
     assert_int_equal(nbd_set_opt_mode(nbd, true), 0);
     assert_int_equal(nbd_connect_unix(nbd, h.socket), 0);
     assert_int_equal(nbd_opt_list(nbd, list), 3);
-    assert_int_equal(nbd_opt_abort(nbd), 0);
-    nbd_close(nbd);
+    /* Not _opt_abort(), to which nbdkit replies after we have gone: "-v" then says "%m", and
+     * that leaves a lock of the C library wrong under the sanitizers (any plugin). */
+    assert_int_equal(nbd_set_export_name(nbd, "disk"), 0);
+    assert_int_equal(nbd_opt_go(nbd), 0);
+    harness_disconnect(nbd);
     /* Who knows a name that is no UTF-8 may use it. */
     other = harness_connect(&h, "\xff\xfe");
     harness_disconnect(other);
