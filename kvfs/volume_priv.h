@@ -9,7 +9,8 @@
  *   cut           shared: looking into or adding to the overlay;
  *                 exclusive: moving generations (overlay.c)
  *   nodes         the table of open files (node.c)
- *   leaves        a shard of the overlay, poison, identifiers
+ *   leaves        a shard of the overlay, lead_lock (never held while waiting for
+ *                 another), poison, identifiers
  */
 #ifndef KVFS_VOLUME_PRIV_H
 #define KVFS_VOLUME_PRIV_H
