@@ -206,7 +206,7 @@ file_written(struct kvfs_volume *v)
     (void)pthread_rwlock_unlock(&o->cut);
     if (full)
         (void)kvfs_overlay_seal(o);
-    if (atomic_load(&o->bytes) >= o->bound_bytes / 8 * 7)
+    if (atomic_load(&o->bytes) >= o->bound_bytes / 16 * 15)
         kvfs_worker_room(v);
 }
 

@@ -601,8 +601,9 @@ work_thread(void *arg)
         if (commit || work_now_ms() - last >= (int64_t)v->commit_interval_ms) {
             (void)kvfs_commit_all(v, KVFS_ORDERED, NULL);
             last = work_now_ms();
-        } else if (room) {
-            (void)kvfs_commit_full(v, NULL);
+        } else if (room && kvfs_commit_full(v, NULL) == 0 &&
+                   atomic_load(&v->overlay->bytes) >= v->overlay->bound_bytes / 2) {
+            kvfs_worker_room(v); /* begun late (file_write.c), so well ahead of the next writers */
         }
         kvfs_overlay_wake(v->overlay);
         more = work_pass(v, NULL);
