@@ -151,15 +151,9 @@ apply_find(struct apply *a, const struct kvfs_op *op, struct kvfs_lmdb_value *v)
     bool split = op->keyspace == KVFS_DATA;
     int rc = mdb_cursor_get(a->mc[op->keyspace], &key, &data, split ? MDB_SET_RANGE : MDB_SET_KEY);
 
-    if (rc != 0)
-        return rc;
-    if (split && (key.mv_size < KVFS_DATA_KEY_LEN ||
-                  memcmp(key.mv_data, op->key, KVFS_DATA_KEY_LEN) != 0))
-        return MDB_NOTFOUND;
-    if (!kvfs_lmdb_layout_split(op->keyspace, key.mv_data, key.mv_size, data.mv_data, data.mv_size,
-                                v))
-        return MDB_CORRUPTED;
-    return kvfs_lmdb_value_sound(a->db, v) ? 0 : MDB_CORRUPTED;
+    return rc != 0 ? rc
+                   : kvfs_lmdb_value_found(a->db, (enum kvfs_keyspace)op->keyspace, op->key, &key,
+                                           &data, v);
 }
 
 /* 0, EAGAIN with failed_op, or a code. */

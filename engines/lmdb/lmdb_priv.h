@@ -177,6 +177,10 @@ void kvfs_lmdb_value_copy(const struct kvfs_lmdb_value *v, size_t offset, const 
                           int iov_count);
 /* Do the record's bytes lie where LMDB may have put them? */
 bool kvfs_lmdb_value_sound(const struct kvfs_db *db, const struct kvfs_lmdb_value *v);
+/* Judge and take apart what LMDB found for WANT: of DATA it is the first stored key that is
+ * not below.  0, MDB_NOTFOUND or MDB_CORRUPTED. */
+int kvfs_lmdb_value_found(const struct kvfs_db *db, enum kvfs_keyspace keyspace, const void *want,
+                          const MDB_val *key, const MDB_val *data, struct kvfs_lmdb_value *v);
 /* LMDB blocks a read transaction after some errors: renew it, if nothing was
  * committed meanwhile, so that other records of the snapshot stay readable. */
 void kvfs_lmdb_snap_heal(struct kvfs_db_snap *snap);
@@ -200,6 +204,16 @@ struct kvfs_lmdb_walk {
     uint64_t bad_pgno;
     const char *bad; /* what is wrong with it; NULL: not known */
 };
+
+/* The order of a keyspace's keys. */
+static inline enum page_order
+lmdb_order(enum kvfs_keyspace keyspace)
+{
+    return keyspace == KVFS_DATA ? PAGE_ORDER_DATA : PAGE_ORDER_BYTES;
+}
+/* Take the record of a leaf's node apart.  False: its key is not the one that was stored. */
+bool kvfs_lmdb_walk_split(const struct kvfs_db *db, enum kvfs_keyspace keyspace,
+                          const struct page_node *node, struct kvfs_lmdb_value *value);
 
 /* All inside a guard.  0, MDB_NOTFOUND or another code for _walk_error(). */
 int kvfs_lmdb_walk_init(struct kvfs_lmdb_walk *w, struct kvfs_db_snap *snap,

@@ -51,12 +51,6 @@ path_damage(struct kvfs_lmdb_path *p, uint64_t pgno, const char *what)
     return MDB_CORRUPTED;
 }
 
-static enum page_order
-path_order(int ks)
-{
-    return ks == KVFS_DATA ? PAGE_ORDER_DATA : PAGE_ORDER_BYTES;
-}
-
 /* The judged page PGNO, or NULL with ERR set. */
 static const uint8_t *
 path_page(struct kvfs_lmdb_path *p, uint64_t pgno, enum page_order order,
@@ -140,7 +134,7 @@ path_check_beside(struct kvfs_lmdb_path *p, int ks, const uint8_t *page, size_t 
 
         kvfs_page_bounds_child(&bounds, page, p->db->layout.psize, j);
         if (kvfs_page_node(page, p->db->layout.psize, j, &node) &&
-            path_page(p, node.child, path_order(ks), &bounds) == NULL)
+            path_page(p, node.child, lmdb_order(ks), &bounds) == NULL)
             return MDB_CORRUPTED;
     }
     return 0;
@@ -151,7 +145,7 @@ static int
 path_descend(struct kvfs_lmdb_path *p, int ks, const void *key, size_t len, bool deletes)
 {
     struct page_bounds bounds = {.lo = NULL};
-    const uint8_t *page = path_page(p, p->tree[ks].root, path_order(ks), &bounds);
+    const uint8_t *page = path_page(p, p->tree[ks].root, lmdb_order(ks), &bounds);
     bool beside = true;
 
     p->leaf = NULL;
@@ -165,7 +159,7 @@ path_descend(struct kvfs_lmdb_path *p, int ks, const void *key, size_t len, bool
             return path_damage(p, p->tree[ks].root, "is the root of a loop");
         kvfs_page_bounds_child(&bounds, page, p->db->layout.psize, i);
         (void)kvfs_page_node(page, p->db->layout.psize, i, &node);
-        child = path_page(p, node.child, path_order(ks), &bounds);
+        child = path_page(p, node.child, lmdb_order(ks), &bounds);
         if (child == NULL)
             return MDB_CORRUPTED;
         beside = deletes || path_is_sparse(p, child);
@@ -198,13 +192,10 @@ path_check_node(struct kvfs_lmdb_path *p, size_t i, struct page_node *node)
 {
     size_t psize = p->db->layout.psize;
     struct kvfs_lmdb_value value;
-    const uint8_t *data;
 
     if (i >= path_keys(p->leaf) || !kvfs_page_node(p->leaf, psize, i, node))
         return 0;
-    data = node->data != NULL ? node->data : p->db->map + node->child * psize + PAGE_HEADER_LEN;
-    return kvfs_lmdb_layout_split((enum kvfs_keyspace)p->leaf_ks, node->key, node->key_len, data,
-                                  node->data_len, &value)
+    return kvfs_lmdb_walk_split(p->db, (enum kvfs_keyspace)p->leaf_ks, node, &value)
                ? 0
                : path_damage(p, (uint64_t)(p->leaf - p->db->map) / psize,
                              "holds a key that was not stored so");
@@ -252,7 +243,7 @@ static int
 path_check_range(struct kvfs_lmdb_path *p, const struct kvfs_op *op, uint64_t pgno, unsigned depth,
                  const struct page_bounds *bounds)
 {
-    enum page_order order = path_order(op->keyspace);
+    enum page_order order = lmdb_order(op->keyspace);
     const uint8_t *page = path_page(p, pgno, order, bounds);
     size_t psize = p->db->layout.psize;
     struct page_node node;

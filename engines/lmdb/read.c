@@ -69,6 +69,20 @@ kvfs_lmdb_value_sound(const struct kvfs_db *db, const struct kvfs_lmdb_value *v)
     return v->tail_len == 0 || (tail >= lo && tail < hi && v->tail_len <= hi - tail);
 }
 
+int
+kvfs_lmdb_value_found(const struct kvfs_db *db, enum kvfs_keyspace keyspace, const void *want,
+                      const MDB_val *key, const MDB_val *data, struct kvfs_lmdb_value *v)
+{
+    if (keyspace == KVFS_DATA && (key->mv_size < KVFS_DATA_KEY_LEN ||
+                                  memcmp(key->mv_data, want, KVFS_DATA_KEY_LEN) != 0))
+        return MDB_NOTFOUND;
+    return kvfs_lmdb_layout_split(keyspace, key->mv_data, key->mv_size, data->mv_data,
+                                  data->mv_size, v) &&
+                   kvfs_lmdb_value_sound(db, v)
+               ? 0
+               : MDB_CORRUPTED;
+}
+
 /* --- snapshots ---------------------------------------------------------------- */
 
 static int
@@ -318,28 +332,19 @@ read_seek_ready(struct kvfs_db_snap *snap)
 static int
 read_find(struct read_get *g)
 {
-    bool data_key = g->keyspace == KVFS_DATA;
     MDB_val key = lmdb_val(g->key, g->key_len);
     MDB_val data;
     int rc;
 
-    if (data_key) {
+    if (g->keyspace == KVFS_DATA) {
         rc = read_seek_ready(g->snap);
         if (rc == 0)
             rc = mdb_cursor_get(g->snap->seek, &key, &data, MDB_SET_RANGE);
-        if (rc == 0 && (key.mv_size < KVFS_DATA_KEY_LEN ||
-                        memcmp(key.mv_data, g->key, KVFS_DATA_KEY_LEN) != 0))
-            rc = MDB_NOTFOUND;
     } else {
         rc = mdb_get(g->snap->txn, g->snap->db->dbi[KVFS_META], &key, &data);
     }
-    if (rc != 0)
-        return rc;
-    return kvfs_lmdb_layout_split(g->keyspace, key.mv_data, key.mv_size, data.mv_data, data.mv_size,
-                                  &g->value) &&
-                   kvfs_lmdb_value_sound(g->snap->db, &g->value)
-               ? 0
-               : MDB_CORRUPTED;
+    return rc != 0 ? rc
+                   : kvfs_lmdb_value_found(g->snap->db, g->keyspace, g->key, &key, &data, &g->value);
 }
 
 static int

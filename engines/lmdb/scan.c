@@ -119,6 +119,8 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
     c->ended = 0;
     c->has_hi = hi_len > 0;
     c->has_record = false;
+    c->walk.db = snap->db; /* the rest of it is set by the start */
+    c->walk.bad = NULL;
     scan_edge_set(&c->lo, lo, lo_len);
     scan_edge_set(&c->hi, hi, hi_len);
     *cursorp = c;
@@ -140,8 +142,6 @@ kvfs_lmdb_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_le
         return 0;
     if (c->ended < 0)
         return kvfs_error_set(err, c->ended, "%s: the scan met damage before", db->path);
-    c->walk.db = db; /* the rest of it is set by the start */
-    c->walk.bad = NULL;
     rc = kvfs_lmdb_guard(scan_next_guarded, c);
     c->has_record = rc == 0;
     if (rc == 0) {

@@ -109,17 +109,26 @@ walk_descend(struct kvfs_lmdb_walk *w, const void *key, size_t len, enum walk_to
     return 0;
 }
 
+bool
+kvfs_lmdb_walk_split(const struct kvfs_db *db, enum kvfs_keyspace keyspace,
+                     const struct page_node *node, struct kvfs_lmdb_value *value)
+{
+    const uint8_t *data = node->data;
+
+    if (data == NULL)
+        data = db->map + node->child * db->layout.psize + PAGE_HEADER_LEN;
+    return kvfs_lmdb_layout_split(keyspace, node->key, node->key_len, data, node->data_len, value);
+}
+
 /* The record of node I. */
 static int
 walk_node(struct kvfs_lmdb_walk *w, size_t i)
 {
     size_t psize = w->db->layout.psize;
     struct page_node node;
-    const uint8_t *data;
 
     (void)kvfs_page_node(w->leaf, psize, i, &node);
-    data = node.data != NULL ? node.data : w->db->map + node.child * psize + PAGE_HEADER_LEN;
-    if (!kvfs_lmdb_layout_split(w->keyspace, node.key, node.key_len, data, node.data_len, &w->value))
+    if (!kvfs_lmdb_walk_split(w->db, w->keyspace, &node, &w->value))
         return walk_damage(w, (uint64_t)(w->leaf - w->db->map) / psize,
                            "holds a key that was not stored so");
     w->key = node.key;
@@ -158,7 +167,7 @@ kvfs_lmdb_walk_init(struct kvfs_lmdb_walk *w, struct kvfs_db_snap *snap, enum kv
         snap->trees_ready = true;
     }
     *w = (struct kvfs_lmdb_walk){.db = db, .keyspace = keyspace, .tree = snap->trees[keyspace]};
-    w->order = keyspace == KVFS_DATA ? PAGE_ORDER_DATA : PAGE_ORDER_BYTES;
+    w->order = lmdb_order(keyspace);
     w->end = db->map_bytes / db->layout.psize;
     if (w->tree.root == PAGE_NONE ? w->tree.entries != 0
                                   : w->tree.depth < 1 || w->tree.depth > PAGE_DEPTH_MAX)
