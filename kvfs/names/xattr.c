@@ -62,19 +62,6 @@ xattr_exists(struct kvfs_change *c, const struct kvfs_key *key)
     return rc == 0 ? 1 : rc;
 }
 
-/* The inode and the attribute's key.  1: there is one, 0: none, or negative. */
-static int
-xattr_find(struct kvfs_change *c, const struct xattr *a, struct kvfs_change_inode **inodep,
-           struct kvfs_key *key)
-{
-    int rc = kvfs_change_inode(c, a->ino, inodep);
-
-    if (rc != 0)
-        return rc;
-    kvfs_key_xattr(key, a->ino, a->name, a->name_len);
-    return xattr_exists(c, key);
-}
-
 static int
 xattr_set_change(struct kvfs_change *c, void *arg)
 {
@@ -82,8 +69,12 @@ xattr_set_change(struct kvfs_change *c, void *arg)
     struct kvfs_change_inode *inode;
     struct kvfs_shown shown;
     struct kvfs_key key;
-    int rc = xattr_find(c, a, &inode, &key);
+    int rc = kvfs_change_inode(c, a->ino, &inode);
 
+    if (rc != 0)
+        return rc;
+    kvfs_key_xattr(&key, a->ino, a->name, a->name_len);
+    rc = xattr_exists(c, &key);
     if (rc < 0)
         return rc;
     if (rc == 1 && (a->flags & XATTR_CREATE) != 0)
@@ -125,8 +116,12 @@ xattr_remove_change(struct kvfs_change *c, void *arg)
     const struct xattr *a = arg;
     struct kvfs_change_inode *inode;
     struct kvfs_key key;
-    int rc = xattr_find(c, a, &inode, &key);
+    int rc = kvfs_change_inode(c, a->ino, &inode);
 
+    if (rc != 0)
+        return rc;
+    kvfs_key_xattr(&key, a->ino, a->name, a->name_len);
+    rc = xattr_exists(c, &key);
     if (rc < 0)
         return rc;
     if (rc == 0)
