@@ -119,11 +119,14 @@ page_order_cmp(enum page_order order, const struct page_node *node, const uint8_
     return x < y ? -1 : x > y;
 }
 
+/* A leaf holds one record of a DATA key.  Separators outlive theirs: a record that
+ * was deleted and put again with a smaller tail lies before its old separator, and
+ * may come to have one of its own there. */
 static bool
-page_order_follows(enum page_order order, const struct page_node *before,
+page_order_follows(unsigned type, enum page_order order, const struct page_node *before,
                    const struct page_node *node)
 {
-    if (order == PAGE_ORDER_DATA && before->key_len >= PAGE_DATA_KEY &&
+    if (type == PAGE_LEAF && order == PAGE_ORDER_DATA && before->key_len >= PAGE_DATA_KEY &&
         node->key_len >= PAGE_DATA_KEY)
         return memcmp(before->key, node->key, PAGE_DATA_KEY) < 0;
     return page_order_cmp(order, before, node->key, node->key_len) < 0;
@@ -149,7 +152,7 @@ page_check_nodes(const void *page, size_t psize, uint64_t end, enum page_order o
         what = page_check_node(&node, psize, end, h.flags);
         if (what != NULL)
             return what;
-        if (i > first && !page_order_follows(order, &before, &node))
+        if (i > first && !page_order_follows(h.flags, order, &before, &node))
             return "has keys out of order";
         if (bounds != NULL && i == first && bounds->lo != NULL &&
             page_order_cmp(order, &node, bounds->lo, bounds->lo_len) < 0)

@@ -55,7 +55,7 @@ random_damage(struct vol *t, uint64_t *rng)
     len = vol_get(t, ks, k, value);
     other_len = vol_get(t, ks, k2, other);
     random_mark(t, ks, k);
-    switch (vol_random(rng) % 6) {
+    switch (len == 0 ? 2 : vol_random(rng) % 6) { /* an empty value has no bit to flip */
     case 0:
     case 1:
         vol_flip(t, ks, k, (size_t)vol_random(rng), (unsigned)vol_random(rng));

@@ -75,6 +75,33 @@ space__sequential_fill__leaves_full(void **state)
     assert_true(world_stat(w).used_bytes * 1000 <= payload * 1022);
 }
 
+/* A DATA key in LMDB ends with bytes of its value: a new value can lie before the
+ * separator that the old one left behind, and become a separator there itself. */
+static void
+overwrite__any_lengths__sound(void **state)
+{
+    struct world *w = *state;
+    char first[256];
+
+    world_open(w);
+    for (uint32_t i = 0; i < 20000; i++) {
+        uint8_t value[4500], key[KVFS_DATA_KEY_LEN];
+        size_t len = world_random(w) % 2 == 0 ? 4080 + world_random(w) % 300
+                                              : 1 + world_random(w) % 2000;
+
+        for (size_t at = 0; at < len; at++)
+            value[at] = (uint8_t)world_random(w);
+        world_key(key, 1, world_random(w) % 100);
+        if (world_random(w) % 3 == 0)
+            kvfs_batch_del(w->batch, KVFS_DATA, key, sizeof(key));
+        else
+            kvfs_batch_put(w->batch, KVFS_DATA, key, sizeof(key), value, len);
+        world_commit(w, KVFS_NONE);
+        if (i % 100 == 0 && world_verify(w, first) != 0)
+            fail_msg("after %u: %s", (unsigned)i, first);
+    }
+}
+
 /* --- opening ---------------------------------------------------------------------------- */
 
 static void
@@ -413,6 +440,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(space__random_fill__within_5_percent),
         TEST(space__sequential_fill__leaves_full),
+        TEST_IN_MEMORY(overwrite__any_lengths__sound),
         TEST(open__no_store__enoent_and_nothing_made),
         TEST(open__unknown_params__einval),
         TEST(open__other_files__einval),
