@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * fork.c - counting forks (fork.h).
+ */
+#include "fork.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+static atomic_uint fork_generation = 1;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static int fork_once_error;
+
+static void
+fork_happened(void)
+{
+    (void)atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+}
+
+static void
+fork_init(void)
+{
+    fork_once_error = pthread_atfork(NULL, NULL, fork_happened);
+}
+
+unsigned
+kvfs_fork_generation(void)
+{
+    (void)pthread_once(&fork_once, fork_init);
+    return fork_once_error != 0 ? 0 : atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
