@@ -305,6 +305,8 @@ kvfs_sq_open(const char *path, const struct kvfs_engine_options *options, struct
 void
 kvfs_sq_close(struct kvfs_db *db)
 {
+    int off = 0;
+
     /* In a forked child the connections are the parent's. */
     if (kvfs_sq_usable(db, NULL) == 0) {
         while (db->idle != NULL) {
@@ -313,6 +315,8 @@ kvfs_sq_close(struct kvfs_db *db)
             db->idle = c->next;
             kvfs_sq_conn_close(c);
         }
+        if (db->writer != NULL) /* the last one to close takes the log away, empty */
+            (void)sqlite3_file_control(db->writer->db, "main", SQLITE_FCNTL_PERSIST_WAL, &off);
         kvfs_sq_conn_close(db->writer);
         if (db->wal_fd >= 0)
             (void)close(db->wal_fd);
