@@ -337,7 +337,7 @@ static const struct {
 } engines_caps[] = {
     {KVFS_CAP_PERSISTENT, "persistent"},     {KVFS_CAP_ORDERED, "ordered"},
     {KVFS_CAP_DURABLE, "durable"},           {KVFS_CAP_MULTIPROCESS, "multiprocess"},
-    {KVFS_CAP_FORK, "fork"},
+    {KVFS_CAP_FORK, "fork"},                 {KVFS_CAP_COUNTS, "counts"},
 };
 #define ENGINES_CAPS (sizeof(engines_caps) / sizeof(engines_caps[0]))
 

@@ -90,7 +90,8 @@ lmdb_version(void)
 extern const struct kvfs_engine kvfs_engine_lmdb;
 const struct kvfs_engine kvfs_engine_lmdb = {
     .abi = KVFS_ENGINE_ABI,
-    .caps = KVFS_CAP_PERSISTENT | KVFS_CAP_ORDERED | KVFS_CAP_DURABLE | KVFS_CAP_MULTIPROCESS,
+    .caps = KVFS_CAP_PERSISTENT | KVFS_CAP_ORDERED | KVFS_CAP_DURABLE | KVFS_CAP_MULTIPROCESS |
+            KVFS_CAP_COUNTS,
     .name = "lmdb",
     .description = "LMDB: a copy-on-write B+tree in one memory-mapped file",
     .version = lmdb_version,

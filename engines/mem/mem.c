@@ -532,7 +532,7 @@ mem_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progres
 extern const struct kvfs_engine kvfs_engine_mem;
 const struct kvfs_engine kvfs_engine_mem = {
     .abi = KVFS_ENGINE_ABI,
-    .caps = KVFS_CAP_FORK,
+    .caps = KVFS_CAP_FORK | KVFS_CAP_COUNTS,
     .name = "mem",
     .description = "ordered trees in memory; gone when the process ends",
     .version = mem_version,

@@ -84,7 +84,8 @@ sqlite_version(void)
 
 const struct kvfs_engine kvfs_engine_sqlite = {
     .abi = KVFS_ENGINE_ABI,
-    .caps = KVFS_CAP_PERSISTENT | KVFS_CAP_ORDERED | KVFS_CAP_DURABLE | KVFS_CAP_MULTIPROCESS,
+    .caps = KVFS_CAP_PERSISTENT | KVFS_CAP_ORDERED | KVFS_CAP_DURABLE | KVFS_CAP_MULTIPROCESS |
+            KVFS_CAP_COUNTS,
     .name = "sqlite",
     .description = "SQLite: a B-tree in one file, with a write-ahead log",
     .version = sqlite_version,

@@ -66,7 +66,7 @@ full_check(struct contract *c, uint64_t first, uint64_t count)
     uint8_t key[KVFS_DATA_KEY_LEN];
     uint64_t records = full_stat(c).data_records;
 
-    CHECK(c, records == count, "%llu blocks are left, there should be %llu",
+    CHECK(c, !contract_counts(c) || records == count, "%llu blocks are left, there should be %llu",
           (unsigned long long)records, (unsigned long long)count);
     for (uint64_t i = 0; i < count; i += 13) {
         contract_data_key(key, 1, first + i);
@@ -272,7 +272,8 @@ del_range__a_million_records__bounded_memory(struct contract *c)
     many_commit(c, "deleting the others");
     CHECK(c, many_count(c, 1) == 0, "records are left in a deleted range");
     CHECK(c, many_count(c, 0) == 1 && many_count(c, 2) == 1, "a neighbour of the range is gone");
-    CHECK(c, full_stat(c).data_records == 2, "stat does not know that two records are left");
+    CHECK(c, !contract_counts(c) || full_stat(c).data_records == 2,
+          "stat does not know that two records are left");
     contract_check_verify(c);
     contract_close(c);
 }

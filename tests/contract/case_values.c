@@ -243,7 +243,7 @@ batch__as_large_as_a_request_can_be__applied_whole(struct contract *c)
         }
         c->engine->end(snap);
         CHECK_CODE(c, c->engine->stat(c->db, &stat, &err), 0, &err, "stat");
-        CHECK(c, stat.data_records == blocks, "%llu records",
+        CHECK(c, !contract_counts(c) || stat.data_records == blocks, "%llu records",
               (unsigned long long)stat.data_records);
     }
     contract_close(c);

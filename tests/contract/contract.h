@@ -135,6 +135,12 @@ void contract_check_verify(struct contract *c);
 
 /* --- small things ------------------------------------------------------------------ */
 /* A DATA key: fork and index, big-endian. */
+/* Does stat count records exactly? */
+static inline bool
+contract_counts(const struct contract *c)
+{
+    return (c->engine->caps & KVFS_CAP_COUNTS) != 0;
+}
 void contract_data_key(uint8_t key[KVFS_DATA_KEY_LEN], uint64_t fork, uint64_t index);
 /* A value that can be told from all others: fills VALUE with bytes made of N. */
 void contract_number_fill(uint8_t *value, size_t len, uint64_t n);

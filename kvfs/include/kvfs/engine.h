@@ -76,6 +76,7 @@ enum kvfs_cap {
     KVFS_CAP_DURABLE = 1u << 2,      /* keeps KVFS_DURABLE over a power cut */
     KVFS_CAP_MULTIPROCESS = 1u << 3, /* several processes may open one store */
     KVFS_CAP_FORK = 1u << 4,         /* a handle may be used after fork() */
+    KVFS_CAP_COUNTS = 1u << 5,       /* stat counts records exactly, else it estimates */
 };
 
 struct kvfs_db;        /* one open store; defined by each engine */
@@ -102,7 +103,7 @@ struct kvfs_engine_limits {
 
 /* O(1) to obtain: read at every commit. */
 struct kvfs_engine_stat {
-    uint64_t meta_records;
+    uint64_t meta_records;  /* an estimate without KVFS_CAP_COUNTS */
     uint64_t data_records;
     uint64_t store_bytes;   /* size of the engine's files */
     uint64_t used_bytes;    /* in pages that hold records or index */

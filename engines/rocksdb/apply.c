@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * apply.c - one batch, one write batch of RocksDB.
+ *
+ *  1. Expectations are judged and the batch is written under apply_lock; nobody else
+ *     writes, for a store has one process.
+ *  2. A write without sync is in the log, which is read up to its first damaged
+ *     record: ORDERED.  With sync it is DURABLE, and so is all before it, since there
+ *     is one log.
+ *  3. RocksDB gives a store up for writing when it meets a full medium, and only
+ *     opening it anew ends that: so room is looked for before a batch with puts is
+ *     written, and what was deleted is compacted away first where it does not suffice.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rocksdb_priv.h"
+
+/* Room that only batches with deletes may use: the log and one flush of each family. */
+#define APPLY_HEAD_BYTES ((uint64_t)4 << 20)
+
+struct apply {
+    struct kvfs_db *db;
+    const struct kvfs_batch *batch;
+    struct kvfs_error *err;
+    uint64_t put_bytes;
+    bool puts_data, deletes;
+};
+
+static bool
+apply_op_sound(const struct kvfs_op *op)
+{
+    bool data = op->keyspace == KVFS_DATA;
+    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
+
+    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
+        return false;
+    if (op->type == KVFS_OP_DEL_RANGE)
+        return op->key_len <= max && op->key_end_len <= max;
+    return op->key_len >= (data ? max : 1) && op->key_len <= max;
+}
+
+static int
+apply_check(struct apply *a)
+{
+    uint64_t bytes = 0;
+
+    if (a->batch->ops_count > KVFS_ROCKS_BATCH_MAX_OPS)
+        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %zu operations; at most %u",
+                              a->db->folder, a->batch->ops_count, KVFS_ROCKS_BATCH_MAX_OPS);
+    for (size_t i = 0; i < a->batch->ops_count; i++) {
+        const struct kvfs_op *op = &a->batch->ops[i];
+        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
+
+        if (!apply_op_sound(op))
+            return kvfs_error_set(a->err, -EINVAL,
+                                  "%s: operation %zu has a bad type, keyspace or key (%u bytes)",
+                                  a->db->folder, i, op->key_len);
+        if (op->value[0].iov_len > KVFS_ROCKS_VALUE_MAX_BYTES || len > KVFS_ROCKS_VALUE_MAX_BYTES)
+            return kvfs_error_set(a->err, -E2BIG, "%s: operation %zu has a value of over %u bytes",
+                                  a->db->folder, i, KVFS_ROCKS_VALUE_MAX_BYTES);
+        bytes += len + op->key_len + op->key_end_len;
+        if (op->type == KVFS_OP_PUT) {
+            a->put_bytes += len + op->key_len;
+            a->puts_data = a->puts_data || op->keyspace == KVFS_DATA;
+        }
+        a->deletes = a->deletes || op->type == KVFS_OP_DEL || op->type == KVFS_OP_DEL_RANGE;
+    }
+    if (bytes > KVFS_ROCKS_BATCH_MAX_BYTES)
+        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %llu bytes; at most %u",
+                              a->db->folder, (unsigned long long)bytes,
+                              KVFS_ROCKS_BATCH_MAX_BYTES);
+    return 0;
+}
+
+static rocksdb_column_family_handle_t *
+apply_family(const struct kvfs_db *db, const struct kvfs_op *op)
+{
+    return db->family[op->keyspace == KVFS_META ? ROCKS_META : ROCKS_DATA];
+}
+
+/* --- expectations ------------------------------------------------------------- */
+
+static bool
+apply_equals(const struct kvfs_op *op, const char *value, size_t len)
+{
+    size_t n = op->value[0].iov_len, m = op->value[1].iov_len;
+
+    return len == n + m && (n == 0 || memcmp(value, op->value[0].iov_base, n) == 0) &&
+           (m == 0 || memcmp(value + n, op->value[1].iov_base, m) == 0);
+}
+
+static int
+apply_expect(struct apply *a, size_t i, rocksdb_readoptions_t *read)
+{
+    const struct kvfs_op *op = &a->batch->ops[i];
+    rocksdb_pinnableslice_t *slice;
+    char *text = NULL;
+    const char *value;
+    bool right;
+    size_t len;
+
+    slice = rocksdb_get_pinned_cf(a->db->db, read, apply_family(a->db, op), op->key, op->key_len,
+                                  &text);
+    if (text != NULL)
+        return kvfs_rocks_error(a->err, text, a->db->folder, "applying a batch");
+    right = slice == NULL;
+    if (slice != NULL) {
+        value = rocksdb_pinnableslice_value(slice, &len);
+        right = op->type == KVFS_OP_EXPECT && apply_equals(op, value, len);
+        rocksdb_pinnableslice_destroy(slice);
+    } else if (op->type == KVFS_OP_EXPECT) {
+        right = false;
+    }
+    return right ? 0
+                 : kvfs_error_set(a->err, -EAGAIN, "%s: operation %zu finds another value",
+                                  a->db->folder, i);
+}
+
+static int
+apply_expects(struct apply *a)
+{
+    rocksdb_readoptions_t *read = NULL;
+    int rc = 0;
+
+    for (size_t i = 0; i < a->batch->ops_count && rc == 0; i++) {
+        if (a->batch->ops[i].type < KVFS_OP_EXPECT)
+            continue;
+        if (read == NULL) {
+            read = rocksdb_readoptions_create();
+            rocksdb_readoptions_set_verify_checksums(read, 1);
+        }
+        rc = apply_expect(a, i, read);
+    }
+    if (read != NULL)
+        rocksdb_readoptions_destroy(read);
+    return rc;
+}
+
+/* --- the batch ------------------------------------------------------------------ */
+
+static void
+apply_put(struct apply *a, rocksdb_writebatch_t *wb, const struct kvfs_op *op)
+{
+    const char *keys[1] = {op->key};
+    const char *values[2] = {op->value[0].iov_base, op->value[1].iov_base};
+    size_t key_lens[1] = {op->key_len};
+    size_t value_lens[2] = {op->value[0].iov_len, op->value[1].iov_len};
+
+    for (int i = 0; i < 2; i++)
+        if (value_lens[i] == 0)
+            values[i] = "";
+    rocksdb_writebatch_putv_cf(wb, apply_family(a->db, op), 1, keys, key_lens, 2, values,
+                               value_lens);
+}
+
+static int
+apply_compare(const void *x, size_t x_len, const void *y, size_t y_len)
+{
+    size_t n = x_len < y_len ? x_len : y_len;
+    int cmp = n > 0 ? memcmp(x, y, n) : 0;
+
+    return cmp != 0 ? cmp : x_len < y_len ? -1 : x_len > y_len;
+}
+
+static void
+apply_range(struct apply *a, rocksdb_writebatch_t *wb, const struct kvfs_op *op)
+{
+    uint8_t beyond[KVFS_META_KEY_MAX + 1]; /* behind every key */
+    const void *end = op->key_end;
+    size_t end_len = op->key_end_len;
+
+    if (end_len == 0) {
+        memset(beyond, 0xff, sizeof(beyond));
+        end = beyond;
+        end_len = sizeof(beyond);
+    }
+    if (apply_compare(op->key, op->key_len, end, end_len) < 0)
+        rocksdb_writebatch_delete_range_cf(wb, apply_family(a->db, op),
+                                           op->key_len > 0 ? op->key : "", op->key_len, end,
+                                           end_len);
+}
+
+static int
+apply_write(struct apply *a, enum kvfs_durability durability)
+{
+    rocksdb_writebatch_t *wb = rocksdb_writebatch_create();
+    char *text = NULL;
+    int rc = 0;
+
+    for (size_t i = 0; i < a->batch->ops_count; i++) {
+        const struct kvfs_op *op = &a->batch->ops[i];
+
+        if (op->type == KVFS_OP_PUT)
+            apply_put(a, wb, op);
+        else if (op->type == KVFS_OP_DEL)
+            rocksdb_writebatch_delete_cf(wb, apply_family(a->db, op), op->key, op->key_len);
+        else if (op->type == KVFS_OP_DEL_RANGE)
+            apply_range(a, wb, op);
+    }
+    rocksdb_write(a->db->db, durability == KVFS_DURABLE ? a->db->write_sync : a->db->write_plain,
+                  wb, &text);
+    rocksdb_writebatch_destroy(wb);
+    if (text != NULL) {
+        rc = kvfs_rocks_error(a->err, text, a->db->folder, "applying a batch");
+        if (rc != -EIO)
+            rc = kvfs_error_set(a->err, -EIO, "%s: a batch was stopped half way", a->db->folder);
+        atomic_store(&a->db->poisoned, 1);
+    }
+    return rc;
+}
+
+/* --- room ------------------------------------------------------------------------ */
+
+/* Let what was deleted go from the medium. */
+static void
+apply_reclaim(struct kvfs_db *db)
+{
+    kvfs_rocks_squeeze(db, ROCKS_META);
+    kvfs_rocks_squeeze(db, ROCKS_DATA);
+}
+
+static int
+apply_room(struct apply *a)
+{
+    uint64_t store, need;
+
+    if (a->put_bytes == 0 || (!a->puts_data && a->deletes && a->put_bytes <= APPLY_HEAD_BYTES / 8))
+        return 0;
+    /* In the log, in a table or blob file, and once more while that is compacted. */
+    need = 2 * a->put_bytes + (a->puts_data ? APPLY_HEAD_BYTES : APPLY_HEAD_BYTES / 2);
+    if (kvfs_rocks_room(a->db, &store) >= need)
+        return 0;
+    apply_reclaim(a->db);
+    if (kvfs_rocks_room(a->db, &store) >= need)
+        return 0;
+    return kvfs_error_set(a->err, -ENOSPC, "%s: %s full: the batch needs %llu KiB", a->db->folder,
+                          a->db->limit_bytes > 0 ? "the store is" : "the file system is",
+                          (unsigned long long)need >> 10);
+}
+
+/* --- the calls ----------------------------------------------------------------------- */
+
+int
+kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
+                 enum kvfs_durability durability, struct kvfs_error *err)
+{
+    struct apply a = {.db = db, .batch = batch, .err = err};
+    int rc = kvfs_rocks_usable(db, err);
+
+    if (rc != 0)
+        return rc;
+    if (db->readonly)
+        return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->folder);
+    rc = apply_check(&a);
+    if (rc != 0)
+        return rc;
+    (void)pthread_mutex_lock(&db->apply_lock);
+    if (atomic_load(&db->poisoned))
+        rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
+                            db->folder);
+    if (rc == 0)
+        rc = apply_expects(&a);
+    if (rc == 0)
+        rc = apply_room(&a);
+    if (rc == 0)
+        rc = apply_write(&a, durability);
+    if (rc == 0)
+        (void)atomic_fetch_add(&db->commits, 1);
+    (void)pthread_mutex_unlock(&db->apply_lock);
+    return rc;
+}
+
+int
+kvfs_rocks_sync(struct kvfs_db *db, struct kvfs_error *err)
+{
+    char *text = NULL;
+    int rc = kvfs_rocks_usable(db, err);
+
+    if (rc != 0 || db->readonly)
+        return rc;
+    if (atomic_load(&db->poisoned))
+        return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
+                              db->folder);
+    if (db->unsafe_nosync)
+        return 0;
+    rocksdb_flush_wal(db->db, 1, &text);
+    if (text == NULL)
+        return 0;
+    atomic_store(&db->poisoned, 1);
+    (void)kvfs_rocks_error(err, text, db->folder, "syncing");
+    return -EIO;
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * open.c - opening and closing a store, and RocksDB's settings.
+ *
+ *  1. Two column families, meta and data; both lie in one log, so that one write batch
+ *     is atomic over them.  atomic_flush keeps them together where the log is not
+ *     needed any more.
+ *  2. Values of blocks go into blob files: compaction moves keys, not blocks.
+ *  3. The log is read up to its first damaged record (kPointInTimeRecovery): a power
+ *     cut leaves a prefix of the batches.
+ *  4. Blocks do not compress twice: what kvfs stores is taken as it is.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "../fork.h"
+#include "../holder.h"
+#include "rocksdb_priv.h"
+
+#define OPEN_MEMTABLE_BYTES ((size_t)16 << 20)
+#define OPEN_CACHE_BYTES    ((size_t)8 << 20)
+#define OPEN_LOG_BYTES      ((uint64_t)64 << 20)
+#define OPEN_BLOB_MIN_BYTES 1024
+#define OPEN_BLOB_FILE      ((uint64_t)64 << 20)
+#define OPEN_FILES          256 /* descriptors */
+
+static const char *const open_names[ROCKS_FAMILIES] = {"default", "meta", "data"};
+
+int
+kvfs_rocks_usable(const struct kvfs_db *db, struct kvfs_error *err)
+{
+    if (db->generation == kvfs_fork_generation())
+        return 0;
+    return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child",
+                          db->folder);
+}
+
+int
+kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const char *what)
+{
+    static const struct {
+        const char *words;
+        int code;
+    } table[] = {
+        {"No space left", -ENOSPC},    {"Max allowed space", -ENOSPC},
+        {"Disk quota", -ENOSPC},       {"lock hold by current process", -EBUSY},
+        {"While lock file", -EBUSY},   {"Permission denied", -EACCES},
+        {"Read-only file system", -EROFS}, {"Memory limit", -ENOMEM},
+        {"does not exist", -ENOENT},   {"Corruption", -EIO},
+    };
+    int code = -EIO;
+
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        if (strstr(text, table[i].words) != NULL) {
+            code = table[i].code;
+            break;
+        }
+    }
+    for (char *p = text; *p != '\0'; p++)
+        if (*p == '\n')
+            *p = ' ';
+    code = kvfs_error_set(err, code, "%s: %s: %s", path, what, text);
+    rocksdb_free(text);
+    return code;
+}
+
+static int
+open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
+{
+    if (params == NULL || params[0] == '\0')
+        return 0;
+    if (strcmp(params, "unsafe-nosync=1") == 0)
+        db->unsafe_nosync = true;
+    else if (strcmp(params, "unsafe-nosync=0") != 0)
+        return kvfs_error_set(err, -EINVAL, "rocksdb: unknown parameter '%.64s' (there is "
+                              "unsafe-nosync=0|1)", params);
+    return 0;
+}
+
+static rocksdb_options_t *
+open_family_options(struct kvfs_db *db, int which)
+{
+    rocksdb_options_t *o = rocksdb_options_create();
+    rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
+
+    rocksdb_options_set_write_buffer_size(o, OPEN_MEMTABLE_BYTES / (which == ROCKS_DATA ? 1 : 4));
+    rocksdb_options_set_compression(o, rocksdb_no_compression);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
+    rocksdb_block_based_options_set_block_cache(t, db->cache);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(t, 1);
+    rocksdb_options_set_block_based_table_factory(o, t);
+    rocksdb_block_based_options_destroy(t);
+    if (which == ROCKS_DATA) {
+        rocksdb_options_set_enable_blob_files(o, 1);
+        rocksdb_options_set_min_blob_size(o, OPEN_BLOB_MIN_BYTES);
+        rocksdb_options_set_blob_file_size(o, OPEN_BLOB_FILE);
+        rocksdb_options_set_blob_compression_type(o, rocksdb_no_compression);
+        rocksdb_options_set_enable_blob_gc(o, 1);
+        rocksdb_options_set_blob_gc_age_cutoff(o, atof(KVFS_ROCKS_BLOB_CUTOFF));
+        rocksdb_options_set_blob_gc_force_threshold(o, 0.5);
+    }
+    return o;
+}
+
+static void
+open_options(struct kvfs_db *db, bool create)
+{
+    rocksdb_options_t *o = rocksdb_options_create();
+
+    db->options = o;
+    rocksdb_options_set_create_if_missing(o, create);
+    rocksdb_options_set_create_missing_column_families(o, create);
+    rocksdb_options_set_paranoid_checks(o, 1);
+    rocksdb_options_set_atomic_flush(o, 1);
+    rocksdb_options_set_max_open_files(o, OPEN_FILES);
+    rocksdb_options_set_max_total_wal_size(o, OPEN_LOG_BYTES);
+    rocksdb_options_set_db_write_buffer_size(o, 2 * OPEN_MEMTABLE_BYTES);
+    rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
+    rocksdb_options_set_keep_log_file_num(o, 2);
+    rocksdb_options_set_stats_dump_period_sec(o, 0);
+    rocksdb_options_set_stats_persist_period_sec(o, 0);
+    rocksdb_options_set_max_background_jobs(o, 2);
+    db->cache = rocksdb_cache_create_lru(OPEN_CACHE_BYTES);
+    for (int i = 0; i < ROCKS_FAMILIES; i++)
+        db->family_options[i] = open_family_options(db, i);
+    db->write_plain = rocksdb_writeoptions_create();
+    db->write_sync = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_set_sync(db->write_sync, !db->unsafe_nosync);
+}
+
+/* 1: a store is here; 0: none. */
+static int
+open_exists(struct kvfs_db *db, struct kvfs_error *err)
+{
+    size_t len = strlen(db->folder) + sizeof("/CURRENT");
+    char *path = malloc(len);
+    struct stat st;
+    int rc = 1;
+
+    if (path == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->folder);
+    (void)snprintf(path, len, "%s/CURRENT", db->folder);
+    if (stat(path, &st) != 0)
+        rc = errno == ENOENT ? 0
+                             : kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
+    free(path);
+    return rc;
+}
+
+static int
+open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
+{
+    const rocksdb_options_t *family_options[ROCKS_FAMILIES];
+    char *text = NULL;
+    int exists = open_exists(db, err), rc;
+
+    if (exists < 0)
+        return exists;
+    if (exists == 0 && (!create || db->readonly))
+        return kvfs_error_set(err, -ENOENT, "%s: no store here", db->folder);
+    rc = kvfs_holder_take(db->folder, db->readonly, &db->holder_fd, err);
+    if (rc != 0)
+        return rc;
+    open_options(db, create && exists == 0);
+    for (int i = 0; i < ROCKS_FAMILIES; i++)
+        family_options[i] = db->family_options[i];
+    if (db->readonly)
+        db->db = rocksdb_open_for_read_only_column_families(db->options, db->folder,
+                                                            ROCKS_FAMILIES, open_names,
+                                                            family_options, db->family, 0, &text);
+    else
+        db->db = rocksdb_open_column_families(db->options, db->folder, ROCKS_FAMILIES, open_names,
+                                              family_options, db->family, &text);
+    return text != NULL ? kvfs_rocks_error(err, text, db->folder, "opening") : 0;
+}
+
+int
+kvfs_rocks_open(const char *path, const struct kvfs_engine_options *options,
+                struct kvfs_db **dbp, struct kvfs_error *err)
+{
+    struct kvfs_db *db = calloc(1, sizeof(*db));
+    int rc;
+
+    if (db == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    db->readonly = options->readonly;
+    db->holder_fd = -1;
+    db->limit_bytes = options->store_max_bytes;
+    db->generation = kvfs_fork_generation();
+    (void)pthread_mutex_init(&db->apply_lock, NULL);
+    (void)pthread_mutex_init(&db->pool_lock, NULL);
+    db->folder = strdup(path);
+    rc = db->folder != NULL ? open_params(db, options->params, err)
+                            : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    if (rc == 0)
+        rc = open_db(db, options->create, err);
+    if (rc == 0)
+        *dbp = db;
+    else
+        kvfs_rocks_close(db);
+    return rc;
+}
+
+void
+kvfs_rocks_close(struct kvfs_db *db)
+{
+    /* In a forked child RocksDB's threads do not exist: nothing can be closed. */
+    if (kvfs_rocks_usable(db, NULL) == 0) {
+        for (int i = 0; i < ROCKS_FAMILIES; i++)
+            if (db->family[i] != NULL)
+                rocksdb_column_family_handle_destroy(db->family[i]);
+        if (db->db != NULL)
+            rocksdb_close(db->db);
+        for (int i = 0; i < ROCKS_FAMILIES; i++)
+            if (db->family_options[i] != NULL)
+                rocksdb_options_destroy(db->family_options[i]);
+        if (db->options != NULL)
+            rocksdb_options_destroy(db->options);
+        if (db->cache != NULL)
+            rocksdb_cache_destroy(db->cache);
+        if (db->write_plain != NULL)
+            rocksdb_writeoptions_destroy(db->write_plain);
+        if (db->write_sync != NULL)
+            rocksdb_writeoptions_destroy(db->write_sync);
+    }
+    kvfs_holder_drop(db->holder_fd); /* a child's copy keeps the lock with the parent */
+    (void)pthread_mutex_destroy(&db->pool_lock);
+    (void)pthread_mutex_destroy(&db->apply_lock);
+    free(db->folder);
+    free(db);
+}

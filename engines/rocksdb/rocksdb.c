@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * rocksdb.c - the rocksdb engine: what a store says of itself, verify, backup, compact.
+ *
+ *   open.c   opening, closing, RocksDB's settings
+ *   read.c   snapshots, gets, scans
+ *   apply.c  batches
+ *
+ * RocksDB keeps no exact number of records: a put does not know whether its key is
+ * there already.  stat tells RocksDB's estimate (no KVFS_CAP_COUNTS).
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "rocksdb_priv.h"
+
+#define ROCKS_SNAPSHOTS_MAX 65536u
+#define ROCKS_VERIFY_STEP   1024u /* records between two calls of progress */
+
+static uint64_t
+rocks_number(struct kvfs_db *db, int family, const char *name)
+{
+    uint64_t n = 0;
+
+    return rocksdb_property_int_cf(db->db, db->family[family], name, &n) == 0 ? n : 0;
+}
+
+uint64_t
+kvfs_rocks_room(struct kvfs_db *db, uint64_t *store_bytes)
+{
+    uint64_t room = 0, used = 0;
+    struct statvfs vfs;
+
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++)
+        used += rocks_number(db, i, "rocksdb.live-sst-files-size") +
+                rocks_number(db, i, "rocksdb.live-blob-file-size") +
+                rocks_number(db, i, "rocksdb.size-all-mem-tables"); /* as much in the log */
+    *store_bytes = used;
+    if (statvfs(db->folder, &vfs) == 0)
+        room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    if (db->limit_bytes > 0) {
+        uint64_t most = db->limit_bytes > used ? db->limit_bytes - used : 0;
+
+        room = room < most ? room : most;
+    }
+    return room;
+}
+
+void
+kvfs_rocks_squeeze(struct kvfs_db *db, int family)
+{
+    static const char *const keys[] = {"blob_garbage_collection_age_cutoff"};
+    static const char *const all[] = {"1.0"}, *const usual[] = {KVFS_ROCKS_BLOB_CUTOFF};
+    rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
+    char *text = NULL;
+
+    /* The lowest level too, which RocksDB leaves as it is otherwise, and every blob file. */
+    rocksdb_compactoptions_set_bottommost_level_compaction(o, 2);
+    rocksdb_set_options_cf(db->db, db->family[family], 1, keys, all, &text);
+    rocksdb_compact_range_cf_opt(db->db, db->family[family], o, NULL, 0, NULL, 0);
+    if (text == NULL)
+        rocksdb_set_options_cf(db->db, db->family[family], 1, keys, usual, &text);
+    rocksdb_free(text);
+    rocksdb_compactoptions_destroy(o);
+}
+
+static void
+rocks_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)
+{
+    (void)db;
+    limits->value_max_bytes = KVFS_ROCKS_VALUE_MAX_BYTES;
+    limits->value_best_bytes = 4096;
+    limits->batch_max_bytes = KVFS_ROCKS_BATCH_MAX_BYTES;
+    limits->batch_max_ops = KVFS_ROCKS_BATCH_MAX_OPS;
+    limits->snapshots_max = ROCKS_SNAPSHOTS_MAX;
+}
+
+static int
+rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *err)
+{
+    uint64_t live = 0, memory = 0, store, room;
+    int rc = kvfs_rocks_usable(db, err);
+
+    if (rc != 0)
+        return rc;
+    room = kvfs_rocks_room(db, &store);
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
+        live += rocks_number(db, i, "rocksdb.estimate-live-data-size") +
+                rocks_number(db, i, "rocksdb.live-blob-file-size") -
+                rocks_number(db, i, "rocksdb.live-blob-file-garbage-size");
+        memory += rocks_number(db, i, "rocksdb.size-all-mem-tables");
+    }
+    live = live + memory < store ? live + memory : store;
+    *stat = (struct kvfs_engine_stat){
+        .meta_records = rocks_number(db, ROCKS_META, "rocksdb.estimate-num-keys"),
+        .data_records = rocks_number(db, ROCKS_DATA, "rocksdb.estimate-num-keys"),
+        .store_bytes = store,
+        .used_bytes = live,
+        .free_bytes = store - live,
+        .commits = atomic_load(&db->commits),
+    };
+    if (!db->readonly)
+        stat->avail_bytes = room / 2 + stat->free_bytes / 2;
+    (void)pthread_mutex_lock(&db->pool_lock);
+    stat->readers = db->open_count;
+    if (db->oldest != NULL) {
+        stat->readers_lag = stat->commits - db->oldest->commits;
+        stat->readers_pid = (uint32_t)getpid();
+    }
+    (void)pthread_mutex_unlock(&db->pool_lock);
+    return 0;
+}
+
+static const char *
+rocks_version(void)
+{
+    return KVFS_ROCKSDB_VERSION;
+}
+
+/* --- verify ---------------------------------------------------------------------- */
+
+struct rocks_verify {
+    struct kvfs_db *db;
+    rocksdb_readoptions_t *read;
+    kvfs_finding_fn *finding;
+    void *finding_arg;
+    kvfs_progress_fn *progress;
+    void *progress_arg;
+    uint64_t done, total;
+};
+
+/* Read every record of a family, past RocksDB's cache. */
+static int
+rocks_verify_family(struct rocks_verify *v, int family, const char *name)
+{
+    rocksdb_iterator_t *it = rocksdb_create_iterator_cf(v->db->db, v->read, v->db->family[family]);
+    char *text = NULL;
+    int rc = 0;
+
+    for (rocksdb_iter_seek_to_first(it); rc == 0 && rocksdb_iter_valid(it); rocksdb_iter_next(it)) {
+        size_t len;
+
+        (void)rocksdb_iter_value(it, &len);
+        if (++v->done % ROCKS_VERIFY_STEP == 0 && v->progress != NULL &&
+            v->progress(v->progress_arg, v->done, v->total > v->done ? v->total : v->done) != 0)
+            rc = -EINTR;
+    }
+    rocksdb_iter_get_error(it, &text);
+    rocksdb_iter_destroy(it);
+    if (text != NULL) {
+        struct kvfs_error line;
+
+        (void)kvfs_rocks_error(&line, text, v->db->folder, "reading");
+        if (v->finding != NULL)
+            v->finding(v->finding_arg, name, line.msg);
+    }
+    return rc;
+}
+
+static int
+rocks_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progress_fn *progress,
+             void *progress_arg, struct kvfs_error *err)
+{
+    struct rocks_verify v = {.db = db, .finding = finding, .finding_arg = arg,
+                             .progress = progress, .progress_arg = progress_arg};
+    int rc = kvfs_rocks_usable(db, err);
+
+    if (rc != 0)
+        return rc;
+    v.total = rocks_number(db, ROCKS_META, "rocksdb.estimate-num-keys") +
+              rocks_number(db, ROCKS_DATA, "rocksdb.estimate-num-keys");
+    v.read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(v.read, 1);
+    rocksdb_readoptions_set_fill_cache(v.read, 0);
+    rc = rocks_verify_family(&v, ROCKS_META, "META");
+    if (rc == 0)
+        rc = rocks_verify_family(&v, ROCKS_DATA, "DATA");
+    rocksdb_readoptions_destroy(v.read);
+    if (rc == 0 && progress != NULL && progress(progress_arg, v.done, v.done) != 0)
+        rc = -EINTR;
+    return rc != 0 ? kvfs_error_set(err, rc, "%s: the check was interrupted", db->folder) : 0;
+}
+
+/* --- compact, backup ---------------------------------------------------------------- */
+
+static int
+rocks_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+{
+    const struct kvfs_engine_options options = {.readonly = true};
+    struct kvfs_engine_stat stat;
+    struct kvfs_db *db;
+    int rc = kvfs_rocks_open(path, &options, &db, err);
+
+    if (rc != 0)
+        return rc;
+    rc = rocks_stat(db, &stat, err);
+    kvfs_rocks_close(db);
+    if (rc == 0)
+        *bytes = stat.used_bytes + stat.used_bytes / 8 + ((uint64_t)1 << 20);
+    return rc;
+}
+
+static int
+rocks_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
+              struct kvfs_error *err)
+{
+    const struct kvfs_engine_options options = {.create = false};
+    struct kvfs_db *db;
+    int rc = kvfs_rocks_open(path, &options, &db, err);
+
+    if (rc != 0)
+        return rc;
+    for (int i = ROCKS_META; i <= ROCKS_DATA && rc == 0; i++) {
+        if (progress != NULL && progress(progress_arg, (uint64_t)i - 1, 2) != 0)
+            rc = kvfs_error_set(err, -EINTR, "%s: interrupted", path);
+        else
+            kvfs_rocks_squeeze(db, i);
+    }
+    kvfs_rocks_close(db);
+    return rc;
+}
+
+/* Move what a checkpoint made in FROM up into the folder TO. */
+static int
+rocks_backup_move(const char *from, const char *to)
+{
+    DIR *dir = opendir(from);
+    struct dirent *e;
+    int rc = dir == NULL ? -errno : 0;
+
+    while (rc == 0 && (e = readdir(dir)) != NULL)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+            int fd = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+            rc = fd < 0 || renameat(dirfd(dir), e->d_name, fd, e->d_name) != 0 ? -errno : 0;
+            if (fd >= 0)
+                (void)close(fd);
+        }
+    if (dir != NULL)
+        (void)closedir(dir);
+    if (rc == 0 && rmdir(from) != 0)
+        rc = -errno;
+    return rc;
+}
+
+static int
+rocks_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress, void *progress_arg,
+             struct kvfs_error *err)
+{
+    size_t len = strlen(path) + sizeof("/checkpoint");
+    char *fresh = malloc(len), *text = NULL;
+    rocksdb_checkpoint_t *point;
+    int rc = kvfs_rocks_usable(db, err), fd;
+
+    if (rc != 0 || fresh == NULL) {
+        free(fresh);
+        return rc != 0 ? rc : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    }
+    if (progress != NULL && progress(progress_arg, 0, 1) != 0) {
+        free(fresh);
+        return kvfs_error_set(err, -EINTR, "%s: interrupted", path);
+    }
+    (void)snprintf(fresh, len, "%s/checkpoint", path);
+    point = rocksdb_checkpoint_object_create(db->db, &text);
+    if (text == NULL) {
+        rocksdb_checkpoint_create(point, fresh, 0, &text);
+        rocksdb_checkpoint_object_destroy(point);
+    }
+    if (text != NULL) {
+        rc = kvfs_rocks_error(err, text, path, "copying");
+    } else {
+        rc = rocks_backup_move(fresh, path);
+        fd = rc == 0 ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (rc == 0 && (fd < 0 || fsync(fd) != 0))
+            rc = -errno;
+        if (fd >= 0)
+            (void)close(fd);
+        if (rc != 0)
+            (void)kvfs_error_set(err, rc, "%s: %s", path, strerrordesc_np(-rc));
+    }
+    free(fresh);
+    if (rc == 0 && progress != NULL)
+        (void)progress(progress_arg, 1, 1);
+    return rc;
+}
+
+extern const struct kvfs_engine kvfs_engine_rocksdb;
+const struct kvfs_engine kvfs_engine_rocksdb = {
+    .abi = KVFS_ENGINE_ABI,
+    .caps = KVFS_CAP_PERSISTENT | KVFS_CAP_ORDERED | KVFS_CAP_DURABLE,
+    .name = "rocksdb",
+    .description = "RocksDB: a log-structured merge tree, blocks in blob files",
+    .version = rocks_version,
+    .open = kvfs_rocks_open,
+    .close = kvfs_rocks_close,
+    .limits = rocks_limits,
+    .stat = rocks_stat,
+    .begin = kvfs_rocks_begin,
+    .end = kvfs_rocks_end,
+    .get = kvfs_rocks_get,
+    .cursor_open = kvfs_rocks_cursor_open,
+    .cursor_next = kvfs_rocks_cursor_next,
+    .cursor_value = kvfs_rocks_cursor_value,
+    .cursor_close = kvfs_rocks_cursor_close,
+    .apply = kvfs_rocks_apply,
+    .sync = kvfs_rocks_sync,
+    .verify = rocks_verify,
+    .compact_need_bytes = rocks_compact_need_bytes,
+    .compact = rocks_compact,
+    .backup = rocks_backup,
+};
