@@ -4,6 +4,7 @@
  */
 #include "fork.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -28,4 +29,12 @@ kvfs_fork_generation(void)
 {
     (void)pthread_once(&fork_once, fork_init);
     return fork_once_error != 0 ? 0 : atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+int
+kvfs_fork_check(unsigned generation, const char *path, struct kvfs_error *err)
+{
+    if (generation == kvfs_fork_generation())
+        return 0;
+    return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child", path);
 }

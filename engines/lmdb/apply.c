@@ -549,7 +549,7 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                 enum kvfs_durability durability, struct kvfs_error *err)
 {
     struct apply a = {.db = db, .batch = batch, .err = err};
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -582,7 +582,7 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
 int
 kvfs_lmdb_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0 || db->readonly)
         return rc;

@@ -22,6 +22,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../fork.h"
 #include "guard.h"
 #include "layout.h"
 #include "page.h"
@@ -343,12 +344,5 @@ void kvfs_lmdb_close(struct kvfs_db *db);
  * a meta page (MDB_PANIC): open it anew, for reading only.  Waits for snapshots
  * to end. */
 int kvfs_lmdb_reopen(struct kvfs_db *db, struct kvfs_error *err);
-
-/* --- fork.c -------------------------------------------------------------------------------- */
-
-/* Counts the forks that this process comes from, and one; 0: cannot be known. */
-unsigned kvfs_lmdb_generation(void);
-/* May this process use the handle?  -EBADF in a child of the one that opened it. */
-int kvfs_lmdb_usable(const struct kvfs_db *db, struct kvfs_error *err);
 
 #endif /* KVFS_LMDB_PRIV_H */

@@ -279,7 +279,7 @@ open_free(struct kvfs_db *db)
 void
 kvfs_lmdb_close(struct kvfs_db *db)
 {
-    if (kvfs_lmdb_usable(db, NULL) == 0)
+    if (kvfs_fork_check(db->generation, db->path, NULL) == 0)
         open_env_close(db);
     open_free(db);
 }
@@ -303,7 +303,7 @@ open_new(const char *folder)
     (void)pthread_mutex_init(&db->apply_lock, NULL);
     (void)pthread_mutex_init(&db->pool_lock, NULL);
     (void)pthread_cond_init(&db->pool_cond, NULL);
-    db->generation = kvfs_lmdb_generation();
+    db->generation = kvfs_fork_generation();
     return db;
 }
 
@@ -344,7 +344,7 @@ kvfs_lmdb_open(const char *path, const struct kvfs_engine_options *options, stru
     bool had_file;
     int rc = kvfs_lmdb_guard_init();
 
-    if (rc != 0 || kvfs_lmdb_generation() == 0)
+    if (rc != 0 || kvfs_fork_generation() == 0)
         return kvfs_error_set(err, -ENOMEM, "lmdb: signal or fork handlers cannot be installed");
     o.db = open_new(path);
     if (o.db == NULL)

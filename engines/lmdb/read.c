@@ -233,7 +233,7 @@ kvfs_lmdb_begin_inside(struct kvfs_db *db, struct kvfs_db_snap **snapp)
 int
 kvfs_lmdb_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
 {
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -264,7 +264,7 @@ kvfs_lmdb_end(struct kvfs_db_snap *snap)
     struct kvfs_db *db = snap->db;
     struct kvfs_db_snap *spare;
 
-    if (kvfs_lmdb_usable(db, NULL) != 0) {
+    if (kvfs_fork_check(db->generation, db->path, NULL) != 0) {
         free(snap); /* in a forked child: the reader's place is the parent's */
         return;
     }
@@ -366,7 +366,7 @@ kvfs_lmdb_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void
               size_t *value_len, struct kvfs_error *err)
 {
     struct read_get g;
-    int rc = kvfs_lmdb_usable(snap->db, err);
+    int rc = kvfs_fork_check(snap->db->generation, snap->db->path, err);
 
     if (rc != 0)
         return rc;

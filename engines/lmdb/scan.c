@@ -97,7 +97,7 @@ kvfs_lmdb_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, co
 {
     struct kvfs_db_cursor *c;
     size_t max;
-    int rc = kvfs_lmdb_usable(snap->db, err);
+    int rc = kvfs_fork_check(snap->db->generation, snap->db->path, err);
 
     if (rc != 0)
         return rc;
@@ -132,7 +132,7 @@ kvfs_lmdb_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_le
                       size_t *value_len, struct kvfs_error *err)
 {
     struct kvfs_db *db = c->snap->db;
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -185,7 +185,7 @@ kvfs_lmdb_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct iov
 {
     struct scan_value v = {.cursor = c, .offset = offset, .iov = iov, .iov_count = iov_count};
     struct kvfs_db *db = c->snap->db;
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;

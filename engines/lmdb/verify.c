@@ -427,7 +427,7 @@ kvfs_lmdb_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
                        .progress_arg = progress_arg};
     struct kvfs_error own = {.code = 0};
     struct kvfs_db_snap *snap;
-    int rc = kvfs_lmdb_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;

@@ -247,7 +247,7 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                  enum kvfs_durability durability, struct kvfs_error *err)
 {
     struct apply a = {.db = db, .batch = batch, .err = err};
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -276,7 +276,7 @@ int
 kvfs_rocks_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
     char *text = NULL;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0 || db->readonly)
         return rc;

@@ -16,7 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "../fork.h"
 #include "../holder.h"
 #include "rocksdb_priv.h"
 
@@ -28,15 +27,6 @@
 #define OPEN_FILES          256 /* descriptors */
 
 static const char *const open_names[ROCKS_FAMILIES] = {"default", "meta", "data"};
-
-int
-kvfs_rocks_usable(const struct kvfs_db *db, struct kvfs_error *err)
-{
-    if (db->generation == kvfs_fork_generation())
-        return 0;
-    return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child",
-                          db->folder);
-}
 
 int
 kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const char *what)
@@ -208,7 +198,7 @@ void
 kvfs_rocks_close(struct kvfs_db *db)
 {
     /* In a forked child RocksDB's threads do not exist: nothing can be closed. */
-    if (kvfs_rocks_usable(db, NULL) == 0) {
+    if (kvfs_fork_check(db->generation, db->folder, NULL) == 0) {
         for (int i = 0; i < ROCKS_FAMILIES; i++)
             if (db->family[i] != NULL)
                 rocksdb_column_family_handle_destroy(db->family[i]);

@@ -31,7 +31,7 @@ int
 kvfs_rocks_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
 {
     struct kvfs_db_snap *snap;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -62,7 +62,7 @@ kvfs_rocks_end(struct kvfs_db_snap *snap)
 {
     struct kvfs_db *db = snap->db;
 
-    if (kvfs_rocks_usable(db, NULL) == 0) {
+    if (kvfs_fork_check(db->generation, db->folder, NULL) == 0) {
         (void)pthread_mutex_lock(&db->pool_lock);
         if (snap->older != NULL)
             snap->older->newer = snap->newer;
@@ -102,7 +102,7 @@ kvfs_rocks_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const voi
     const char *value;
     char *text = NULL;
     size_t len;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -133,7 +133,7 @@ kvfs_rocks_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, c
     struct kvfs_db *db = snap->db;
     size_t max = keyspace == KVFS_DATA ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
     struct kvfs_db_cursor *c;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -197,7 +197,7 @@ kvfs_rocks_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_l
     char *text = NULL;
     const char *bytes;
     size_t len;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -228,7 +228,7 @@ kvfs_rocks_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct io
     struct kvfs_db *db = c->snap->db;
     const char *value;
     size_t len;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -242,7 +242,7 @@ kvfs_rocks_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct io
 void
 kvfs_rocks_cursor_close(struct kvfs_db_cursor *c)
 {
-    if (kvfs_rocks_usable(c->snap->db, NULL) == 0) {
+    if (kvfs_fork_check(c->snap->db->generation, c->snap->db->folder, NULL) == 0) {
         rocksdb_iter_destroy(c->iter);
         rocksdb_readoptions_destroy(c->read);
     }

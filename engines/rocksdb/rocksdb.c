@@ -85,7 +85,7 @@ static int
 rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *err)
 {
     uint64_t live = 0, memory = 0, store, room;
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -169,7 +169,7 @@ rocks_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progr
 {
     struct rocks_verify v = {.db = db, .finding = finding, .finding_arg = arg,
                              .progress = progress, .progress_arg = progress_arg};
-    int rc = kvfs_rocks_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
@@ -256,7 +256,7 @@ rocks_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress, v
     size_t len = strlen(path) + sizeof("/checkpoint");
     char *fresh = malloc(len), *text = NULL;
     rocksdb_checkpoint_t *point;
-    int rc = kvfs_rocks_usable(db, err), fd;
+    int rc = kvfs_fork_check(db->generation, db->folder, err), fd;
 
     if (rc != 0 || fresh == NULL) {
         free(fresh);

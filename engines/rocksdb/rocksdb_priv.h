@@ -18,6 +18,8 @@
 
 #include <kvfs/engine.h>
 
+#include "../fork.h"
+
 #define KVFS_ROCKS_VALUE_MAX_BYTES (16u << 20)
 #define KVFS_ROCKS_BATCH_MAX_BYTES (256u << 20)
 #define KVFS_ROCKS_BATCH_MAX_OPS   (1u << 20)
@@ -58,7 +60,6 @@ struct kvfs_db_snap {
 
 /* TEXT, RocksDB's words for a failure (freed), as a negative errno with one line. */
 int kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const char *what);
-int kvfs_rocks_usable(const struct kvfs_db *db, struct kvfs_error *err);
 
 int kvfs_rocks_open(const char *path, const struct kvfs_engine_options *options,
                     struct kvfs_db **dbp, struct kvfs_error *err);

@@ -320,7 +320,7 @@ kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_dura
               struct kvfs_error *err)
 {
     struct apply a = {.db = db, .batch = batch, .err = err};
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -343,7 +343,7 @@ kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_dura
 int
 kvfs_sq_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0 || db->readonly)
         return rc;

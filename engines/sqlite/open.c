@@ -18,7 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../fork.h"
 #include "sqlite_priv.h"
 
 #define OPEN_NEW      KVFS_SQ_FILE ".new"
@@ -32,15 +31,6 @@ static const char open_schema[] =
     "commits INTEGER NOT NULL);"
     "INSERT INTO counts VALUES (0, 0, 0);"
     "COMMIT";
-
-int
-kvfs_sq_usable(const struct kvfs_db *db, struct kvfs_error *err)
-{
-    if (db->generation == kvfs_fork_generation())
-        return 0;
-    return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child",
-                          db->path);
-}
 
 static int
 open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
@@ -308,7 +298,7 @@ kvfs_sq_close(struct kvfs_db *db)
     int off = 0;
 
     /* In a forked child the connections are the parent's. */
-    if (kvfs_sq_usable(db, NULL) == 0) {
+    if (kvfs_fork_check(db->generation, db->path, NULL) == 0) {
         while (db->idle != NULL) {
             struct sq_conn *c = db->idle;
 

@@ -106,7 +106,7 @@ int
 kvfs_sq_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
 {
     struct kvfs_db_snap *snap;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -144,7 +144,7 @@ kvfs_sq_end(struct kvfs_db_snap *snap)
     struct kvfs_db *db = snap->db;
     struct sq_conn *c = snap->conn;
 
-    if (kvfs_sq_usable(db, NULL) == 0) {
+    if (kvfs_fork_check(db->generation, db->path, NULL) == 0) {
         if (kvfs_sq_run(c, SQ_COMMIT) != SQLITE_OK) {
             kvfs_sq_conn_close(c);
             c = NULL;
@@ -187,7 +187,7 @@ kvfs_sq_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void *
     const void *value;
     sqlite3_stmt *stmt;
     size_t len;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -243,7 +243,7 @@ kvfs_sq_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, cons
     struct kvfs_db_cursor *c;
     int kind = (flags & KVFS_SCAN_REVERSE ? SQ_SCAN_REVERSE : 0) |
                (flags & KVFS_SCAN_KEYS_ONLY ? SQ_SCAN_KEYS : 0) | (hi_len > 0 ? SQ_SCAN_TO : 0);
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -282,7 +282,7 @@ kvfs_sq_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_len,
     struct kvfs_db *db = c->snap->db;
     const void *bytes;
     size_t len;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -318,7 +318,7 @@ kvfs_sq_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct iovec
     struct kvfs_db *db = c->snap->db;
     const void *value;
     size_t len;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -335,7 +335,7 @@ kvfs_sq_cursor_close(struct kvfs_db_cursor *c)
 {
     struct sq_conn *conn = c->snap->conn;
 
-    if (kvfs_sq_usable(c->snap->db, NULL) == 0) {
+    if (kvfs_fork_check(c->snap->db->generation, c->snap->db->path, NULL) == 0) {
         (void)sqlite3_reset(c->stmt);
         if (conn->stmt[c->which] == NULL)
             conn->stmt[c->which] = c->stmt;

@@ -19,6 +19,8 @@
 
 #include <kvfs/engine.h>
 
+#include "../fork.h"
+
 #define KVFS_SQ_FILE            "store.sqlite"
 #define KVFS_SQ_VALUE_MAX_BYTES (16u << 20)
 #define KVFS_SQ_BATCH_MAX_BYTES (256u << 20)
@@ -111,7 +113,6 @@ extern const struct kvfs_engine kvfs_engine_sqlite;
 
 /* --- the rest ---------------------------------------------------------------------- */
 
-int kvfs_sq_usable(const struct kvfs_db *db, struct kvfs_error *err);
 int kvfs_sq_open(const char *path, const struct kvfs_engine_options *options,
                  struct kvfs_db **dbp, struct kvfs_error *err);
 void kvfs_sq_close(struct kvfs_db *db);

@@ -111,7 +111,7 @@ kvfs_sq_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
     struct upkeep_progress p = {.fn = progress, .arg = progress_arg};
     struct sq_conn *c;
     struct stat st;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
@@ -238,7 +238,7 @@ kvfs_sq_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress,
     struct upkeep_progress p = {.fn = progress, .arg = progress_arg};
     struct sq_conn *c;
     struct stat st;
-    int rc = kvfs_sq_usable(db, err);
+    int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc != 0)
         return rc;
