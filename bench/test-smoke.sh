@@ -16,3 +16,8 @@ for name in $printed; do
     grep -qx "$name" <<<"$(listed --only="$name")"
 done
 [ "$(listed --only=sequential_write | wc -l)" = 3 ]
+
+# So do the engines beside one another.
+python3 "$(dirname "$0")/engines.py" --quick --build="$KVFS_BINARY_DIR" --engines=lmdb --out="$out"
+jq -e '[.rows[] | .fill, .overwrite, .read, .space, .adapter.fill] | length == 15 and all(. > 0)' \
+    "$out" >/dev/null

@@ -6,8 +6,9 @@
  * A connection is used by one thread at a time (SQLITE_OPEN_NOMUTEX).  Statements
  * are prepared when first used and kept.
  *
- * DATA lies in a table WITHOUT ROWID, so a record is found, written and deleted in
- * one tree.  README.md has the figures.
+ * META lies in a table WITHOUT ROWID, so a small record is found in one tree.  A
+ * tree with blocks among its keys branches little: DATA's keys have an index, and
+ * the blocks a tree of their own.  README.md has the figures.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -39,10 +39,10 @@ room_need(const struct kvfs_batch *batch, struct room_need *n)
         if (op->type == KVFS_OP_PUT) {
             n->data_puts += op->keyspace == KVFS_DATA;
             n->meta_puts += op->keyspace == KVFS_META;
-            n->pages += len / (KVFS_SQ_PAGE - 12) + 2; /* overflow pages, leaf, a split */
+            n->pages += len / (KVFS_SQ_PAGE - 12) + 3; /* overflow pages, leaves, a split */
         } else if (op->type <= KVFS_OP_DEL_RANGE) {
             n->dels++;
-            n->pages += 2;
+            n->pages += 3;
         }
     }
 }
