@@ -33,7 +33,7 @@ static int
 holder_lock(int fd, const char *path, struct kvfs_error *err)
 {
     struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1 << 20, .l_len = 1};
-    char text[64];
+    char text[96];
     int n;
 
     if (fcntl(fd, F_OFD_SETLK, &fl) != 0) {
@@ -42,7 +42,8 @@ holder_lock(int fd, const char *path, struct kvfs_error *err)
         holder_who(fd, text, sizeof(text));
         return kvfs_error_set(err, -EBUSY, "%s: the store is held by %s", path, text);
     }
-    n = snprintf(text, sizeof(text), "process %ld\n", (long)getpid());
+    n = snprintf(text, sizeof(text), "process %ld (%.48s)\n", (long)getpid(),
+                 program_invocation_short_name);
     if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
         return 0; /* held all the same, without a name */
     return 0;

@@ -143,6 +143,38 @@ conn_busy(void *arg, int tries)
     return 1;
 }
 
+/* The database's path as SQLite's URI for a file that does not change; NULL: no memory. */
+static char *
+conn_uri(const char *path)
+{
+    char *uri = malloc(3 * strlen(path) + sizeof("file:?immutable=1")), *at = uri;
+
+    if (uri == NULL)
+        return NULL;
+    at += sprintf(at, "file:");
+    for (; *path != '\0'; path++)
+        at += sprintf(at, strchr("%?#", *path) != NULL ? "%%%02x" : "%c", (unsigned char)*path);
+    (void)sprintf(at, "?immutable=1");
+    return uri;
+}
+
+static int
+conn_open(const struct kvfs_db *db, int flags, struct sq_conn *c)
+{
+    char *uri;
+    int rc;
+
+    flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+    if (!db->immutable)
+        return sqlite3_open_v2(db->path, &c->db, flags, KVFS_SQ_VFS);
+    uri = conn_uri(db->path);
+    if (uri == NULL)
+        return SQLITE_NOMEM;
+    rc = sqlite3_open_v2(uri, &c->db, flags | SQLITE_OPEN_URI, KVFS_SQ_VFS);
+    free(uri);
+    return rc;
+}
+
 int
 kvfs_sq_conn_open(struct kvfs_db *db, int flags, struct sq_conn **connp, struct kvfs_error *err)
 {
@@ -152,8 +184,7 @@ kvfs_sq_conn_open(struct kvfs_db *db, int flags, struct sq_conn **connp, struct 
 
     if (c == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory for a connection", db->path);
-    rc = sqlite3_open_v2(db->path, &c->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
-                         KVFS_SQ_VFS);
+    rc = conn_open(db, flags, c);
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_handler(c->db, conn_busy, NULL);
     if (rc == SQLITE_OK) {

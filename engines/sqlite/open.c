@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "sqlite_priv.h"
@@ -181,6 +182,7 @@ open_find(struct kvfs_db *db, bool create, struct kvfs_error *err)
     char *wal = open_name(db->path, "-wal");
     int flags = db->readonly ? O_RDONLY : O_RDWR, rc;
     struct stat st, log = {.st_size = 0};
+    struct statvfs vfs;
 
     if (wal == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
@@ -198,6 +200,8 @@ open_find(struct kvfs_db *db, bool create, struct kvfs_error *err)
     db->file_fd = open(db->path, flags | O_CLOEXEC);
     if (db->file_fd < 0)
         return kvfs_error_set(err, -errno, "%s: %s", db->path, strerrordesc_np(errno));
+    db->immutable = db->readonly && log.st_size == 0 && fstatvfs(db->file_fd, &vfs) == 0 &&
+                    (vfs.f_flag & ST_RDONLY) != 0;
     return open_judge(db, db->file_fd, (uint64_t)log.st_size, err);
 }
 

@@ -25,7 +25,8 @@ world_remove_one(const char *name, const struct stat *st, int flag, struct FTW *
 void
 world_make(const char *engine, uint32_t block_size)
 {
-    struct kvfs_format_options fo = {.engine = engine, .block_size_bytes = block_size};
+    struct kvfs_format_options fo = {.engine = engine != NULL ? engine : chosen_engine(),
+                                     .block_size_bytes = block_size};
 
     (void)snprintf(world_path, sizeof(world_path), "/tmp/kvfs-core-XXXXXX");
     assert_non_null(mkdtemp(world_path));

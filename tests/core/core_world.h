@@ -16,6 +16,8 @@
 
 #include <kvfs/kvfs.h>
 
+#include "../chosen.h"
+
 /* Fails the test with the error's own words. */
 #define MUST(call)                                                                                 \
     do {                                                                                           \
@@ -28,7 +30,7 @@
 extern struct kvfs_error world_err;
 extern char world_path[64]; /* the volume's folder */
 
-/* Make a folder and a volume in it; ENGINE may be a path. */
+/* Make a folder and a volume in it; ENGINE may be a path; NULL: the chosen one. */
 void world_make(const char *engine, uint32_t block_size);
 void world_remove(void);
 

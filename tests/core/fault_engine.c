@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * fault_engine.c - an engine whose writes a test can refuse: lmdb, or mem where
- * that is missing, behind two hooks.  Loaded as a file, so that kvfs finds it
+ * fault_engine.c - an engine whose writes a test can refuse: the chosen one, or mem
+ * where that is missing, behind two hooks.  Loaded as a file, so that kvfs finds it
  * like any foreign engine.
  */
 #include "fault_engine.h"
+
+#include "../chosen.h"
 
 struct fault_hooks kvfs_fault_hooks;
 struct kvfs_engine kvfs_engine_plugin;
@@ -32,7 +34,7 @@ fault_sync(struct kvfs_db *db, struct kvfs_error *err)
 __attribute__((constructor)) static void
 fault_init(void)
 {
-    if (kvfs_engine_find("lmdb", &below, NULL) < 0)
+    if (kvfs_engine_find(chosen_engine(), &below, NULL) < 0)
         below = kvfs_engine_at(0);
     kvfs_engine_plugin = *below;
     kvfs_engine_plugin.name = "fault";

@@ -449,6 +449,11 @@ txn_commit__large_and_killed__all_or_nothing(void **state)
 int
 main(void)
 {
+    const struct CMUnitTest alone[] = {
+        /* engines for one process at a time too */
+        cmocka_unit_test_setup_teardown(txn_commit__large_and_killed__all_or_nothing, setup,
+                                        teardown),
+    };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(file_open__held_elsewhere__busy_names_the_process, setup,
                                         teardown),
@@ -457,9 +462,10 @@ main(void)
         cmocka_unit_test_setup_teardown(fork__parent_killed_child_sleeps__lease_is_free, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(txn_commit__processes_killed__sum_stays, setup, teardown),
-        cmocka_unit_test_setup_teardown(txn_commit__large_and_killed__all_or_nothing, setup,
-                                        teardown),
     };
+    int failed = cmocka_run_group_tests_name("one process", alone, NULL, NULL);
 
-    return cmocka_run_group_tests_name("processes", tests, NULL, NULL);
+    if (chosen_has(KVFS_CAP_MULTIPROCESS))
+        failed += cmocka_run_group_tests_name("processes", tests, NULL, NULL);
+    return failed;
 }

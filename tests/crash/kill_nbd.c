@@ -5,7 +5,7 @@
  *     kill_nbd [--kills=N] [--seed=S] [--connections=C] [--block-size=B] [--seconds=T]
  *              [--expect-violation]
  *
- * One disk of 32 MiB in an lmdb volume.  Each round starts nbdkit, reads the
+ * One disk of 32 MiB in a volume of the chosen engine (chosen.h).  Each round starts nbdkit, reads the
  * whole disk and lets the oracle judge it (oracle.h says what is demanded), then
  * keeps 16 requests under way on each connection (writes of 512 B to 4 MiB,
  * overlapping and mostly unaligned, zeros, trims, now and then of the whole disk,
@@ -16,7 +16,7 @@
  * The recorder is this process: one thread, one clock, so "A was answered before
  * B was issued" is exactly what this program saw.
  *
- * How many kills fell inside a commit is read off the corpse: LMDB takes a
+ * Over lmdb, how many kills fell inside a commit is read off the corpse: it takes a
  * robust mutex in lock.mdb for the whole of a write transaction, and the kernel
  * marks it (FUTEX_OWNER_DIED) if its owner dies with it.  Some rounds wait for
  * the mutex to be taken before they kill; the cache is small, so that commits

@@ -42,11 +42,10 @@ void
 harness_need_nbdkit(void)
 {
     const char *plugin = getenv("KVFS_PLUGIN");
-    const struct kvfs_engine *engine;
 
-    if (plugin == NULL || access(plugin, R_OK) < 0 || kvfs_engine_find("lmdb", &engine, NULL) < 0 ||
+    if (plugin == NULL || access(plugin, R_OK) < 0 || !chosen_is_there() ||
         system("nbdkit --version >/dev/null 2>&1") != 0) {
-        printf("skipped: needs nbdkit, KVFS_PLUGIN and the engine lmdb\n");
+        printf("skipped: needs nbdkit, KVFS_PLUGIN and the engine %s\n", chosen_engine());
         exit(77);
     }
     (void)signal(SIGPIPE, SIG_IGN);
@@ -72,7 +71,7 @@ harness_make_dir(struct harness *h)
 static void
 harness_format(struct harness *h)
 {
-    struct kvfs_format_options options = {.engine = "lmdb"};
+    struct kvfs_format_options options = {.engine = chosen_engine()};
     struct kvfs_error err = {0};
 
     if (kvfs_format(h->volume, &options, &err) < 0)

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "../chosen.h"
+
 struct harness {
     char dir[64];
     char volume[96], socket[96], log[96];
@@ -26,10 +28,10 @@ struct harness {
 
 void harness_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* Exit with 77 if nbdkit, the plugin or the engine lmdb is not there. */
+/* Exit with 77 if nbdkit, the plugin or the chosen engine (chosen.h) is not there. */
 void harness_need_nbdkit(void);
 
-/* A fresh folder with a volume of engine lmdb in it; removed by _end(), which
+/* A fresh folder with a volume of the chosen engine in it; removed by _end(), which
  * also ends a server that still runs. */
 void harness_begin(struct harness *h);
 /* The same on a tmpfs of its own, mounted with OPTIONS; exit 77 without the right. */

@@ -314,14 +314,21 @@ main(void)
         cmocka_unit_test(flush__order__the_later_survives_only_with_the_earlier),
         cmocka_unit_test(fua__write_zero_trim__there_after_a_kill),
         cmocka_unit_test(fua__after_a_plain_write__both_survive),
+        cmocka_unit_test(sigterm__no_client__all_is_committed),
+        cmocka_unit_test(single_client__hangs_up__all_is_committed),
+    };
+    const struct CMUnitTest shared[] = {
+        /* another process looks while the server runs */
         cmocka_unit_test(sigterm__idle_client__acknowledged_data_are_committed),
         cmocka_unit_test(sigterm__client_that_leaves_later__orderly_end),
-        cmocka_unit_test(sigterm__no_client__all_is_committed),
         cmocka_unit_test(other_signals__idle_client__as_sigterm),
-        cmocka_unit_test(single_client__hangs_up__all_is_committed),
         cmocka_unit_test(commit_interval__short__others_see_it_soon),
     };
+    int failed;
 
     harness_need_nbdkit();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (chosen_has(KVFS_CAP_MULTIPROCESS))
+        failed += cmocka_run_group_tests(shared, NULL, NULL);
+    return failed;
 }

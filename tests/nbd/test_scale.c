@@ -21,11 +21,12 @@
 
 static const char *const small_cache[] = {"file=disk", "cache=16M", NULL};
 
-/* nbdkit and the engine are allowed this much beside the cache. */
+/* nbdkit and the engine are allowed this much beside the cache; engines other than the
+ * default one may have caches of their own. */
 static uint64_t
 memory_max(uint64_t cache)
 {
-    return 32 * MIB + cache;
+    return (chosen_is(CHOSEN_DEFAULT) ? 32 : 96) * MIB + cache;
 }
 
 static void

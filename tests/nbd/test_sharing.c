@@ -207,6 +207,39 @@ second_server__same_default_export__does_not_start(void **state)
     harness_end(&h);
 }
 
+/* The engine lets nobody else in, whatever file and even to read. */
+static void
+second_server__engine_for_one_process__does_not_start(void **state)
+{
+    const char *const *const args[] = {file_disk, readonly_disk};
+    struct harness h, second;
+    struct nbd_handle *nbd;
+    char who[64], *log;
+
+    (void)state;
+    harness_begin(&h);
+    harness_create(&h, "disk", 1 << 20, 0);
+    harness_start(&h, file_disk, NULL);
+    nbd = harness_connect(&h, "");
+    (void)snprintf(who, sizeof(who), "process %d (nbdkit)", (int)h.pid);
+    harness_second(&h, &second);
+    for (size_t i = 0; i < sizeof(args) / sizeof(args[0]); i++) {
+        assert_int_equal(harness_daemon(&second, h.volume, args[i]), 1);
+        log = harness_log(&second);
+        if (strstr(log, who) == NULL)
+            fail_msg("no '%s' in: %s", who, log);
+        free(log);
+    }
+    assert_int_equal(nbd_pwrite(nbd, "disk", 4, 0, LIBNBD_CMD_FLAG_FUA), 0);
+    harness_kill(&h);
+    nbd_close(nbd);
+    harness_start(&second, file_disk, NULL);
+    nbd = harness_connect(&second, "");
+    harness_disconnect(nbd);
+    assert_int_equal(harness_stop(&second), 0);
+    harness_end(&h);
+}
+
 static void
 second_writer__same_file__refused_by_name_of_the_first(void **state)
 {
@@ -298,16 +331,27 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(resize__while_served__the_next_client_sees_it),
-        cmocka_unit_test(readonly__while_another_process_writes__one_instant),
-        cmocka_unit_test(minus_r__while_another_process_writes__one_instant),
         cmocka_unit_test(readonly__every_request__served),
-        cmocka_unit_test(second_server__same_default_export__does_not_start),
-        cmocka_unit_test(second_writer__same_file__refused_by_name_of_the_first),
         cmocka_unit_test(writer__gone__the_file_is_free),
         cmocka_unit_test(two_files__one_server__do_not_mix),
     };
+    const struct CMUnitTest shared[] = {
+        cmocka_unit_test(resize__while_served__the_next_client_sees_it),
+        cmocka_unit_test(readonly__while_another_process_writes__one_instant),
+        cmocka_unit_test(minus_r__while_another_process_writes__one_instant),
+        cmocka_unit_test(second_server__same_default_export__does_not_start),
+        cmocka_unit_test(second_writer__same_file__refused_by_name_of_the_first),
+    };
+    const struct CMUnitTest unshared[] = {
+        cmocka_unit_test(second_server__engine_for_one_process__does_not_start),
+    };
+    int failed;
 
     harness_need_nbdkit();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (chosen_has(KVFS_CAP_MULTIPROCESS))
+        failed += cmocka_run_group_tests(shared, NULL, NULL);
+    else
+        failed += cmocka_run_group_tests(unshared, NULL, NULL);
+    return failed;
 }

@@ -24,6 +24,7 @@
 
 #include <kvfs/kvfs.h>
 
+#include "../store_files.h"
 #include "harness.h"
 
 /* nbdkit must end with status 1 and exactly one line that holds WORD. */
@@ -91,18 +92,39 @@ start__not_a_volume__said_and_refused(void **state)
     harness_end(&h);
 }
 
-/* The engine's largest file, which is the store. */
-static void
-find_store(const struct harness *h, char *path, size_t cap)
-{
-    static const char *const names[] = {"data.mdb", "lmdb/data.mdb", "store/data.mdb"};
+enum damage {
+    CUT_SHORT,
+    EMPTIED,
+    REMOVED,
+    OVERWRITTEN
+};
 
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        (void)snprintf(path, cap, "%s/%s", h->volume, names[i]);
-        if (access(path, F_OK) == 0)
-            return;
+/* Do it to every file of the store. */
+static void
+damage_store(const struct harness *h, enum damage damage)
+{
+    const struct store_files *files = store_files_find(h->volume);
+    char noise[4096];
+
+    assert_true(files->count > 0);
+    for (size_t i = 0; i < files->count; i++) {
+        const struct store_file *f = &files->file[i];
+        int fd = open(f->path, O_WRONLY | O_CLOEXEC);
+
+        assert_true(fd >= 0);
+        if (damage == CUT_SHORT)
+            assert_int_equal(ftruncate(fd, (off_t)f->size_bytes / 5), 0);
+        else if (damage == EMPTIED)
+            assert_int_equal(ftruncate(fd, 0), 0);
+        else if (damage == REMOVED)
+            assert_int_equal(unlink(f->path), 0);
+        for (unsigned n = 0; damage == OVERWRITTEN && n < 4; n++) {
+            memset(noise, (int)(0x5a + n), sizeof(noise));
+            assert_int_equal(pwrite(fd, noise, sizeof(noise), (off_t)n * 4096),
+                             (ssize_t)sizeof(noise));
+        }
+        close(fd);
     }
-    harness_die("no data.mdb in %s", h->volume);
 }
 
 static void
@@ -110,8 +132,6 @@ start__damaged_volume__said_and_refused(void **state)
 {
     static const char *const texts[] = {"", "garbage\n", "kvfs-volume 1\n"};
     struct harness h;
-    char store[256];
-    int fd;
 
     (void)state;
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -126,28 +146,12 @@ start__damaged_volume__said_and_refused(void **state)
     harness_end(&h);
 
     harness_begin(&h);
-    find_store(&h, store, sizeof(store));
-    assert_int_equal(truncate(store, 5000), 0);
-    expect_refusal(&h, h.volume, NULL, h.volume);
-    assert_int_equal(truncate(store, 0), 0);
-    expect_refusal(&h, h.volume, NULL, h.volume);
-    assert_int_equal(unlink(store), 0);
-    expect_refusal(&h, h.volume, NULL, h.volume);
-    harness_end(&h);
-
-    harness_begin(&h);
-    find_store(&h, store, sizeof(store));
-    fd = open(store, O_WRONLY);
-    assert_true(fd >= 0);
-    for (unsigned i = 0; i < 4; i++) {
-        char noise[4096];
-
-        memset(noise, (int)(0x5a + i), sizeof(noise));
-        assert_int_equal(pwrite(fd, noise, sizeof(noise), (off_t)i * 4096), (ssize_t)sizeof(noise));
+    for (enum damage damage = CUT_SHORT; damage <= OVERWRITTEN; damage++) {
+        harness_begin(&h);
+        damage_store(&h, damage);
+        expect_refusal(&h, h.volume, NULL, h.volume);
+        harness_end(&h);
     }
-    close(fd);
-    expect_refusal(&h, h.volume, NULL, h.volume);
-    harness_end(&h);
 }
 
 static bool

@@ -17,6 +17,7 @@
 #include <kvfs/kvfs.h>
 
 #include "../../kvfs/record.h"
+#include "../chosen.h"
 
 #define VOL_FILES 5
 #define VOL_BLOCK ((size_t)4096)

@@ -25,6 +25,8 @@
 
 #include <kvfs/kvfs.h>
 
+#include "../chosen.h"
+
 /* cmocka's assertions work in the main thread only; these work in any. */
 static inline void __attribute__((format(printf, 3, 4), noreturn))
 core_die(const char *where, const char *cond, const char *fmt, ...)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../../kvfs/names/names.h"
+#include "../chosen.h"
 
 /* --- volumes --- */
 
@@ -24,11 +25,11 @@ world_must(int rc, const char *what, const struct kvfs_error *err)
 const char *
 world_engine_at(unsigned n)
 {
-    static const char *const names[] = {"mem", "lmdb"};
+    const char *const names[] = {chosen_by_name() ? NULL : "mem", chosen_engine()};
     const struct kvfs_engine *e;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (kvfs_engine_find(names[i], &e, NULL) == 0 && n-- == 0)
+        if (names[i] != NULL && kvfs_engine_find(names[i], &e, NULL) == 0 && n-- == 0)
             return names[i];
     }
     return NULL;

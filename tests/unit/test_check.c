@@ -965,17 +965,16 @@ check__not_a_volume_or_interrupted__says_so(void **state)
 }
 
 static int
-use_lmdb(void **state)
+use_chosen(void **state)
 {
     (void)state;
-    engine_name = "lmdb";
+    engine_name = chosen_engine();
     return 0;
 }
 
 int
 main(void)
 {
-    const struct kvfs_engine *lmdb;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check__clean_volume__no_findings),
         cmocka_unit_test(check__each_damage__found_named_and_repaired),
@@ -986,9 +985,11 @@ main(void)
         cmocka_unit_test(check__progress__engine_is_the_first_half),
         cmocka_unit_test(check__not_a_volume_or_interrupted__says_so),
     };
-    int failed = cmocka_run_group_tests_name("check, mem", tests, NULL, NULL);
+    int failed = 0;
 
-    if (kvfs_engine_find("lmdb", &lmdb, NULL) == 0)
-        failed += cmocka_run_group_tests_name("check, lmdb", tests, use_lmdb, NULL);
+    if (!chosen_by_name())
+        failed += cmocka_run_group_tests_name("check, mem", tests, NULL, NULL);
+    if (chosen_is_there())
+        failed += cmocka_run_group_tests_name("check", tests, use_chosen, NULL);
     return failed;
 }

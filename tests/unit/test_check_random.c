@@ -4,16 +4,15 @@
  * repair finds nothing more to repair, the volume can be used, and files
  * whose own records were left alone read as they were written.
  *
- * Raw flips in LMDB's file: what check does not find has hurt nobody.
+ * Raw flips in the engine's files: what check does not find has hurt nobody.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "../store_files.h"
 #include "check_vol.h"
 
 #define ROUNDS 60
@@ -165,18 +164,18 @@ static void
 check__random_damage_mem__repaired(void **state)
 {
     (void)state;
+    if (chosen_by_name())
+        skip();
     random_rounds("mem");
 }
 
 static void
-check__random_damage_lmdb__repaired(void **state)
+check__random_damage__repaired(void **state)
 {
-    const struct kvfs_engine *lmdb;
-
     (void)state;
-    if (kvfs_engine_find("lmdb", &lmdb, NULL) < 0)
+    if (!chosen_is_there())
         skip();
-    random_rounds("lmdb");
+    random_rounds(chosen_engine());
 }
 
 /* --- raw flips --- */
@@ -184,17 +183,17 @@ check__random_damage_lmdb__repaired(void **state)
 static void
 raw_flip(const struct vol *t, uint64_t *rng)
 {
-    struct stat st;
-    char name[128];
+    const struct store_files *files = store_files_find(t->path);
+    const struct store_file *f;
     uint8_t byte;
     off_t at;
     int fd;
 
-    (void)snprintf(name, sizeof(name), "%s/data.mdb", t->path);
-    fd = open(name, O_RDWR | O_CLOEXEC);
+    assert_true(files->count > 0);
+    f = &files->file[vol_random(rng) % files->count];
+    fd = open(f->path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
-    assert_int_equal(fstat(fd, &st), 0);
-    at = (off_t)(vol_random(rng) % (uint64_t)st.st_size);
+    at = (off_t)(vol_random(rng) % f->size_bytes);
     assert_int_equal(pread(fd, &byte, 1, at), 1);
     byte ^= (uint8_t)(1u << vol_random(rng) % 8);
     assert_int_equal(pwrite(fd, &byte, 1, at), 1);
@@ -208,7 +207,7 @@ raw_round(uint64_t seed)
     struct vol_findings f;
     struct vol t;
 
-    vol_make(&t, "lmdb", seed);
+    vol_make(&t, chosen_engine(), seed);
     for (uint64_t n = 1 + vol_random(&rng) % 3; n > 0; n--)
         raw_flip(&t, &rng);
     vol_check(&t, false, &f);
@@ -225,13 +224,12 @@ raw_round(uint64_t seed)
 }
 
 static void
-check__raw_flips_lmdb__found_or_harmless(void **state)
+check__raw_flips__found_or_harmless(void **state)
 {
-    const struct kvfs_engine *lmdb;
     uint64_t seed = vol_seed();
 
     (void)state;
-    if (kvfs_engine_find("lmdb", &lmdb, NULL) < 0)
+    if (!chosen_is_there())
         skip();
     for (unsigned i = 0; i < 2 * ROUNDS * vol_scale(); i++) {
         print_message("round %u: KVFS_SEED=%llu\n", i, (unsigned long long)seed);
@@ -245,8 +243,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check__random_damage_mem__repaired),
-        cmocka_unit_test(check__random_damage_lmdb__repaired),
-        cmocka_unit_test(check__raw_flips_lmdb__found_or_harmless),
+        cmocka_unit_test(check__random_damage__repaired),
+        cmocka_unit_test(check__raw_flips__found_or_harmless),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

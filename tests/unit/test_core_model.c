@@ -410,10 +410,10 @@ use_mem(void **state)
 }
 
 static int
-use_lmdb(void **state)
+use_chosen(void **state)
 {
     (void)state;
-    engine_name = "lmdb";
+    engine_name = chosen_engine();
     return 0;
 }
 
@@ -424,9 +424,11 @@ main(void)
         cmocka_unit_test(core__threads_in_stripes__neighbours_stay_whole),
         cmocka_unit_test(core__sizes_and_transactions__as_the_model),
     };
-    int failed = cmocka_run_group_tests_name("core model, mem", tests, use_mem, NULL);
+    int failed = 0;
 
-    if (core_has("lmdb"))
-        failed += cmocka_run_group_tests_name("core model, lmdb", tests, use_lmdb, NULL);
+    if (!chosen_by_name())
+        failed += cmocka_run_group_tests_name("core model, mem", tests, use_mem, NULL);
+    if (chosen_is_there())
+        failed += cmocka_run_group_tests_name("core model", tests, use_chosen, NULL);
     return failed;
 }

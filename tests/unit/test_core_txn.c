@@ -423,10 +423,10 @@ use_mem(void **state)
 }
 
 static int
-use_lmdb(void **state)
+use_chosen(void **state)
 {
     (void)state;
-    engine_name = "lmdb";
+    engine_name = chosen_engine();
     return 0;
 }
 
@@ -443,11 +443,13 @@ main(void)
         /* engines for several processes */
         cmocka_unit_test(txn__another_process_looks__sum_stays),
     };
-    int failed = cmocka_run_group_tests_name("core txn, mem", tests, use_mem, NULL);
+    int failed = 0;
 
-    if (core_has("lmdb")) {
-        failed += cmocka_run_group_tests_name("core txn, lmdb", tests, use_lmdb, NULL);
-        failed += cmocka_run_group_tests_name("core txn, processes", shared, use_lmdb, NULL);
-    }
+    if (!chosen_by_name())
+        failed += cmocka_run_group_tests_name("core txn, mem", tests, use_mem, NULL);
+    if (chosen_is_there())
+        failed += cmocka_run_group_tests_name("core txn", tests, use_chosen, NULL);
+    if (chosen_has(KVFS_CAP_MULTIPROCESS))
+        failed += cmocka_run_group_tests_name("core txn, processes", shared, use_chosen, NULL);
     return failed;
 }

@@ -56,7 +56,7 @@ setup(void **state)
     uint64_t id;
 
     (void)state;
-    world_begin(&world, "mem");
+    world_begin(&world, world_engine_at(0));
     a = make(ROOT, "a", S_IFDIR | 0755);
     b = make(ROOT, "b", S_IFDIR | 0755);
     dir = make(ROOT, "dir", S_IFDIR | 0755);

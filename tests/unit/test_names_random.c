@@ -22,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include "../chosen.h"
 #include "names_world.h"
 
 #define ACTORS 4
@@ -211,7 +212,7 @@ threads__at_random__leave_names_that_agree(void **state)
     struct world world = {0};
 
     (void)state;
-    world_begin(&world, "mem");
+    world_begin(&world, world_engine_at(0));
     for (unsigned i = 0; i < ACTORS; i++) {
         actors[i] = (struct actor){.v = world.v, .seed = seed + i};
         assert_int_equal(pthread_create(&threads[i], NULL, thread_main, &actors[i]), 0);
@@ -261,14 +262,16 @@ child_start(const struct world *world, unsigned seed, unsigned steps, int progre
     return pid;
 }
 
-/* ROUNDS times: ACTORS processes at once, of which KILLED are killed on the way. */
+/* ROUNDS times: as many processes as the engine allows, up to ACTORS, at once, of
+ * which KILLED are killed on the way. */
 static void
 processes_run(unsigned rounds, unsigned steps, unsigned killed)
 {
+    unsigned actors = chosen_has(KVFS_CAP_MULTIPROCESS) ? ACTORS : 1;
     unsigned seed = world_seed();
     struct world world = {0};
 
-    world_begin(&world, "lmdb");
+    world_begin(&world, chosen_engine());
     for (unsigned round = 0; round < rounds; round++) {
         pid_t pids[ACTORS];
         int progress[2], status;
@@ -278,15 +281,15 @@ processes_run(unsigned rounds, unsigned steps, unsigned killed)
         assert_int_equal(kvfs_volume_close(world.v, NULL), 0); /* it must not cross fork */
         world.v = NULL;
         assert_int_equal(pipe(progress), 0);
-        for (unsigned i = 0; i < ACTORS; i++)
+        for (unsigned i = 0; i < actors; i++)
             pids[i] = child_start(&world, (unsigned)rand_r(&seed), steps, progress);
         (void)close(progress[1]);
         for (unsigned n = 0; read(progress[0], &byte, 1) == 1; n++) {
-            for (unsigned i = 0; n == kill_after && i < killed; i++)
+            for (unsigned i = 0; n == kill_after && i < killed && i < actors; i++)
                 (void)kill(pids[i], SIGKILL);
         }
         (void)close(progress[0]);
-        for (unsigned i = 0; i < ACTORS; i++) {
+        for (unsigned i = 0; i < actors; i++) {
             assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
             if (i >= killed)
                 assert_int_equal(status, 0);
@@ -297,19 +300,11 @@ processes_run(unsigned rounds, unsigned steps, unsigned killed)
     world_end(&world);
 }
 
-static bool
-lmdb_missing(void)
-{
-    const struct kvfs_engine *e;
-
-    return kvfs_engine_find("lmdb", &e, NULL) != 0;
-}
-
 static void
 processes__at_random__leave_names_that_agree(void **state)
 {
     (void)state;
-    if (lmdb_missing())
+    if (!chosen_is_there())
         skip();
     processes_run(2 * world_scale(), 400, 0);
 }
@@ -318,7 +313,7 @@ static void
 processes__killed_at_random__leave_names_that_agree(void **state)
 {
     (void)state;
-    if (lmdb_missing())
+    if (!chosen_is_there())
         skip();
     processes_run(8 * world_scale(), 60, 2);
 }

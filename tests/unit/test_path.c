@@ -36,7 +36,7 @@ static int
 setup(void **state)
 {
     (void)state;
-    world_begin(&world, "mem");
+    world_begin(&world, world_engine_at(0));
     a = make(KVFS_ROOT_INO, "a", S_IFDIR | 0755, NULL);
     b = make(a, "b", S_IFDIR | 0755, NULL);
     file = make(b, "file", S_IFREG | 0644, NULL);
