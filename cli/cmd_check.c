@@ -104,6 +104,7 @@ check_run(struct cli *c)
     struct kvfs_check_options options = {
         .repair = c->o.repair,
         .force = c->o.force,
+        .child = true,
         .finding = check_finding,
         .finding_arg = &out,
         .progress = cli_progress_call,

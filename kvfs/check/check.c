@@ -41,8 +41,11 @@ check_engine(struct check *c, struct kvfs_error *err)
 {
     struct kvfs_engine_stat stat;
     struct kvfs_error local = {0};
-    int rc = c->engine->stat(c->db, &stat, &local);
+    int rc;
 
+    if (c->probed)
+        return 0;
+    rc = c->engine->stat(c->db, &stat, &local);
     if (rc == 0)
         c->total = stat.meta_records + stat.data_records;
     else

@@ -5,6 +5,7 @@
  *   check.c    runs the rounds and their passes
  *   report.c   hands out findings, counts, applies repairs
  *   open.c     opens the volume or what is left of it; the superblock
+ *   probe.c    opens and verifies the store in a child process first
  *   table.c    inodes and forks in memory: about 100 bytes each
  *   scan.c     walks a keyspace, also past what cannot be read
  *   where.c    says where: paths of inodes, keys of records
@@ -146,6 +147,7 @@ struct check {
     unsigned round;                   /* 1, 2, ... */
     uint64_t round_repairs;           /* findings of this round that are repaired */
     bool unsound;                     /* the engine found its structure damaged */
+    bool probed;                      /* a child process verified it already */
     bool incomplete;                  /* not every META record could be read */
     bool extra_keys;                  /* a compatible feature may own unknown keys */
     bool strays_wanted;               /* a stray fork may hold data that a file lacks */
@@ -268,6 +270,12 @@ const char *kvfs_check_where_key(struct check *c, const struct kvfs_key *key);
 /* --- passes ------------------------------------------------------------------------- */
 
 int kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err);
+
+/* Open and verify the store in a child, if that is allowed.  0: it may be opened here, and
+ * its findings are out; 1: the engine crashed or hung, which is a finding now; negative: the
+ * child could not open it, -EINTR, or no child could be made. */
+int kvfs_check_probe(struct check *c, const char *path, const struct kvfs_engine *engine,
+                     struct kvfs_error *err);
 void kvfs_check_close(struct check *c);
 int kvfs_check_super(struct check *c, struct kvfs_error *err);
 int kvfs_check_meta(struct check *c, struct kvfs_error *err);

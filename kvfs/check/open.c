@@ -28,13 +28,16 @@ open_is_damage(int rc)
     return rc == -EIO || rc == -EINVAL || rc == -ENOENT;
 }
 
+/* As engine->open(); 1: the engine crashes or hangs, which was reported. */
 static int
 open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
            struct kvfs_error *err)
 {
     struct kvfs_engine_options options = {.readonly = !c->options->repair};
-    int rc = engine->open(path, &options, &c->db, err);
+    int rc = c->probed ? 0 : kvfs_check_probe(c, path, engine, err);
 
+    if (rc == 0)
+        rc = engine->open(path, &options, &c->db, err);
     if (rc == 0)
         c->engine = engine;
     return rc;
@@ -47,8 +50,10 @@ open_any_store(struct check *c, const char *path, struct kvfs_error *err)
     const struct kvfs_engine *engine;
 
     for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++) {
-        if (open_store(c, path, engine, err) == 0)
-            return 0;
+        int rc = open_store(c, path, engine, err);
+
+        if (rc >= 0 || rc == -EINTR)
+            return rc;
     }
     return kvfs_error_set(err, -EIO, "%s: no engine finds a store of its own", path);
 }
@@ -72,9 +77,27 @@ open_directly(struct check *c, const char *path, struct kvfs_error *err)
         rc = open_any_store(c, path, err);
     }
     if (!open_is_damage(rc))
-        return rc;
+        return rc > 0 ? 0 : rc;
     kvfs_check_found(c, "store", NULL, "cannot be opened: %s", err->msg);
     return 0;
+}
+
+/* Before the volume is opened for reading.  What keeps the child from opening it keeps
+ * us as well, and in better words.  0, 1 as kvfs_check_probe(), or -EINTR. */
+static int
+open_probe(struct check *c, const char *path, struct kvfs_error *err)
+{
+    const struct kvfs_engine *engine;
+    struct kvfs_error local = {0};
+    int rc = kvfs_engine_find(c->file.engine, &engine, &local);
+
+    if (rc == 0 && !c->options->force)
+        rc = kvfs_local_check(path, &local);
+    if (rc == 0)
+        rc = kvfs_check_probe(c, path, engine, &local);
+    if (rc == -EINTR)
+        *err = local;
+    return rc == -EINTR || rc == 1 ? rc : 0;
 }
 
 int
@@ -95,6 +118,9 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
     if (!c->file_ok && !c->options->repair)
         kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
     if (!c->options->repair && c->file_ok) {
+        rc = open_probe(c, path, err);
+        if (rc != 0)
+            return rc > 0 ? 0 : rc;
         rc = kvfs_volume_open(path, &readonly, &c->v, err);
         if (rc == 0) {
             c->engine = c->v->engine;

@@ -14,6 +14,11 @@ extern "C" {
 struct kvfs_check_options {
     bool repair; /* needs the volume writable and alone */
     bool force;  /* accept a network file system */
+    /* First look at the engine's own structure in a child process, so that an engine that
+     * crashes or hangs on a damaged store is a finding.  The process must have a single
+     * thread and no volume open. */
+    bool child;
+    unsigned patience_s; /* the child hangs when it did nothing for so long; 0: 600 */
     kvfs_finding_fn *finding; /* each problem: WHERE ("file /a block 17"), WHAT; NULL: none */
     void *finding_arg;
     /* Work so far, of an estimate: records seen, behind as many for the engine's own
