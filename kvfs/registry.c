@@ -5,6 +5,9 @@
  * A volume remembers the name of its engine and nothing else, so a name must
  * lead to a file by itself: libkvfs-engine-NAME.so in one folder, which no
  * current folder, no name and no volume can bend.
+ *
+ * A wrapper stands on other engines, which are named behind a colon: it is found by
+ * what is before it and makes the rest of the name its own.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,15 +18,34 @@
 
 #include <kvfs/engine.h>
 
+typedef int registry_wrapper_fn(const char *name, const struct kvfs_engine **enginep,
+                                struct kvfs_error *err);
+
 #define KVFS_ENGINE(name) extern const struct kvfs_engine kvfs_engine_##name;
+#define KVFS_WRAPPER(name) extern registry_wrapper_fn kvfs_wrapper_##name;
 #include "engines.inc"
+#undef KVFS_WRAPPER
 #undef KVFS_ENGINE
 
+#define KVFS_WRAPPER(name)
 static const struct kvfs_engine *const registry_builtin[] = {
 #define KVFS_ENGINE(name) &kvfs_engine_##name,
 #include "engines.inc"
 #undef KVFS_ENGINE
 };
+#undef KVFS_WRAPPER
+
+#define KVFS_ENGINE(name)
+static const struct {
+    const char *prefix;
+    registry_wrapper_fn *find;
+} registry_wrappers[] = {
+#define KVFS_WRAPPER(name) {#name ":", kvfs_wrapper_##name},
+#include "engines.inc"
+#undef KVFS_WRAPPER
+    {NULL, NULL},
+};
+#undef KVFS_ENGINE
 
 #define REGISTRY_COUNT (sizeof(registry_builtin) / sizeof(registry_builtin[0]))
 
@@ -101,6 +123,9 @@ kvfs_engine_find(const char *name, const struct kvfs_engine **enginep, struct kv
     char file[4096];
     int rc;
 
+    for (size_t i = 0; registry_wrappers[i].prefix != NULL; i++)
+        if (strncmp(name, registry_wrappers[i].prefix, strlen(registry_wrappers[i].prefix)) == 0)
+            return registry_wrappers[i].find(name, enginep, err);
     if (strchr(name, '/') != NULL)
         return registry_load(name, enginep, err);
     for (size_t i = 0; i < REGISTRY_COUNT; i++) {

@@ -68,7 +68,10 @@ engine__facts__are_told(struct contract *c)
     CHECK(c, e->abi == KVFS_ENGINE_ABI, "interface version %u", e->abi);
     CHECK(c, e->name != NULL && e->name[0] != '\0', "no name");
     for (const char *p = e->name; *p != '\0'; p++)
-        CHECK(c, (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9'), "name '%s'", e->name);
+        CHECK(c,
+              (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') ||
+                  (p > e->name && (*p == ':' || *p == '+')), /* a wrapper's, and what it is on */
+              "name '%s'", e->name);
     CHECK(c, e->description != NULL && strchr(e->description, '\n') == NULL, "description");
     CHECK(c, e->version() != NULL && e->version()[0] != '\0', "no version");
     CHECK(c, (e->compact == NULL) == (e->compact_need_bytes == NULL),

@@ -188,6 +188,7 @@ main(int argc, char **argv)
         return main_test_engine(engine) != 0;
     }
     for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++)
-        failed += main_test_engine(engine);
+        if (engine->caps != 0) /* else a wrapper without what it stands on */
+            failed += main_test_engine(engine);
     return failed != 0;
 }

@@ -161,7 +161,8 @@ typedef int kvfs_progress_fn(void *arg, uint64_t done, uint64_t total);
 struct kvfs_engine {
     uint32_t abi;            /* KVFS_ENGINE_ABI; first for all time */
     uint32_t caps;           /* enum kvfs_cap, or-ed */
-    const char *name;        /* [a-z0-9]+ */
+    const char *name;        /* [a-z0-9]+; a wrapper's tells what it stands on behind a
+                              * colon, as hybrid:lmdb+rocksdb */
     const char *description; /* one line */
     const char *(*version)(void); /* of the library underneath; static storage */
 
@@ -257,7 +258,7 @@ struct kvfs_engine {
                   void *progress_arg, struct kvfs_error *err);
 };
 
-/* Find an engine by name ("lmdb") or by path ("/opt/libkvfs-engine-x.so",
+/* Find an engine by name ("lmdb", "hybrid:lmdb+rocksdb") or by path ("/opt/libkvfs-engine-x.so",
  * anything with a slash; it stays loaded).  Static storage.
  *
  * A name that is not built in is looked for in the file libkvfs-engine-NAME.so of
@@ -266,6 +267,9 @@ struct kvfs_engine {
  * libkvfs was configured for (/usr/local/lib/kvfs).  That engine's own name must
  * be NAME.  A volume remembers the name only, so kvfs_format() refuses
  * an engine that cannot be found by its name.
+ *
+ * hybrid:META+DATA is any two engines, by their plain names, as one: META in the one,
+ * DATA in the other.  `hybrid` alone opens a store of any pair and makes none.
  *
  * -ENOENT: not built in, no such file; ERR lists what there is, and names the file.
  * -EINVAL: not an engine, of another KVFS_ENGINE_ABI (both are named), or of
