@@ -400,9 +400,11 @@ engines_run(struct cli *c)
                      "BATCH-MAX", "SNAPSHOTS", "VERSION");
     for (size_t i = 0; (e = kvfs_engine_at(i)) != NULL; i++) {
         struct kvfs_engine_limits limits;
-        bool known = engines_limits(e, &limits);
+        bool known = e->caps != 0 && engines_limits(e, &limits);
 
-        if (c->o.json)
+        if (!c->o.json && e->caps == 0) /* what it can hangs on the engines it stands on */
+            (void)printf("%-8s %s\n", e->name, e->description);
+        else if (c->o.json)
             cli_json_list_add_take(&list, engines_json(e, known ? &limits : NULL));
         else
             engines_print(e, known ? &limits : NULL);

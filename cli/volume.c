@@ -58,7 +58,8 @@ cli_volume_judge(struct cli *c, const char *path, const char *engine)
 
     if (rc < 0)
         return rc;
-    if (engine != NULL && (e->caps & KVFS_CAP_PERSISTENT) == 0)
+    /* One without any cap stands on others that were not named; it says so itself. */
+    if (engine != NULL && e->caps != 0 && (e->caps & KVFS_CAP_PERSISTENT) == 0)
         return kvfs_error_set(&c->err, -EINVAL,
                               "engine %.64s forgets everything when its process ends: nobody could "
                               "open the volume",

@@ -35,11 +35,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "hybrid_priv.h"
 
-/* Of intents that are needed, before DATA is synced for them. */
-#define APPLY_PENDING_BYTES ((uint64_t)4 << 20)
 /* Where DATA has less room than this and many times the batch, it may refuse. */
 #define APPLY_NEAR_BYTES ((uint64_t)64 << 20)
 
@@ -455,6 +454,16 @@ apply_take_back(struct apply *a, int rc)
                           db->folder);
 }
 
+/* So that tests which kill at any moment meet this one often. */
+static void
+apply_pause(const struct kvfs_db *db)
+{
+    const struct timespec moment = {.tv_nsec = 2000000};
+
+    if (db->pause)
+        (void)nanosleep(&moment, NULL);
+}
+
 /* Both halves; under the gate. */
 static int
 apply_halves(struct apply *a)
@@ -462,11 +471,16 @@ apply_halves(struct apply *a)
     struct kvfs_db *db = a->db;
     int rc;
 
-    if (db->bug == HYBRID_DATA_FIRST && (rc = apply_side(a, HYBRID_DATA, KVFS_ORDERED)) != 0)
-        return rc;
+    if (db->bug == HYBRID_DATA_FIRST) {
+        rc = apply_side(a, HYBRID_DATA, KVFS_ORDERED);
+        if (rc != 0)
+            return rc;
+        apply_pause(db);
+    }
     rc = apply_side(a, HYBRID_META, KVFS_DURABLE);
     if (rc != 0)
         return rc;
+    apply_pause(db);
     db->meta_dirty = false;
     atomic_store(&db->first, db->needed);
     if (db->bug != HYBRID_DATA_FIRST)
@@ -502,7 +516,7 @@ apply_both(struct apply *a)
 
     a->records = kvfs_hybrid_intent_size(a->batch, &a->intent_bytes);
     if (rc == 0 && db->backups == 0 && db->pending_bytes > 0 &&
-        db->pending_bytes + a->intent_bytes > APPLY_PENDING_BYTES)
+        db->pending_bytes + a->intent_bytes > db->intents_bytes)
         rc = kvfs_hybrid_data_sync(db, a->err);
     if (rc == 0)
         rc = apply_look_before(a);

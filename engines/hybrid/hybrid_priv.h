@@ -52,9 +52,11 @@ struct kvfs_db {
     char *folder;
     bool readonly;
     enum hybrid_bug bug;
+    bool pause;             /* tests only: a moment between the halves of a batch */
+    uint64_t intents_bytes; /* of intents that are needed, before DATA is synced */
     unsigned generation; /* of the process; ../fork.h */
     int holder_fd;       /* ../holder.h */
-    char *params[HYBRID_SIDES];
+    char *params[HYBRID_SIDES]; /* of the two engines */
     uint64_t max_bytes[HYBRID_SIDES];
     struct kvfs_db *side[HYBRID_SIDES];
     struct kvfs_engine_limits limits;

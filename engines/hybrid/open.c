@@ -26,7 +26,8 @@
 #include "../holder.h"
 #include "hybrid_priv.h"
 
-#define OPEN_ID_BYTES 16u
+#define OPEN_ID_BYTES      16u
+#define OPEN_INTENTS_BYTES ((uint64_t)4 << 20)
 
 static const char *const open_folders[HYBRID_SIDES] = {"META", "DATA"};
 static const char open_meta_id[] = {HYBRID_OWN_KEY, 'i'}, open_data_id[] = {'i', 'd'};
@@ -147,24 +148,53 @@ open_param_add(struct kvfs_db *db, int side, const char *text, size_t len)
 }
 
 static int
+open_number(const char *text, size_t len, uint64_t *number)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < '0' || text[i] > '9' || i >= 12)
+            return -EINVAL;
+        n = 10 * n + (uint64_t)(text[i] - '0');
+    }
+    *number = n;
+    return len > 0 ? 0 : -EINVAL;
+}
+
+/* One parameter of LEN bytes. */
+static int
+open_param(struct kvfs_db *db, const char *p, size_t len)
+{
+    static const char bug[] = "unsafe-bug=", pause[] = "unsafe-pause=1", bytes[] = "intents-bytes=";
+
+    if (strncmp(p, "meta.", 5) == 0 && len > 5)
+        return open_param_add(db, HYBRID_META, p + 5, len - 5);
+    if (strncmp(p, "data.", 5) == 0 && len > 5)
+        return open_param_add(db, HYBRID_DATA, p + 5, len - 5);
+    if (len >= sizeof(bytes) && strncmp(p, bytes, sizeof(bytes) - 1) == 0)
+        return open_number(p + sizeof(bytes) - 1, len - sizeof(bytes) + 1, &db->intents_bytes);
+    if (len >= sizeof(bug) && strncmp(p, bug, sizeof(bug) - 1) == 0)
+        return open_bug(db, p + sizeof(bug) - 1, len - sizeof(bug) + 1);
+    if (len == sizeof(pause) - 1 && strncmp(p, pause, len) == 0) {
+        db->pause = true;
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static int
 open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
     const char *p = params;
 
     while (p != NULL && *p != '\0') {
         size_t len = strcspn(p, ",");
-        int rc = -EINVAL;
+        int rc = open_param(db, p, len);
 
-        if (strncmp(p, "unsafe-bug=", 11) == 0 && len >= 11)
-            rc = open_bug(db, p + 11, len - 11);
-        else if (strncmp(p, "meta.", 5) == 0 && len > 5)
-            rc = open_param_add(db, HYBRID_META, p + 5, len - 5);
-        else if (strncmp(p, "data.", 5) == 0 && len > 5)
-            rc = open_param_add(db, HYBRID_DATA, p + 5, len - 5);
         if (rc != 0)
-            return kvfs_error_set(err, rc, "hybrid: unknown parameter '%.*s' (there are meta.* and "
-                                  "data.*, which go to the two engines)", (int)(len < 64 ? len : 64),
-                                  p);
+            return kvfs_error_set(err, rc, "hybrid: unknown parameter '%.*s' (there are "
+                                  "intents-bytes=N, and meta.* and data.*, which go to the two "
+                                  "engines)", (int)(len < 64 ? len : 64), p);
         p += len + (p[len] == ',');
     }
     return 0;
@@ -414,6 +444,7 @@ kvfs_hybrid_open(const struct kvfs_hybrid_pair *pair, const char *path,
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     db->pair = pair;
     db->readonly = options->readonly;
+    db->intents_bytes = OPEN_INTENTS_BYTES;
     db->holder_fd = -1;
     db->generation = kvfs_fork_generation();
     db->meta_dirty = db->data_plain = true;

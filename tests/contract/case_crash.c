@@ -14,15 +14,17 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "contract.h"
 
-#define CRASH_ROUNDS  (CONTRACT_SANITIZED ? 8 : 24)
-#define CRASH_THREADS 3
-#define CRASH_KEYS    6
-#define CRASH_LEN     4120
-#define CRASH_KEPT    50
+#define CRASH_ROUNDS    (CONTRACT_SANITIZED ? 8 : 24)
+#define CRASH_THREADS   3
+#define CRASH_KEYS      6
+#define CRASH_LEN       4120
+#define CRASH_KEPT      50
+#define CRASH_MOMENT_NS 5000000u
 
 struct crash_series { /* in shared memory */
     atomic_ulong started, acked;
@@ -185,6 +187,7 @@ crash__killed_during_commits__acknowledged_batches_whole(struct contract *c)
     CHECK(c, series != MAP_FAILED, "no shared memory");
     for (c->step = 0; c->step < CRASH_ROUNDS; c->step++) {
         uint64_t kill_at = 1 + contract_below(c, 60);
+        struct timespec moment = {.tv_sec = 0};
         int pipefd[2], status;
         char byte;
         pid_t pid;
@@ -199,6 +202,9 @@ crash__killed_during_commits__acknowledged_batches_whole(struct contract *c)
         (void)close(pipefd[1]);
         while (kill_at-- > 0)
             CHECK(c, read(pipefd[0], &byte, 1) == 1, "the writing process ended by itself");
+        /* Right behind an acknowledgement the next batch has only begun: let it go on. */
+        moment.tv_nsec = (long)(contract_below(c, 2) * contract_below(c, CRASH_MOMENT_NS));
+        (void)nanosleep(&moment, NULL);
         CHECK(c, kill(pid, SIGKILL) == 0, "kill failed");
         CHECK(c, waitpid(pid, &status, 0) == pid && WIFSIGNALED(status),
               "the writing process ended with status 0x%x", (unsigned)status);

@@ -104,5 +104,24 @@ if [[ $engines == *" lmdb "* ]]; then
     red expect-races     'processes__writing*' FAULTY_INNER=lmdb
 fi
 
+# Bugs of the hybrid engine's own.
+red_hybrid() { # PAIR BUG CASE
+    local tries
+    planted=$((planted + 1))
+    for ((tries = 0; tries < 20; tries++)); do
+        "$suite" --engine="hybrid:$1" --params="unsafe-pause=1,unsafe-bug=$2" --case="$3" \
+            >"$out/log" 2>&1 && continue
+        grep -q '\[  FAILED  \]' "$out/log" && return
+    done
+    echo "a planted bug of the hybrid engine was not found: $*"
+    tail -15 "$out/log"
+    wrong=$((wrong + 1))
+}
+red_hybrid mem+mem no-gate 'threads__readers*'
+if [[ $engines == *" lmdb "* ]]; then
+    red_hybrid lmdb+lmdb no-intent 'crash__*'
+    red_hybrid lmdb+lmdb data-first 'crash__*'
+fi
+
 echo "$planted planted bugs, $wrong not as they should be"
 [ $wrong -eq 0 ]
