@@ -23,7 +23,7 @@
 #define HYBRID_OWN_KEY   0x00
 #define HYBRID_OWN_FIRST 0x01 /* 00 00 ... is the level above's, 00 01 ... ours */
 
-#define HYBRID_INTENT_KEY   10u
+#define HYBRID_INTENT_KEY   ((size_t)10)
 #define HYBRID_INTENT_BYTES ((size_t)15 * 4096 - 64) /* of operations in a record: whole pages */
 
 enum { HYBRID_META = KVFS_META, HYBRID_DATA = KVFS_DATA, HYBRID_SIDES };

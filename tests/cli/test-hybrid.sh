@@ -39,7 +39,7 @@ kvfs check "$v" >"$tmp/out" || fail "check: $(cat "$tmp/out")"
 kvfs check --repair "$v" >"$tmp/out" || fail "check --repair: $(cat "$tmp/out")"
 kvfs compact "$v" >/dev/null || fail "compact"
 kvfs check "$v" >"$tmp/out" || fail "check after compact: $(cat "$tmp/out")"
-[ -d "$v/META" ] && [ -d "$v/DATA" ] || fail "$(ls "$v")"
+[[ -d $v/META && -d $v/DATA ]] || fail "$(ls "$v")"
 
 # To other engines and back.
 at=$v
