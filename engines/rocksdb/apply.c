@@ -17,9 +17,6 @@
 
 #include "rocksdb_priv.h"
 
-/* Room that only batches with deletes may use: the log and one flush of each family. */
-#define APPLY_HEAD_BYTES ((uint64_t)4 << 20)
-
 struct apply {
     struct kvfs_db *db;
     const struct kvfs_batch *batch;
@@ -226,10 +223,10 @@ apply_room(struct apply *a)
 {
     uint64_t store, need;
 
-    if (a->put_bytes == 0 || (!a->puts_data && a->deletes && a->put_bytes <= APPLY_HEAD_BYTES / 8))
+    if (a->put_bytes == 0 || (!a->puts_data && a->deletes && a->put_bytes <= KVFS_ROCKS_HEAD_BYTES / 8))
         return 0;
     /* In the log, in a table or blob file, and once more while that is compacted. */
-    need = 2 * a->put_bytes + (a->puts_data ? APPLY_HEAD_BYTES : APPLY_HEAD_BYTES / 2);
+    need = 2 * a->put_bytes + (a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2);
     if (kvfs_rocks_room(a->db, &store) >= need)
         return 0;
     apply_reclaim(a->db);

@@ -105,8 +105,9 @@ rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error 
         .free_bytes = store - live,
         .commits = atomic_load(&db->commits),
     };
-    if (!db->readonly)
-        stat->avail_bytes = room / 2 + stat->free_bytes / 2;
+    room += stat->free_bytes; /* a batch that needs it compacts first */
+    if (!db->readonly && room > KVFS_ROCKS_HEAD_BYTES)
+        stat->avail_bytes = (room - KVFS_ROCKS_HEAD_BYTES) / 2; /* the log, and a table */
     (void)pthread_mutex_lock(&db->pool_lock);
     stat->readers = db->open_count;
     if (db->oldest != NULL) {

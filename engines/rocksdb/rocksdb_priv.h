@@ -23,6 +23,8 @@
 #define KVFS_ROCKS_VALUE_MAX_BYTES (16u << 20)
 #define KVFS_ROCKS_BATCH_MAX_BYTES (256u << 20)
 #define KVFS_ROCKS_BATCH_MAX_OPS   (1u << 20)
+/* Room that only batches with deletes may use: the log and one flush of each family. */
+#define KVFS_ROCKS_HEAD_BYTES      ((uint64_t)4 << 20)
 #define KVFS_ROCKS_BLOB_CUTOFF     "0.5" /* blob files up to that age are collected */
 
 enum { ROCKS_DEFAULT, ROCKS_META, ROCKS_DATA, ROCKS_FAMILIES };

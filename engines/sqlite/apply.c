@@ -11,7 +11,8 @@
  *  3. The counters change in the same transaction, by what each statement changed.
  *  4. Checkpoints are made here, after a commit, when the log has grown to
  *     APPLY_CHECKPOINT_PAGES.  Readers may keep the log from beginning anew; when it
- *     has become several times that long, the checkpoint waits for them.
+ *     has become several times that long, the checkpoint waits for them, but not for
+ *     long: a snapshot may stay open for hours.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 
 #define APPLY_CHECKPOINT_PAGES 2000
 #define APPLY_LOG_PAGES_MAX    (4 * APPLY_CHECKPOINT_PAGES)
+#define APPLY_PATIENCE         15 /* times that it asks readers: 60 ms in all */
 
 struct apply {
     struct kvfs_db *db;
@@ -274,26 +276,34 @@ apply_synchronous(struct kvfs_db *db, bool full)
     return rc;
 }
 
+/* The log begins anew when everything in it is in the database and no reader looks at
+ * it.  A long log is worth a moment's wait for readers, once for each part that it grew. */
 static void
 apply_checkpoint(struct kvfs_db *db)
 {
-    int mode = db->wal_pages < APPLY_LOG_PAGES_MAX ? SQLITE_CHECKPOINT_PASSIVE
-                                                   : SQLITE_CHECKPOINT_RESTART;
+    int mode = SQLITE_CHECKPOINT_PASSIVE;
 
+    if (db->wal_pages < db->wal_pages_waited)
+        db->wal_pages_waited = 0;
+    if (db->wal_pages < APPLY_CHECKPOINT_PAGES)
+        return;
+    if (db->wal_pages >= db->wal_pages_waited + APPLY_LOG_PAGES_MAX) {
+        db->wal_pages_waited = db->wal_pages;
+        mode = SQLITE_CHECKPOINT_RESTART;
+    }
     /* One that fails is made again later; the log still holds everything. */
-    if (db->wal_pages >= APPLY_CHECKPOINT_PAGES)
-        (void)sqlite3_wal_checkpoint_v2(db->writer->db, "main", mode, NULL, NULL);
+    db->writer->patience = APPLY_PATIENCE;
+    (void)sqlite3_wal_checkpoint_v2(db->writer->db, "main", mode, NULL, NULL);
+    db->writer->patience = 0;
 }
 
 static int
-apply_locked(struct apply *a, enum kvfs_durability durability)
+apply_once(struct apply *a)
 {
     struct kvfs_db *db = a->db;
-    int rc = apply_synchronous(db, durability == KVFS_DURABLE);
+    int rc = kvfs_sq_run(db->writer, SQ_BEGIN_IMMEDIATE);
 
-    kvfs_sq_room_before(db, a->batch);
-    if (rc == SQLITE_OK)
-        rc = kvfs_sq_run(db->writer, SQ_BEGIN_IMMEDIATE);
+    a->added[KVFS_META] = a->added[KVFS_DATA] = 0;
     if (rc != SQLITE_OK)
         return apply_refuse(a, rc, "beginning a batch");
     for (size_t i = 0; i < a->batch->ops_count && rc == SQLITE_OK; i++)
@@ -308,8 +318,22 @@ apply_locked(struct apply *a, enum kvfs_durability durability)
     if (rc != SQLITE_OK)
         return apply_refuse(a, rc, "applying a batch");
     rc = kvfs_sq_run(db->writer, SQ_COMMIT);
+    return rc != SQLITE_OK ? apply_refuse(a, rc, "committing a batch") : 0;
+}
+
+static int
+apply_locked(struct apply *a, enum kvfs_durability durability)
+{
+    struct kvfs_db *db = a->db;
+    int rc = apply_synchronous(db, durability == KVFS_DURABLE);
+
     if (rc != SQLITE_OK)
-        return apply_refuse(a, rc, "committing a batch");
+        return apply_refuse(a, rc, "beginning a batch");
+    rc = apply_once(a);
+    if (rc == -ENOSPC && kvfs_sq_room_shrink(db)) /* the log may be all that is in the way */
+        rc = apply_once(a);
+    if (rc != 0)
+        return rc;
     apply_checkpoint(db);
     kvfs_sq_room_reserve(db);
     return 0;

@@ -134,11 +134,14 @@ kvfs_sq_number(struct sq_conn *c, int which, int64_t *n)
     return rc == SQLITE_ROW ? SQLITE_OK : rc == SQLITE_DONE ? SQLITE_CORRUPT : rc;
 }
 
-/* Writers of other processes end: wait for them. */
+/* Writers of other processes end: wait for them.  Readers may stay for long. */
 static int
 conn_busy(void *arg, int tries)
 {
-    (void)arg;
+    const struct sq_conn *c = arg;
+
+    if (c->patience > 0 && tries >= c->patience)
+        return 0;
     (void)sqlite3_sleep(tries < 10 ? 1 : 10);
     return 1;
 }
@@ -186,7 +189,7 @@ kvfs_sq_conn_open(struct kvfs_db *db, int flags, struct sq_conn **connp, struct 
         return kvfs_error_set(err, -ENOMEM, "%s: no memory for a connection", db->path);
     rc = conn_open(db, flags, c);
     if (rc == SQLITE_OK)
-        rc = sqlite3_busy_handler(c->db, conn_busy, NULL);
+        rc = sqlite3_busy_handler(c->db, conn_busy, c);
     if (rc == SQLITE_OK) {
         (void)snprintf(cache, sizeof(cache), "PRAGMA cache_size = -%d", CONN_CACHE_KIB);
         rc = kvfs_sq_exec(c, cache);

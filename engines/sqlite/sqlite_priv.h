@@ -53,6 +53,7 @@ enum { SQ_SCAN_REVERSE = 1, SQ_SCAN_KEYS = 2, SQ_SCAN_TO = 4 };
 struct sq_conn {
     sqlite3 *db;
     sqlite3_stmt *stmt[SQ_COUNT];
+    int patience; /* times to ask again who is in the way; 0: without end */
     struct sq_conn *next; /* idle list */
 };
 
@@ -68,6 +69,7 @@ struct kvfs_db {
     struct sq_conn *writer; /* NULL: readonly */
     bool full;     /* the writer is at synchronous = FULL, else NORMAL */
     int wal_pages; /* frames in the log after the last commit */
+    int wal_pages_waited; /* as many were there when a checkpoint waited for readers */
     atomic_int poisoned;
     int file_fd, wal_fd;         /* for reserving; closed after all connections */
     uint64_t file_reserved_bytes, wal_reserved_bytes;
@@ -136,13 +138,14 @@ int kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                   enum kvfs_durability durability, struct kvfs_error *err);
 int kvfs_sq_sync(struct kvfs_db *db, struct kvfs_error *err);
 
-/* With a limit: empty the log if it stands in the way of the batch. */
-void kvfs_sq_room_before(struct kvfs_db *db, const struct kvfs_batch *batch);
+/* Empty the log, outside of a transaction, as far as readers let it: has it become empty? */
+bool kvfs_sq_room_shrink(struct kvfs_db *db);
 /* Is there room for a batch?  0 or -ENOSPC.  Inside a write transaction. */
 int kvfs_sq_room_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err);
 /* Keep the headroom for deletes reserved; after a batch. */
 void kvfs_sq_room_reserve(struct kvfs_db *db);
-uint64_t kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pages);
+uint64_t kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pages,
+                            bool log_is_pinned);
 
 int kvfs_sq_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
                    kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
