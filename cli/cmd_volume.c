@@ -322,7 +322,7 @@ engines_limits(const struct kvfs_engine *engine, struct kvfs_engine_limits *limi
     (void)snprintf(path, sizeof(path), "%s/kvfs-engines-XXXXXX", tmp != NULL ? tmp : "/tmp");
     if (mkdtemp(path) == NULL)
         return false;
-    if (engine->open(path, &options, &db, NULL) == 0) {
+    if (engine->open(engine, path, &options, &db, NULL) == 0) {
         engine->limits(db, limits);
         engine->close(db);
         known = true;
@@ -348,7 +348,7 @@ engines_json(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
 
     cli_json_text(obj, "name", e->name);
     cli_json_text(obj, "description", e->description != NULL ? e->description : "");
-    cli_json_text(obj, "version", e->version != NULL ? e->version() : "");
+    cli_json_text(obj, "version", e->version != NULL ? e->version(e) : "");
     for (size_t i = 0; i < ENGINES_CAPS; i++) {
         if (e->caps & engines_caps[i].cap)
             (void)json_object_array_add(caps, json_object_new_string(engines_caps[i].name));
@@ -386,7 +386,7 @@ engines_print(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
     (void)printf(ENGINES_ROW "%s\n", e->name, caps[0] != '\0' ? caps : "-",
                  e->caps & KVFS_CAP_MULTIPROCESS ? "many" : "one",
                  l != NULL ? l->value_best_bytes : 0, value, batch, snapshots,
-                 e->version != NULL ? e->version() : "-");
+                 e->version != NULL ? e->version(e) : "-");
 }
 
 static int

@@ -167,7 +167,7 @@ format_store(struct format *f, const struct kvfs_volume_file *file, struct kvfs_
     int rc = b == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : 0;
 
     if (rc == 0)
-        rc = f->engine->open(f->path, &eo, &db, err);
+        rc = f->engine->open(f->engine, f->path, &eo, &db, err);
     if (rc < 0)
         goto out;
     f->engine->limits(db, &limits);
@@ -371,7 +371,7 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
         rc = kvfs_lease_table_open(path, dry, !dry, &leases, err);
     if (rc < 0)
         return rc;
-    rc = engine->compact_need_bytes(path, &need, err);
+    rc = engine->compact_need_bytes(engine, path, &need, err);
     if (rc == 0 && need_bytes != NULL)
         *need_bytes = need;
     if (rc == 0 && !dry) {
@@ -380,7 +380,7 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                                 path, (unsigned long long)need,
                                 (unsigned long long)fs.f_bavail * fs.f_frsize);
         else
-            rc = engine->compact(path, progress, progress_arg, err);
+            rc = engine->compact(engine, path, progress, progress_arg, err);
     }
     kvfs_lease_table_close(leases);
     return rc;

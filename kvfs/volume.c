@@ -325,7 +325,7 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, struct 
     if (rc == 0)
         rc = kvfs_lease_table_open(v->path, o->readonly, false, &v->leases, err);
     if (rc == 0) {
-        rc = v->engine->open(v->path, &eo, &v->db, err);
+        rc = v->engine->open(v->engine, v->path, &eo, &v->db, err);
         if (rc == -ENOENT)
             rc = kvfs_error_set(err, -EINVAL, "%s: the %s store of the volume is missing", v->path,
                                 v->engine->name);

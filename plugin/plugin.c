@@ -111,7 +111,7 @@ kplugin_dump_plugin(void)
         printf("%s%s", i > 0 ? " " : "", engine->name);
     printf("\n");
     for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++)
-        printf("kvfs_engine_%s=%s\n", engine->name, engine->version());
+        printf("kvfs_engine_%s=%s\n", engine->name, engine->version(engine));
 }
 
 /* --- exports ----------------------------------------------------------------- */

@@ -17,7 +17,7 @@ contract_open(const char *folder, const char *variant)
     struct kvfs_error err = {.code = 0};
 
     if (kvfs_engine_find(variant, &contract_engine, &err) != 0 ||
-        contract_engine->open(folder, &options, &contract_db, &err) != 0)
+        contract_engine->open(contract_engine, folder, &options, &contract_db, &err) != 0)
         bench_die("%s", err.msg);
 }
 

@@ -63,7 +63,7 @@ kvfs_hybrid_compact_need_bytes(const struct kvfs_hybrid_pair *pair, const char *
         if (folder == NULL)
             rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
         else if (pair->side[i]->compact_need_bytes != NULL)
-            rc = pair->side[i]->compact_need_bytes(folder, &need, err);
+            rc = pair->side[i]->compact_need_bytes(pair->side[i], folder, &need, err);
         free(folder);
         most = most > need ? most : need; /* one after the other, and none grows by it */
     }
@@ -87,7 +87,7 @@ kvfs_hybrid_compact(const struct kvfs_hybrid_pair *pair, const char *path,
         if (folder == NULL)
             rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
         else if (pair->side[i]->compact != NULL)
-            rc = pair->side[i]->compact(folder, kvfs_hybrid_progress, &p, err);
+            rc = pair->side[i]->compact(pair->side[i], folder, kvfs_hybrid_progress, &p, err);
         free(folder);
     }
     kvfs_holder_drop(fd);

@@ -135,28 +135,33 @@ kvfs_hybrid_engine_init(struct kvfs_engine *engine)
 static const struct kvfs_hybrid_pair hybrid_any;
 
 static int
-hybrid_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-            struct kvfs_error *err)
+hybrid_open(const struct kvfs_engine *self, const char *path,
+            const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
+    (void)self;
     return kvfs_hybrid_open(&hybrid_any, path, options, dbp, err);
 }
 
 static int
-hybrid_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+hybrid_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                          struct kvfs_error *err)
 {
+    (void)self;
     return kvfs_hybrid_compact_need_bytes(&hybrid_any, path, bytes, err);
 }
 
 static int
-hybrid_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-               struct kvfs_error *err)
+hybrid_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+               void *progress_arg, struct kvfs_error *err)
 {
+    (void)self;
     return kvfs_hybrid_compact(&hybrid_any, path, progress, progress_arg, err);
 }
 
 static const char *
-hybrid_version(void)
+hybrid_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return "1";
 }
 

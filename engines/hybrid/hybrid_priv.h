@@ -41,7 +41,7 @@ enum hybrid_bug {
 
 /* A pair of engines; one for each name, for as long as the process lives. */
 struct kvfs_hybrid_pair {
-    struct kvfs_engine engine;
+    struct kvfs_engine engine;                    /* first: what its functions are told as SELF */
     const struct kvfs_engine *side[HYBRID_SIDES]; /* NULL: as the store says */
     char name[HYBRID_NAME_MAX + 1];
     char version[128];

@@ -221,7 +221,7 @@ open_side(struct kvfs_db *db, int side, bool create, bool readonly, struct kvfs_
     if (create && mkdir(folder, 0777) != 0 && errno != EEXIST)
         rc = kvfs_error_set(err, -errno, "%s: %s", folder, strerrordesc_np(errno));
     if (rc == 0)
-        rc = engine->open(folder, &options, &db->side[side], err);
+        rc = engine->open(engine, folder, &options, &db->side[side], err);
     if (rc == -ENOENT && lasts)
         rc = kvfs_error_set(err, -EIO, "%s: the %s store is missing", folder, engine->name);
     free(folder);

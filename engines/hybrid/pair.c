@@ -2,9 +2,8 @@
  *
  * pair.c - engines called hybrid:META+DATA.
  *
- * An engine's `open` and `compact` are told a folder and no name, but one name here
- * stands for each two engines.  So each name gets a place in a table, for as long as
- * the process lives, and functions of its own that know that place.
+ * Each name gets a place in a table, with an engine of its own, for as long as the
+ * process lives.
  *
  *  1. A place is filled in under pair_lock before its engine is handed out, and never
  *     changes afterwards.
@@ -19,51 +18,44 @@
 #include "hybrid_priv.h"
 
 #define PAIR_PREFIX "hybrid:"
-#define PAIR_MAX    64u /* as many as PAIR_SLOTS makes */
+#define PAIR_MAX    64u
 
 static struct kvfs_hybrid_pair pairs[PAIR_MAX];
 static size_t pairs_count;
 static pthread_mutex_t pair_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* The functions of place N. */
-#define PAIR_SLOT(n)                                                                           \
-    static int pair_open_##n(const char *path, const struct kvfs_engine_options *options,      \
-                             struct kvfs_db **dbp, struct kvfs_error *err)                     \
-    {                                                                                          \
-        return kvfs_hybrid_open(&pairs[0##n], path, options, dbp, err);                        \
-    }                                                                                          \
-    static int pair_need_##n(const char *path, uint64_t *bytes, struct kvfs_error *err)        \
-    {                                                                                          \
-        return kvfs_hybrid_compact_need_bytes(&pairs[0##n], path, bytes, err);                 \
-    }                                                                                          \
-    static int pair_compact_##n(const char *path, kvfs_progress_fn *progress, void *arg,       \
-                                struct kvfs_error *err)                                        \
-    {                                                                                          \
-        return kvfs_hybrid_compact(&pairs[0##n], path, progress, arg, err);                    \
-    }                                                                                          \
-    static const char *pair_version_##n(void)                                                  \
-    {                                                                                          \
-        return pairs[0##n].version;                                                            \
-    }
-/* Numbers are octal: two digits, 00 to 77. */
-#define PAIR_EIGHT(F, d) F(d##0) F(d##1) F(d##2) F(d##3) F(d##4) F(d##5) F(d##6) F(d##7)
-#define PAIR_SLOTS(F)                                                                \
-    PAIR_EIGHT(F, 0) PAIR_EIGHT(F, 1) PAIR_EIGHT(F, 2) PAIR_EIGHT(F, 3)              \
-    PAIR_EIGHT(F, 4) PAIR_EIGHT(F, 5) PAIR_EIGHT(F, 6) PAIR_EIGHT(F, 7)
-PAIR_SLOTS(PAIR_SLOT)
+/* The pair whose engine SELF is. */
+static const struct kvfs_hybrid_pair *
+pair_self(const struct kvfs_engine *self)
+{
+    return (const struct kvfs_hybrid_pair *)(const void *)self;
+}
 
-static const struct {
-    int (*open)(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-                struct kvfs_error *err);
-    int (*need)(const char *path, uint64_t *bytes, struct kvfs_error *err);
-    int (*compact)(const char *path, kvfs_progress_fn *progress, void *arg,
-                   struct kvfs_error *err);
-    const char *(*version)(void);
-} pair_slots[PAIR_MAX] = {
-#define PAIR_ROW(n) {pair_open_##n, pair_need_##n, pair_compact_##n, pair_version_##n},
-    PAIR_SLOTS(PAIR_ROW)
-#undef PAIR_ROW
-};
+static const char *
+pair_version(const struct kvfs_engine *self)
+{
+    return pair_self(self)->version;
+}
+
+static int
+pair_open(const struct kvfs_engine *self, const char *path,
+          const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
+{
+    return kvfs_hybrid_open(pair_self(self), path, options, dbp, err);
+}
+
+static int
+pair_need(const struct kvfs_engine *self, const char *path, uint64_t *bytes, struct kvfs_error *err)
+{
+    return kvfs_hybrid_compact_need_bytes(pair_self(self), path, bytes, err);
+}
+
+static int
+pair_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+             void *arg, struct kvfs_error *err)
+{
+    return kvfs_hybrid_compact(pair_self(self), path, progress, arg, err);
+}
 
 /* One of the two names, of LEN bytes at TEXT. */
 static int
@@ -117,16 +109,16 @@ pair_make(const char *name, const struct kvfs_engine *const side[HYBRID_SIDES],
     for (int i = 0; i < HYBRID_SIDES; i++)
         pair->side[i] = side[i];
     (void)snprintf(pair->version, sizeof(pair->version), "%s %s, %s %s", side[HYBRID_META]->name,
-                   side[HYBRID_META]->version(), side[HYBRID_DATA]->name,
-                   side[HYBRID_DATA]->version());
+                   side[HYBRID_META]->version(side[HYBRID_META]), side[HYBRID_DATA]->name,
+                   side[HYBRID_DATA]->version(side[HYBRID_DATA]));
     kvfs_hybrid_engine_init(e);
     e->caps = pair_caps(side);
     e->name = pair->name;
-    e->open = pair_slots[pairs_count].open;
-    e->version = pair_slots[pairs_count].version;
+    e->open = pair_open;
+    e->version = pair_version;
     if (side[HYBRID_META]->compact != NULL || side[HYBRID_DATA]->compact != NULL) {
-        e->compact_need_bytes = pair_slots[pairs_count].need;
-        e->compact = pair_slots[pairs_count].compact;
+        e->compact_need_bytes = pair_need;
+        e->compact = pair_compact;
     }
     if (side[HYBRID_META]->backup == NULL || side[HYBRID_DATA]->backup == NULL)
         e->backup = NULL;

@@ -239,7 +239,7 @@ copy_open(const char *path, struct kvfs_db **dbp, struct kvfs_engine_stat *stat,
           struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.readonly = true};
-    int rc = kvfs_lmdb_open(path, &options, dbp, err);
+    int rc = kvfs_lmdb_open(&kvfs_engine_lmdb, path, &options, dbp, err);
 
     if (rc != 0)
         return rc;
@@ -252,12 +252,14 @@ copy_open(const char *path, struct kvfs_db **dbp, struct kvfs_engine_stat *stat,
 }
 
 int
-kvfs_lmdb_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+kvfs_lmdb_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                             struct kvfs_error *err)
 {
     struct kvfs_engine_stat stat;
     struct kvfs_db *db;
     int rc = copy_open(path, &db, &stat, err);
 
+    (void)self;
     if (rc != 0)
         return rc;
     kvfs_lmdb_close(db);
@@ -328,8 +330,8 @@ copy_compact(struct kvfs_db *db, struct copy *c, const char *old, const char *ne
 }
 
 int
-kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-                  struct kvfs_error *err)
+kvfs_lmdb_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+                  void *progress_arg, struct kvfs_error *err)
 {
     struct copy_halves h = {.p = {.fn = progress, .arg = progress_arg}};
     struct copy *c = calloc(1, sizeof(*c));
@@ -339,6 +341,7 @@ kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progress_a
     char *old = NULL, *new = NULL;
     int rc;
 
+    (void)self;
     if (c == NULL || asprintf(&old, "%s/data.mdb", path) < 0 ||
         asprintf(&new, "%s/" KVFS_LMDB_COMPACT_NAME, path) < 0) {
         rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", path);

@@ -82,8 +82,9 @@ lmdb_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
 }
 
 static const char *
-lmdb_version(void)
+lmdb_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return mdb_version(NULL, NULL, NULL);
 }
 

@@ -314,9 +314,10 @@ void kvfs_lmdb_readers(struct kvfs_db *db, const struct kvfs_db_snap *mine,
 
 int kvfs_lmdb_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
                      kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
-int kvfs_lmdb_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err);
-int kvfs_lmdb_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-                      struct kvfs_error *err);
+int kvfs_lmdb_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                                 struct kvfs_error *err);
+int kvfs_lmdb_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+                      void *progress_arg, struct kvfs_error *err);
 int kvfs_lmdb_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress,
                      void *progress_arg, struct kvfs_error *err);
 
@@ -336,8 +337,9 @@ int kvfs_lmdb_path_check(struct kvfs_db *db, MDB_txn *txn, const struct kvfs_bat
 /* The databases' names, by keyspace. */
 extern const char *const kvfs_lmdb_names[2];
 
-int kvfs_lmdb_open(const char *path, const struct kvfs_engine_options *options,
-                   struct kvfs_db **dbp, struct kvfs_error *err);
+int kvfs_lmdb_open(const struct kvfs_engine *self, const char *path,
+                   const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+                   struct kvfs_error *err);
 void kvfs_lmdb_close(struct kvfs_db *db);
 
 /* LMDB uses an environment no more, not even for reading, after it could not write

@@ -337,13 +337,15 @@ open_flags(const struct kvfs_db *db, bool readonly)
 }
 
 int
-kvfs_lmdb_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-          struct kvfs_error *err)
+kvfs_lmdb_open(const struct kvfs_engine *self, const char *path,
+               const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+               struct kvfs_error *err)
 {
     struct opening o = {.folder = path, .create = options->create && !options->readonly};
     bool had_file;
     int rc = kvfs_lmdb_guard_init();
 
+    (void)self;
     if (rc != 0 || kvfs_fork_generation() == 0)
         return kvfs_error_set(err, -ENOMEM, "lmdb: signal or fork handlers cannot be installed");
     o.db = open_new(path);

@@ -58,18 +58,20 @@ struct kvfs_db_cursor {
 };
 
 static const char *
-mem_version(void)
+mem_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return "1";
 }
 
 static int
-mem_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-         struct kvfs_error *err)
+mem_open(const struct kvfs_engine *self, const char *path,
+         const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
     struct kvfs_db *db;
     int r;
 
+    (void)self;
     if (options->params != NULL && options->params[0] != '\0')
         return kvfs_error_set(err, -EINVAL, "mem: unknown parameter '%.64s'", options->params);
     db = calloc(1, sizeof(*db));
@@ -397,7 +399,7 @@ mem_perform(struct kvfs_memstore *s, struct kvfs_memtree *roots[2], const struct
         struct kvfs_memtree **root = &roots[op->keyspace];
 
         if (op->type == KVFS_OP_PUT)
-            r = kvfs_memtree_put(root, mem_random(s), op->key, op->key_len, op->value);
+            r = kvfs_memtree_put(root, mem_random(s), op->key, op->key_len, op->value, 2);
         else if (op->type == KVFS_OP_DEL)
             r = kvfs_memtree_del(root, op->key, op->key_len);
         else if (op->type == KVFS_OP_DEL_RANGE)

@@ -46,12 +46,15 @@ record_compare(const struct kvfs_memrecord *r, const void *key, size_t key_len)
 }
 
 static struct kvfs_memrecord *
-record_new(const void *key, size_t key_len, const struct iovec value[2])
+record_new(const void *key, size_t key_len, const struct iovec *value, int pieces)
 {
-    size_t value_len = value[0].iov_len + value[1].iov_len;
-    struct kvfs_memrecord *r = malloc(sizeof(*r) + key_len + value_len);
+    struct kvfs_memrecord *r;
+    size_t value_len = 0;
     uint8_t *at;
 
+    for (int i = 0; i < pieces; i++)
+        value_len += value[i].iov_len;
+    r = malloc(sizeof(*r) + key_len + value_len);
     if (r == NULL)
         return NULL;
     atomic_init(&r->refs, 1);
@@ -59,7 +62,7 @@ record_new(const void *key, size_t key_len, const struct iovec value[2])
     r->value_len = value_len;
     memcpy(r->bytes, key, key_len);
     at = r->bytes + key_len;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < pieces; i++) {
         if (value[i].iov_len > 0)
             memcpy(at, value[i].iov_base, value[i].iov_len);
         at += value[i].iov_len;
@@ -237,14 +240,15 @@ tree_key(const void *key, size_t key_len)
 
 int
 kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key, size_t key_len,
-                 const struct iovec value[2])
+                 const struct iovec *value, int pieces)
 {
     struct iovec at = tree_key(key, key_len);
     struct kvfs_memtree *fresh = malloc(sizeof(*fresh));
 
     if (fresh == NULL)
         return -ENOMEM;
-    *fresh = (struct kvfs_memtree){.priority = priority, .record = record_new(key, key_len, value)};
+    *fresh = (struct kvfs_memtree){.priority = priority,
+                                   .record = record_new(key, key_len, value, pieces)};
     if (fresh->record == NULL) {
         free(fresh);
         return -ENOMEM;
@@ -286,6 +290,23 @@ kvfs_memtree_get(const struct kvfs_memtree *t, const void *key, size_t key_len)
         t = c > 0 ? t->left : t->right;
     }
     return NULL;
+}
+
+const struct kvfs_memrecord *
+kvfs_memtree_floor(const struct kvfs_memtree *t, const void *key, size_t key_len)
+{
+    const struct kvfs_memrecord *last = NULL;
+
+    while (t != NULL) {
+        int c = record_compare(t->record, key, key_len);
+
+        if (c <= 0)
+            last = t->record;
+        if (c == 0)
+            break;
+        t = c > 0 ? t->left : t->right;
+    }
+    return last;
 }
 
 static int

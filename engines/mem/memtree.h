@@ -48,11 +48,15 @@ uint64_t kvfs_memtree_bytes(const struct kvfs_memtree *t);
 const struct kvfs_memrecord *kvfs_memtree_get(const struct kvfs_memtree *t, const void *key,
                                               size_t key_len);
 
-/* Change *ROOT.  PRIORITY is a random number: it keeps the tree balanced.  The
- * value is the two pieces in turn.  After -ENOMEM *ROOT may have lost records
+/* The record of the last key that is not behind KEY, or NULL; lives as long as the tree. */
+const struct kvfs_memrecord *kvfs_memtree_floor(const struct kvfs_memtree *t, const void *key,
+                                                size_t key_len);
+
+/* Change *ROOT.  PRIORITY is a random number: it keeps the tree balanced.  A key has at
+ * least one byte.  The value is its PIECES in turn.  After -ENOMEM *ROOT may have lost records
  * and is only fit to be dropped. */
 int kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key, size_t key_len,
-                     const struct iovec value[2]);
+                     const struct iovec *value, int pieces);
 int kvfs_memtree_del(struct kvfs_memtree **root, const void *key, size_t key_len);
 /* Remove [lo, hi); hi_len 0: to the end. */
 int kvfs_memtree_del_range(struct kvfs_memtree **root, const void *lo, size_t lo_len,

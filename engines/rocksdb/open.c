@@ -168,12 +168,14 @@ open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
 }
 
 int
-kvfs_rocks_open(const char *path, const struct kvfs_engine_options *options,
-                struct kvfs_db **dbp, struct kvfs_error *err)
+kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
+                const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+                struct kvfs_error *err)
 {
     struct kvfs_db *db = calloc(1, sizeof(*db));
     int rc;
 
+    (void)self;
     if (db == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     db->readonly = options->readonly;

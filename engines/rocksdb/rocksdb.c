@@ -119,8 +119,9 @@ rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error 
 }
 
 static const char *
-rocks_version(void)
+rocks_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return KVFS_ROCKSDB_VERSION;
 }
 
@@ -191,12 +192,13 @@ rocks_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progr
 /* --- compact, backup ---------------------------------------------------------------- */
 
 static int
-rocks_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+rocks_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                         struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.readonly = true};
     struct kvfs_engine_stat stat;
     struct kvfs_db *db;
-    int rc = kvfs_rocks_open(path, &options, &db, err);
+    int rc = kvfs_rocks_open(self, path, &options, &db, err);
 
     if (rc != 0)
         return rc;
@@ -208,12 +210,12 @@ rocks_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *e
 }
 
 static int
-rocks_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-              struct kvfs_error *err)
+rocks_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+              void *progress_arg, struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.create = false};
     struct kvfs_db *db;
-    int rc = kvfs_rocks_open(path, &options, &db, err);
+    int rc = kvfs_rocks_open(self, path, &options, &db, err);
 
     if (rc != 0)
         return rc;

@@ -63,8 +63,9 @@ struct kvfs_db_snap {
 /* TEXT, RocksDB's words for a failure (freed), as a negative errno with one line. */
 int kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const char *what);
 
-int kvfs_rocks_open(const char *path, const struct kvfs_engine_options *options,
-                    struct kvfs_db **dbp, struct kvfs_error *err);
+int kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
+                    const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+                    struct kvfs_error *err);
 void kvfs_rocks_close(struct kvfs_db *db);
 
 int kvfs_rocks_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err);

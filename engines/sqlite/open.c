@@ -269,12 +269,14 @@ open_parts(struct kvfs_db *db, const struct kvfs_engine_options *options, struct
 }
 
 int
-kvfs_sq_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+kvfs_sq_open(const struct kvfs_engine *self, const char *path,
+             const struct kvfs_engine_options *options, struct kvfs_db **dbp,
              struct kvfs_error *err)
 {
     struct kvfs_db *db = calloc(1, sizeof(*db));
     int rc;
 
+    (void)self;
     if (db == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     db->file_fd = db->wal_fd = -1;

@@ -78,8 +78,9 @@ sqlite_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error
 }
 
 static const char *
-sqlite_version(void)
+sqlite_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return sqlite3_libversion();
 }
 

@@ -116,8 +116,9 @@ extern const struct kvfs_engine kvfs_engine_sqlite;
 
 /* --- the rest ---------------------------------------------------------------------- */
 
-int kvfs_sq_open(const char *path, const struct kvfs_engine_options *options,
-                 struct kvfs_db **dbp, struct kvfs_error *err);
+int kvfs_sq_open(const struct kvfs_engine *self, const char *path,
+                 const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+                 struct kvfs_error *err);
 void kvfs_sq_close(struct kvfs_db *db);
 
 int kvfs_sq_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err);
@@ -149,9 +150,10 @@ uint64_t kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pa
 
 int kvfs_sq_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg,
                    kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
-int kvfs_sq_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err);
-int kvfs_sq_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-                    struct kvfs_error *err);
+int kvfs_sq_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                               struct kvfs_error *err);
+int kvfs_sq_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+                    void *progress_arg, struct kvfs_error *err);
 int kvfs_sq_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress,
                    void *progress_arg, struct kvfs_error *err);
 

@@ -281,12 +281,13 @@ upkeep_replace(const char *folder, struct kvfs_error *err)
 }
 
 int
-kvfs_sq_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+kvfs_sq_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                           struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.readonly = true};
     struct kvfs_engine_stat stat;
     struct kvfs_db *db;
-    int rc = kvfs_sq_open(path, &options, &db, err);
+    int rc = kvfs_sq_open(self, path, &options, &db, err);
 
     if (rc != 0)
         return rc;
@@ -298,13 +299,13 @@ kvfs_sq_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error 
 }
 
 int
-kvfs_sq_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-                struct kvfs_error *err)
+kvfs_sq_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+                void *progress_arg, struct kvfs_error *err)
 {
     const struct kvfs_engine_options options = {.create = false};
     struct upkeep_progress p = {.fn = progress, .arg = progress_arg};
     struct kvfs_db *db;
-    int rc = kvfs_sq_open(path, &options, &db, err), code;
+    int rc = kvfs_sq_open(self, path, &options, &db, err), code;
 
     if (rc != 0)
         return rc;

@@ -37,7 +37,7 @@ open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
     int rc = c->probed ? 0 : kvfs_check_probe(c, path, engine, err);
 
     if (rc == 0)
-        rc = engine->open(path, &options, &c->db, err);
+        rc = engine->open(engine, path, &options, &c->db, err);
     if (rc == 0)
         c->engine = engine;
     return rc;

@@ -146,7 +146,7 @@ probe_work(struct probe_child *p, const char *path, bool readonly, struct kvfs_e
     int rc;
 
     probe_tell(p->fd, PROBE_STAGE, PROBE_OPENING, 0, NULL);
-    rc = p->engine->open(path, &options, &p->db, err);
+    rc = p->engine->open(p->engine, path, &options, &p->db, err);
     if (rc != 0)
         return rc;
     probe_tell(p->fd, PROBE_STAGE, PROBE_VERIFYING, 0, NULL);

@@ -137,7 +137,7 @@ main(int argc, char **argv)
     static struct found f;
 
     if (argc < 3 || kvfs_engine_find("lmdb", &engine, &error) < 0 ||
-        engine->open(argv[1], &options, &db, &error) < 0)
+        engine->open(engine, argv[1], &options, &db, &error) < 0)
         die("open");
     if (strcmp(what, "list") == 0) {
         (void)walk(KVFS_META, -1, &f);

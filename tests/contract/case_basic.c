@@ -41,10 +41,11 @@ open__no_store_without_create__enoent(struct contract *c)
     struct kvfs_error err = {.code = 0};
     struct kvfs_db *db = NULL;
 
-    CHECK_CODE(c, c->engine->open(c->store, &options, &db, &err), -ENOENT, &err, "open");
+    CHECK_CODE(c, c->engine->open(c->engine, c->store, &options, &db, &err), -ENOENT, &err, "open");
     CHECK(c, db == NULL, "a failed open set the handle");
     options.readonly = true;
-    CHECK_CODE(c, c->engine->open(c->store, &options, &db, &err), -ENOENT, &err, "open readonly");
+    CHECK_CODE(c, c->engine->open(c->engine, c->store, &options, &db, &err), -ENOENT, &err,
+               "open readonly");
     contract_open(c);
     contract_close(c);
 }
@@ -56,7 +57,7 @@ open__unknown_parameter__einval(struct contract *c)
     struct kvfs_error err = {.code = 0};
     struct kvfs_db *db = NULL;
 
-    CHECK_CODE(c, c->engine->open(c->store, &options, &db, &err), -EINVAL, &err, "open");
+    CHECK_CODE(c, c->engine->open(c->engine, c->store, &options, &db, &err), -EINVAL, &err, "open");
     CHECK(c, db == NULL, "a failed open set the handle");
 }
 
@@ -73,7 +74,7 @@ engine__facts__are_told(struct contract *c)
                   (p > e->name && (*p == ':' || *p == '+')), /* a wrapper's, and what it is on */
               "name '%s'", e->name);
     CHECK(c, e->description != NULL && strchr(e->description, '\n') == NULL, "description");
-    CHECK(c, e->version() != NULL && e->version()[0] != '\0', "no version");
+    CHECK(c, e->version(e) != NULL && e->version(e)[0] != '\0', "no version");
     CHECK(c, (e->compact == NULL) == (e->compact_need_bytes == NULL),
           "compact and compact_need_bytes come together");
     CHECK(c,

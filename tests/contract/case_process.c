@@ -335,7 +335,7 @@ process_refused(struct contract *c, int orders)
 
     if (!process_receive(c, orders, &go))
         return;
-    CHECK_CODE(c, c->engine->open(c->store, &options, &db, &err), -EBUSY, &err,
+    CHECK_CODE(c, c->engine->open(c->engine, c->store, &options, &db, &err), -EBUSY, &err,
                "open in a second process");
     (void)process_receive(c, orders, &go); /* until the first process has closed */
     contract_open(c);

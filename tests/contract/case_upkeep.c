@@ -196,15 +196,16 @@ compact__after_deletes__same_records(struct contract *c)
         contract_skip(c, "this engine does not compact");
     model = upkeep_filled(c);
     contract_close(c);
-    CHECK_CODE(c, c->engine->compact_need_bytes(c->store, &need, &err), 0, &err,
+    CHECK_CODE(c, c->engine->compact_need_bytes(c->engine, c->store, &need, &err), 0, &err,
                "compact_need_bytes");
     CHECK(c, need != UINT64_MAX, "compact_need_bytes set nothing");
-    r = c->engine->compact(c->store, upkeep_stop, &called, &err);
+    r = c->engine->compact(c->engine, c->store, upkeep_stop, &called, &err);
     CHECK_CODE(c, r, called ? -EINTR : 0, &err, "compact");
     contract_open_options(c, &(struct kvfs_engine_options){.create = false});
     contract_check_now(c, model); /* interrupted: nothing has changed */
     contract_close(c);
-    CHECK_CODE(c, c->engine->compact(c->store, upkeep_go_on, NULL, &err), 0, &err, "compact");
+    CHECK_CODE(c, c->engine->compact(c->engine, c->store, upkeep_go_on, NULL, &err), 0, &err,
+               "compact");
     contract_open_options(c, &(struct kvfs_engine_options){.create = false});
     contract_check_now(c, model);
     contract_check_verify(c);

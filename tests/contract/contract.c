@@ -138,7 +138,7 @@ contract_open_options(struct contract *c, const struct kvfs_engine_options *opti
 
     if (o.params == NULL)
         o.params = c->params;
-    CHECK_CODE(c, c->engine->open(c->store, &o, &c->db, &err), 0, &err, "open");
+    CHECK_CODE(c, c->engine->open(c->engine, c->store, &o, &c->db, &err), 0, &err, "open");
     CHECK(c, c->db != NULL, "open set no handle");
     c->engine->limits(c->db, &c->limits);
 }

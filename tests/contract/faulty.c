@@ -47,13 +47,14 @@ is(const char *name)
 /* --- opening --------------------------------------------------------------------- */
 
 static int
-faulty_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-            struct kvfs_error *err)
+faulty_open(const struct kvfs_engine *self, const char *path,
+            const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
     struct kvfs_engine_options o = *options;
     struct kvfs_db *db = calloc(1, sizeof(*db));
     int r;
 
+    (void)self;
     if (db == NULL)
         return kvfs_error_set(err, -ENOMEM, "no memory");
     if (is("always-creates"))
@@ -64,7 +65,7 @@ faulty_open(const char *path, const struct kvfs_engine_options *options, struct 
         o.store_max_bytes = 0;
     if (is("params-ignored"))
         o.params = NULL;
-    r = inner->open(path, &o, &db->real, err);
+    r = inner->open(inner, path, &o, &db->real, err);
     if (r != 0) {
         free(db);
         return r;
@@ -444,8 +445,9 @@ faulty_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_prog
 }
 
 static const char *
-faulty_version(void)
+faulty_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return bug;
 }
 

@@ -129,7 +129,7 @@ main_test_engine(const struct kvfs_engine *engine)
         (void)fprintf(stderr, "no case matches %s\n", main_pattern);
         return 1;
     }
-    (void)printf("engine %s (%s), KVFS_SEED=%llu\n", engine->name, engine->version(),
+    (void)printf("engine %s (%s), KVFS_SEED=%llu\n", engine->name, engine->version(engine),
                  (unsigned long long)main_contract.seed);
     return _cmocka_run_group_tests(engine->name, tests, count, NULL, NULL);
 }

@@ -47,12 +47,13 @@ mad_go(const char *stage)
 }
 
 static int
-mad_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-         struct kvfs_error *err)
+mad_open(const struct kvfs_engine *self, const char *path,
+         const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
+    (void)self;
     if (!options->create)
         mad_go("open");
-    return below->open(path, options, dbp, err);
+    return below->open(below, path, options, dbp, err);
 }
 
 static void

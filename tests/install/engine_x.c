@@ -16,15 +16,16 @@ struct kvfs_engine kvfs_engine_plugin; /* filled when it is loaded */
 static const struct kvfs_engine *below;
 
 static int
-x_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-       struct kvfs_error *err)
+x_open(const struct kvfs_engine *self, const char *path, const struct kvfs_engine_options *options,
+       struct kvfs_db **dbp, struct kvfs_error *err)
 {
     char mark[4096];
 
+    (void)self;
     if (snprintf(mark, sizeof(mark), "%s/x-closed", path) < (int)sizeof(mark) &&
         access(mark, F_OK) == 0)
         return kvfs_error_set(err, -EACCES, "%s: engine x is closed", path);
-    return below->open(path, options, dbp, err);
+    return below->open(below, path, options, dbp, err);
 }
 
 __attribute__((constructor)) static void

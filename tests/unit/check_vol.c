@@ -170,7 +170,7 @@ vol_raw_open(struct vol *t)
     struct kvfs_error err = {0};
 
     vol_must(kvfs_engine_find(t->engine, &t->raw_engine, &err), &err);
-    vol_must(t->raw_engine->open(t->path, &options, &t->raw, &err), &err);
+    vol_must(t->raw_engine->open(t->raw_engine, t->path, &options, &t->raw, &err), &err);
 }
 
 void

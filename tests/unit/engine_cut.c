@@ -121,8 +121,8 @@ cut_find(const char *path, bool create)
 }
 
 static int
-cut_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-         struct kvfs_error *err)
+cut_open(const struct kvfs_engine *self, const char *path,
+         const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
     const struct kvfs_engine_options o = {.create = true};
     struct cut_store *s = cut_find(path, options->create && !options->readonly);
@@ -130,6 +130,7 @@ cut_open(const char *path, const struct kvfs_engine_options *options, struct kvf
     char marker[4096];
     int rc;
 
+    (void)self;
     if (s == NULL)
         return kvfs_error_set(err, -ENOENT, "%s: no store here", path);
     (void)snprintf(marker, sizeof(marker), "%s/mem", path);
@@ -138,7 +139,7 @@ cut_open(const char *path, const struct kvfs_engine_options *options, struct kvf
     if (db == NULL)
         return kvfs_error_set(err, -ENOMEM, "no memory");
     db->store = s;
-    rc = inner->open(path, &o, &db->real, err);
+    rc = inner->open(inner, path, &o, &db->real, err);
     for (size_t i = 0; i < s->count && rc == 0; i++) {
         struct kvfs_batch batch;
 
@@ -297,8 +298,9 @@ cut_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progres
 }
 
 static const char *
-cut_version(void)
+cut_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return "1";
 }
 

@@ -112,7 +112,7 @@ world_random(struct world *w)
 int
 world_try(struct world *w, const struct kvfs_engine_options *options)
 {
-    return w->engine->open(w->store, options, &w->db, &w->err);
+    return w->engine->open(w->engine, w->store, options, &w->db, &w->err);
 }
 
 void

@@ -206,7 +206,7 @@ power_open(struct power *p, bool readonly)
     const struct kvfs_engine_options options = {
         .create = !readonly, .readonly = readonly, .params = p->params};
     struct kvfs_error err = {0};
-    int rc = p->engine->open(p->folder, &options, &p->db, &err);
+    int rc = p->engine->open(p->engine, p->folder, &options, &p->db, &err);
 
     if (rc != 0 && !p->control->dead)
         fail_msg("KVFS_SEED=%llu: open: %s", (unsigned long long)p->seed, err.msg);

@@ -87,7 +87,7 @@ try_open(bool create, struct kvfs_db **db, struct kvfs_error *err)
     struct kvfs_engine_options options = {.create = create};
 
     err->msg[0] = '\0';
-    return mem->open(folder, &options, db, err);
+    return mem->open(mem, folder, &options, db, err);
 }
 
 static struct kvfs_db *
@@ -228,7 +228,7 @@ mem_open__no_folder__enoent(void **state)
     struct kvfs_error err;
 
     (void)state;
-    assert_int_equal(mem->open("/nonexistent/folder", &options, &db, &err), -ENOENT);
+    assert_int_equal(mem->open(mem, "/nonexistent/folder", &options, &db, &err), -ENOENT);
 }
 
 /* --- no memory ------------------------------------------------------------------------- */

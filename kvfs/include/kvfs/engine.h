@@ -16,6 +16,8 @@
  * - The bounds of ranges and scans need not be keys: any length up to the
  *   keyspace's longest key will do, and 0 for no bound.  A range whose end is
  *   not behind its start is empty.
+ * - SELF is the engine that the function was found in: engines made of others have one
+ *   set of functions for many names.
  * - Nothing that belongs to the engine (a memory map, a cache page) is ever
  *   handed out: `get` and `cursor_value` copy into the caller's buffers.  So
  *   damage to a mapped file is met inside the engine, which must turn SIGBUS,
@@ -49,7 +51,7 @@ extern "C" {
  * another version and names both.  It finds no symbol of the program that loads
  * it: kvfs_error_set() is its own copy, out of libkvfs.a
  * (`pkg-config --cflags --libs kvfs`). */
-#define KVFS_ENGINE_ABI 1
+#define KVFS_ENGINE_ABI 2
 
 #define KVFS_META_KEY_MAX 320 /* bytes; at least 1 */
 #define KVFS_DATA_KEY_LEN 16  /* bytes; exactly */
@@ -164,7 +166,8 @@ struct kvfs_engine {
     const char *name;        /* [a-z0-9]+; a wrapper's tells what it stands on behind a
                               * colon, as hybrid:lmdb+rocksdb */
     const char *description; /* one line */
-    const char *(*version)(void); /* of the library underneath; static storage */
+    const char *(*version)(const struct kvfs_engine *self); /* of the library underneath;
+                                                             * static storage */
 
     /* Open the store in folder PATH, which exists.
      *
@@ -176,7 +179,8 @@ struct kvfs_engine {
      * -EACCES, -EROFS, -ENOSPC, -ENOMEM as usual
      * Durability: a store made by `create` is on stable storage on return.
      * A store is opened at most once per process at a time (kvfs sees to it). */
-    int (*open)(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+    int (*open)(const struct kvfs_engine *self, const char *path,
+                const struct kvfs_engine_options *options, struct kvfs_db **dbp,
                 struct kvfs_error *err);
 
     /* Close.  All snapshots have ended.  Applied batches survive. */
@@ -248,9 +252,10 @@ struct kvfs_engine {
      * holds it alone.  compact_need_bytes tells the free space that it takes: it
      * only reads, from a store that others may have open where many may.
      * Both NULL where the engine has no such thing. */
-    int (*compact_need_bytes)(const char *path, uint64_t *bytes, struct kvfs_error *err);
-    int (*compact)(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-                   struct kvfs_error *err);
+    int (*compact_need_bytes)(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                              struct kvfs_error *err);
+    int (*compact)(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+                   void *progress_arg, struct kvfs_error *err);
 
     /* Write a consistent copy of the store, while it is used, into the empty
      * folder PATH; durable on return.  NULL where the engine has no such thing. */
