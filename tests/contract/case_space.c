@@ -12,7 +12,7 @@
 
 /* --- a full store --------------------------------------------------------------- */
 
-#define FULL_BYTES ((uint64_t)32 << 20)
+#define FULL_BYTES ((uint64_t)64 << 20) /* two engines may have to share it */
 #define FULL_LEN   4120
 #define FULL_BATCH 32
 
