@@ -57,7 +57,7 @@ struct apply {
     size_t meta_changes_at; /* in ops[META]: behind the deletion of old intents */
     uint8_t *keys, *keys_free, *intents, done[8];
     size_t records, intent_bytes;
-    struct kvfs_db_snap *before; /* of META; NULL: DATA has room in plenty */
+    struct kvfs_batch_builder *undo; /* of META's half; NULL: DATA has room in plenty */
 };
 
 bool
@@ -421,7 +421,7 @@ apply_data_only(struct apply *a)
     return 0;
 }
 
-/* May DATA refuse its half?  Then keep what META holds before it. */
+/* May DATA refuse its half?  Then know what META holds before it. */
 static int
 apply_look_before(struct apply *a)
 {
@@ -429,9 +429,10 @@ apply_look_before(struct apply *a)
     struct kvfs_engine_stat stat;
     int rc = side[HYBRID_DATA]->stat(a->db->side[HYBRID_DATA], &stat, a->err);
 
-    /* Without a snapshot a refusal ends this handle, and is no worse for what is stored. */
+    /* Without it a refusal ends this handle, and is no worse for what is stored. */
     if (rc == 0 && stat.avail_bytes < APPLY_NEAR_BYTES + 8 * a->data_put_bytes)
-        (void)side[HYBRID_META]->begin(a->db->side[HYBRID_META], &a->before, NULL);
+        (void)kvfs_hybrid_undo(a->db, a->ops[HYBRID_META] + a->meta_changes_at,
+                               a->ops_count[HYBRID_META] - a->meta_changes_at, &a->undo, NULL);
     return rc;
 }
 
@@ -440,13 +441,12 @@ static int
 apply_take_back(struct apply *a, int rc)
 {
     struct kvfs_db *db = a->db;
-    struct kvfs_error why = {0};
+    struct kvfs_batch batch;
 
     if (rc != -ENOMEM && rc != -ENOSPC)
         rc = -EIO;
-    if (a->before != NULL && rc != -EIO &&
-        kvfs_hybrid_undo(db, a->before, a->ops[HYBRID_META] + a->meta_changes_at,
-                         a->ops_count[HYBRID_META] - a->meta_changes_at, &why) == 0)
+    if (a->undo != NULL && rc != -EIO && kvfs_batch_end(a->undo, &batch) == 0 &&
+        db->pair->side[HYBRID_META]->apply(db->side[HYBRID_META], &batch, KVFS_DURABLE, NULL) == 0)
         return rc; /* with DATA's words */
     atomic_store(&db->torn, 1);
     atomic_store(&db->poisoned, 1);
@@ -519,9 +519,9 @@ apply_both(struct apply *a)
         db->pending_bytes + a->intent_bytes > db->intents_bytes)
         rc = kvfs_hybrid_data_sync(db, a->err);
     if (rc == 0)
-        rc = apply_look_before(a);
-    if (rc == 0)
         rc = apply_build(a);
+    if (rc == 0)
+        rc = apply_look_before(a);
     if (rc == 0)
         rc = apply_gated(a);
     if (rc == -ENOSPC && db->backups == 0 && atomic_load(&db->first) < atomic_load(&db->next)) {
@@ -538,8 +538,7 @@ apply_both(struct apply *a)
 static void
 apply_free(struct apply *a)
 {
-    if (a->before != NULL)
-        a->db->pair->side[HYBRID_META]->end(a->before);
+    kvfs_batch_free(a->undo);
     for (int i = 0; i < HYBRID_SIDES; i++)
         free(a->ops[i]);
     free(a->keys);

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <kvfs/batch.h>
 #include <kvfs/engine.h>
 
 #include "../fork.h"
@@ -139,9 +140,9 @@ bool kvfs_hybrid_clean(int rc);
 /* -EIO, with a line, where an earlier batch failed. */
 int kvfs_hybrid_usable(struct kvfs_db *db, struct kvfs_error *err);
 
-/* Put META back to BEFORE where OPS, which were applied since, changed it. */
-int kvfs_hybrid_undo(struct kvfs_db *db, struct kvfs_db_snap *before, const struct kvfs_op *ops,
-                     size_t ops_count, struct kvfs_error *err);
+/* A batch that puts META back to what it is, after OPS will have changed it. */
+int kvfs_hybrid_undo(struct kvfs_db *db, const struct kvfs_op *ops, size_t ops_count,
+                     struct kvfs_batch_builder **builderp, struct kvfs_error *err);
 
 /* --- read.c --------------------------------------------------------------------------- */
 

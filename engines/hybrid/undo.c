@@ -3,8 +3,9 @@
  * undo.c - taking a batch's META half back.
  *
  * DATA may refuse its half for want of room after META has taken its own.  Nobody has
- * seen that yet (the gate), so META is put back to a snapshot from before.  Every key
- * that the batch named is set to what it held then, so their order does not matter.
+ * seen that yet (the gate), so META is put back: every key that the batch names gets
+ * what it held, so their order does not matter.  That is read before META changes, and
+ * its snapshot has ended by then: an engine may wait for readers to make room.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -67,24 +68,28 @@ undo_range(struct undo *u, const struct kvfs_op *op)
 }
 
 int
-kvfs_hybrid_undo(struct kvfs_db *db, struct kvfs_db_snap *before, const struct kvfs_op *ops,
-                 size_t ops_count, struct kvfs_error *err)
+kvfs_hybrid_undo(struct kvfs_db *db, const struct kvfs_op *ops, size_t ops_count,
+                 struct kvfs_batch_builder **builderp, struct kvfs_error *err)
 {
     const struct kvfs_engine *meta = db->pair->side[HYBRID_META];
-    struct undo u = {.db = db, .before = before, .b = kvfs_batch_new(), .err = err};
-    struct kvfs_batch batch;
-    int rc = u.b == NULL ? kvfs_error_set(err, -ENOMEM, "%s: no memory", db->folder) : 0;
+    struct undo u = {.db = db, .b = kvfs_batch_new(), .err = err};
+    int rc;
 
-    for (size_t i = 0; i < ops_count && rc == 0; i++) {
-        if (ops[i].type == KVFS_OP_DEL_RANGE)
-            rc = undo_range(&u, &ops[i]);
-        else if (ops[i].type < KVFS_OP_DEL_RANGE)
-            rc = undo_key(&u, ops[i].key, ops[i].key_len);
+    if (u.b == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->folder);
+    rc = meta->begin(db->side[HYBRID_META], &u.before, err);
+    if (rc == 0) {
+        for (size_t i = 0; i < ops_count && rc == 0; i++) {
+            if (ops[i].type == KVFS_OP_DEL_RANGE)
+                rc = undo_range(&u, &ops[i]);
+            else if (ops[i].type < KVFS_OP_DEL_RANGE)
+                rc = undo_key(&u, ops[i].key, ops[i].key_len);
+        }
+        meta->end(u.before);
     }
     if (rc == 0)
-        rc = kvfs_batch_end(u.b, &batch);
-    if (rc == 0)
-        rc = meta->apply(db->side[HYBRID_META], &batch, KVFS_DURABLE, err);
-    kvfs_batch_free(u.b);
+        *builderp = u.b;
+    else
+        kvfs_batch_free(u.b);
     return rc;
 }
