@@ -38,7 +38,7 @@ full_open(struct full *f)
     const struct kvfs_engine_options options = {.create = true, .store_max_bytes = FULL_BYTES};
     struct kvfs_error err = {0};
 
-    if (f->engine->open(f->folder, &options, &f->db, &err) != 0)
+    if (f->engine->open(f->engine, f->folder, &options, &f->db, &err) != 0)
         fail_msg("%s", err.msg);
 }
 
