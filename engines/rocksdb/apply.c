@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "rocksdb_priv.h"
 
@@ -237,6 +238,17 @@ apply_room(struct apply *a)
                           (unsigned long long)need >> 10);
 }
 
+/* A store without CURRENT does not open any more: what is written to it is lost. */
+static int
+apply_store_check(struct kvfs_db *db, struct kvfs_error *err)
+{
+    if (access(db->current_path, F_OK) == 0)
+        return 0;
+    atomic_store(&db->poisoned, 1);
+    return kvfs_error_set(err, -EIO, "%s: the store was removed: %s", db->current_path,
+                          strerrordesc_np(errno));
+}
+
 /* --- the calls ----------------------------------------------------------------------- */
 
 int
@@ -257,6 +269,8 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
     if (atomic_load(&db->poisoned))
         rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                             db->folder);
+    if (rc == 0)
+        rc = apply_store_check(db, err);
     if (rc == 0)
         rc = apply_expects(&a);
     if (rc == 0)
@@ -280,8 +294,9 @@ kvfs_rocks_sync(struct kvfs_db *db, struct kvfs_error *err)
     if (atomic_load(&db->poisoned))
         return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                               db->folder);
-    if (db->unsafe_nosync)
-        return 0;
+    rc = apply_store_check(db, err);
+    if (rc != 0 || db->unsafe_nosync)
+        return rc;
     rocksdb_flush_wal(db->db, 1, &text);
     if (text == NULL)
         return 0;

@@ -89,7 +89,7 @@ open_family_options(struct kvfs_db *db, int which)
         rocksdb_options_set_blob_file_size(o, OPEN_BLOB_FILE);
         rocksdb_options_set_blob_compression_type(o, rocksdb_no_compression);
         rocksdb_options_set_enable_blob_gc(o, 1);
-        rocksdb_options_set_blob_gc_age_cutoff(o, atof(KVFS_ROCKS_BLOB_CUTOFF));
+        rocksdb_options_set_blob_gc_age_cutoff(o, strtod(KVFS_ROCKS_BLOB_CUTOFF, NULL));
         rocksdb_options_set_blob_gc_force_threshold(o, 0.5);
     }
     return o;
@@ -123,21 +123,15 @@ open_options(struct kvfs_db *db, bool create)
 
 /* 1: a store is here; 0: none. */
 static int
-open_exists(struct kvfs_db *db, struct kvfs_error *err)
+open_exists(const struct kvfs_db *db, struct kvfs_error *err)
 {
-    size_t len = strlen(db->folder) + sizeof("/CURRENT");
-    char *path = malloc(len);
     struct stat st;
-    int rc = 1;
 
-    if (path == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->folder);
-    (void)snprintf(path, len, "%s/CURRENT", db->folder);
-    if (stat(path, &st) != 0)
-        rc = errno == ENOENT ? 0
-                             : kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
-    free(path);
-    return rc;
+    if (stat(db->current_path, &st) == 0)
+        return 1;
+    return errno == ENOENT ? 0
+                           : kvfs_error_set(err, -errno, "%s: %s", db->current_path,
+                                            strerrordesc_np(errno));
 }
 
 static int
@@ -185,7 +179,9 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
     (void)pthread_mutex_init(&db->apply_lock, NULL);
     (void)pthread_mutex_init(&db->pool_lock, NULL);
     db->folder = strdup(path);
-    rc = db->folder != NULL ? open_params(db, options->params, err)
+    if (asprintf(&db->current_path, "%s/CURRENT", path) < 0)
+        db->current_path = NULL;
+    rc = db->folder != NULL && db->current_path != NULL ? open_params(db, options->params, err)
                             : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     if (rc == 0)
         rc = open_db(db, options->create, err);
@@ -196,11 +192,31 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
     return rc;
 }
 
+/* Damage to a log's end looks as if the log had ended there.  So what it holds goes into
+ * tables, whose checksums tell damage, when a store is closed in order; where that fails,
+ * the log still holds it. */
+static void
+open_settle(struct kvfs_db *db)
+{
+    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+
+    rocksdb_flushoptions_set_wait(o, 1);
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
+        char *text = NULL;
+
+        rocksdb_flush_cf(db->db, o, db->family[i], &text);
+        rocksdb_free(text);
+    }
+    rocksdb_flushoptions_destroy(o);
+}
+
 void
 kvfs_rocks_close(struct kvfs_db *db)
 {
     /* In a forked child RocksDB's threads do not exist: nothing can be closed. */
     if (kvfs_fork_check(db->generation, db->folder, NULL) == 0) {
+        if (db->db != NULL && !db->readonly && !atomic_load(&db->poisoned))
+            open_settle(db);
         for (int i = 0; i < ROCKS_FAMILIES; i++)
             if (db->family[i] != NULL)
                 rocksdb_column_family_handle_destroy(db->family[i]);
@@ -222,5 +238,6 @@ kvfs_rocks_close(struct kvfs_db *db)
     (void)pthread_mutex_destroy(&db->pool_lock);
     (void)pthread_mutex_destroy(&db->apply_lock);
     free(db->folder);
+    free(db->current_path);
     free(db);
 }

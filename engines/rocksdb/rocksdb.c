@@ -34,9 +34,11 @@ rocks_number(struct kvfs_db *db, int family, const char *name)
 uint64_t
 kvfs_rocks_room(struct kvfs_db *db, uint64_t *store_bytes)
 {
-    uint64_t room = 0, used = 0;
+    uint64_t room = 0, used = 0, memory = 0;
     struct statvfs vfs;
 
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++)
+        memory += rocks_number(db, i, "rocksdb.size-all-mem-tables");
     for (int i = ROCKS_META; i <= ROCKS_DATA; i++)
         used += rocks_number(db, i, "rocksdb.live-sst-files-size") +
                 rocks_number(db, i, "rocksdb.live-blob-file-size") +
@@ -44,6 +46,7 @@ kvfs_rocks_room(struct kvfs_db *db, uint64_t *store_bytes)
     *store_bytes = used;
     if (statvfs(db->folder, &vfs) == 0)
         room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    room = room > memory ? room - memory : 0; /* what is in the log will be in tables too */
     if (db->limit_bytes > 0) {
         uint64_t most = db->limit_bytes > used ? db->limit_bytes - used : 0;
 
@@ -235,8 +238,11 @@ rocks_backup_move(const char *from, const char *to)
 {
     DIR *dir = opendir(from);
     struct dirent *e;
-    int rc = dir == NULL ? -errno : 0;
+    int rc = 0;
 
+    if (dir == NULL)
+        return -errno;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is ours alone */
     while (rc == 0 && (e = readdir(dir)) != NULL)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
             int fd = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -245,8 +251,7 @@ rocks_backup_move(const char *from, const char *to)
             if (fd >= 0)
                 (void)close(fd);
         }
-    if (dir != NULL)
-        (void)closedir(dir);
+    (void)closedir(dir);
     if (rc == 0 && rmdir(from) != 0)
         rc = -errno;
     return rc;

@@ -30,7 +30,7 @@
 enum { ROCKS_DEFAULT, ROCKS_META, ROCKS_DATA, ROCKS_FAMILIES };
 
 struct kvfs_db {
-    char *folder;
+    char *folder, *current_path; /* of the file CURRENT, without which there is no store */
     bool readonly;
     unsigned generation;  /* of the process; ../fork.h */
     uint64_t limit_bytes; /* store_max_bytes; 0: none */

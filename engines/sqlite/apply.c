@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "sqlite_priv.h"
@@ -339,6 +340,26 @@ apply_locked(struct apply *a, enum kvfs_durability durability)
     return 0;
 }
 
+/* Is the file that FD has open still the one called PATH? */
+static bool
+apply_file_is(const char *path, int fd)
+{
+    struct stat here, ours;
+
+    return stat(path, &here) == 0 && fstat(fd, &ours) == 0 && here.st_dev == ours.st_dev &&
+           here.st_ino == ours.st_ino;
+}
+
+/* What is written to a file that was removed or replaced is lost. */
+static int
+apply_files_check(struct kvfs_db *db, struct kvfs_error *err)
+{
+    if (apply_file_is(db->path, db->file_fd) && apply_file_is(db->wal_path, db->wal_fd))
+        return 0;
+    atomic_store(&db->poisoned, 1);
+    return kvfs_error_set(err, -EIO, "%s: the file or its log was removed or replaced", db->path);
+}
+
 int
 kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durability durability,
               struct kvfs_error *err)
@@ -358,6 +379,8 @@ kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_dura
         rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                             db->path);
     else
+        rc = apply_files_check(db, err);
+    if (rc == 0)
         rc = apply_locked(&a, durability);
     (void)pthread_mutex_unlock(&db->apply_lock);
     free(a.value);
@@ -374,6 +397,9 @@ kvfs_sq_sync(struct kvfs_db *db, struct kvfs_error *err)
     if (atomic_load(&db->poisoned))
         return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                               db->path);
+    rc = apply_files_check(db, err);
+    if (rc != 0)
+        return rc;
     /* What is not in the log any more came into the database by a checkpoint, and
      * that was synced. */
     if (db->unsafe_nosync || fdatasync(db->wal_fd) == 0)

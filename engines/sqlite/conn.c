@@ -19,6 +19,9 @@
 
 #define CONN_CACHE_KIB 2048 /* of pages; the kernel caches the file as well */
 
+#define CONN_COUNTS_ADD \
+    "UPDATE counts SET meta = meta + ?1, data = data + ?2, commits = commits + 1"
+
 static const char *const conn_tables[] = {"meta", "data"};
 
 static void
@@ -30,8 +33,7 @@ conn_sql(int which, char *sql, size_t len)
         [SQ_COMMIT] = "COMMIT",
         [SQ_ROLLBACK] = "ROLLBACK",
         [SQ_COUNTS] = "SELECT meta, data, commits FROM counts",
-        [SQ_COUNTS_ADD] = "UPDATE counts SET meta = meta + ?1, data = data + ?2, "
-                          "commits = commits + 1",
+        [SQ_COUNTS_ADD] = CONN_COUNTS_ADD,
         [SQ_PAGES] = "PRAGMA page_count",
         [SQ_FREE_PAGES] = "PRAGMA freelist_count",
     };

@@ -221,7 +221,6 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
 {
     int on = 1, rc = kvfs_sq_conn_open(db, SQLITE_OPEN_READWRITE, &db->writer, err);
     struct sq_counts counts;
-    char *wal;
 
     if (rc != 0)
         return rc;
@@ -236,10 +235,9 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
     if (rc != SQLITE_OK)
         return kvfs_sq_error(err, rc, db->writer, db->path, "opening");
     (void)sqlite3_wal_hook(db->writer->db, open_wal_hook, db);
-    wal = open_name(db->path, "-wal");
-    if (wal != NULL)
-        db->wal_fd = open(wal, O_RDWR | O_CLOEXEC);
-    free(wal);
+    db->wal_path = open_name(db->path, "-wal");
+    if (db->wal_path != NULL)
+        db->wal_fd = open(db->wal_path, O_RDWR | O_CLOEXEC);
     if (db->wal_fd < 0)
         return kvfs_error_set(err, -EIO, "%s-wal: cannot be opened", db->path);
     kvfs_sq_room_reserve(db);
@@ -324,5 +322,6 @@ kvfs_sq_close(struct kvfs_db *db)
     (void)pthread_mutex_destroy(&db->apply_lock);
     free(db->folder);
     free(db->path);
+    free(db->wal_path);
     free(db);
 }

@@ -261,6 +261,7 @@ kvfs_sq_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, cons
         memcpy(c->lo, lo, lo_len);
     if (hi_len > 0)
         memcpy(c->hi, hi, hi_len);
+    c->stmt = NULL;
     rc = read_scan_prepare(c, c->which);
     if (rc == SQLITE_OK)
         rc = kvfs_sq_bind(c->stmt, 1, c->lo, lo_len);

@@ -217,7 +217,8 @@ kvfs_sq_room_reserve(struct kvfs_db *db)
 uint64_t
 kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pages, bool log_is_pinned)
 {
-    uint64_t keep = ROOM_HEAD_BYTES + (ROOM_HEAD_PAGES + 2 * ROOM_SLACK_PAGES) * KVFS_SQ_PAGE;
+    uint64_t keep = ROOM_HEAD_BYTES +
+                    (ROOM_HEAD_PAGES + (uint64_t)2 * ROOM_SLACK_PAGES) * KVFS_SQ_PAGE;
     uint64_t unused = free_pages * KVFS_SQ_PAGE, used = pages * KVFS_SQ_PAGE;
     uint64_t log = 0, all, inside, growing;
     struct statvfs vfs;

@@ -59,6 +59,7 @@ struct sq_conn {
 
 struct kvfs_db {
     char *folder, *path; /* of KVFS_SQ_FILE */
+    char *wal_path;
     bool readonly;
     bool immutable; /* readonly, and nobody can write the medium: no locks, no log */
     unsigned generation;  /* of the process; fork.c */

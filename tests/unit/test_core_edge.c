@@ -321,6 +321,14 @@ full__many_writers__nothing_acknowledged_is_lost(void **state)
     print_message("%llu requests of %zu bytes fitted into %llu\n", (unsigned long long)written,
                   FULL_REQUEST, (unsigned long long)FULL_STORE);
     assert_true(written * FULL_REQUEST > FULL_STORE / 4);
+    for (unsigned i = 1; i < FULL_THREADS; i++) { /* the one that got most comes first */
+        struct filler most = f[i];
+
+        if (most.written > f[0].written) {
+            f[i] = f[0];
+            f[0] = most;
+        }
+    }
     for (unsigned i = 0; i < FULL_THREADS; i++)
         filler_verify(&f[i], v, 0);
 
