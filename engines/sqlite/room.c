@@ -20,7 +20,7 @@
 #include "sqlite_priv.h"
 
 #define ROOM_HEAD_BYTES  ((uint64_t)2 << 20) /* for deletes; of the log */
-#define ROOM_GROW_BYTES  ((uint64_t)6 << 20) /* for batches that do not let the database grow */
+#define ROOM_INSIDE_BYTES ((uint64_t)6 << 20) /* for batches that let no file grow, at most */
 #define ROOM_HEAD_PAGES  (ROOM_HEAD_BYTES / KVFS_SQ_PAGE / 8) /* of the database */
 #define ROOM_FRAME_BYTES (KVFS_SQ_PAGE + 24u)
 #define ROOM_SLACK_PAGES 16u /* the counters, roots, the free list's trunk */
@@ -122,6 +122,15 @@ room_wal_bytes(const struct kvfs_db *db, uint64_t n)
     return fstat(db->wal_fd, &st) == 0 && (uint64_t)st.st_size > end ? (uint64_t)st.st_size : end;
 }
 
+/* What is kept of the log for batches that fit into free pages. */
+static uint64_t
+room_inside_bytes(const struct kvfs_db *db)
+{
+    uint64_t share = db->limit_bytes / 16;
+
+    return db->limit_bytes > 0 && share < ROOM_INSIDE_BYTES ? share : ROOM_INSIDE_BYTES;
+}
+
 static int
 room_full(const struct kvfs_db *db, uint64_t need_bytes, struct kvfs_error *err)
 {
@@ -158,7 +167,7 @@ room_judge(struct kvfs_db *db, const struct room_need *n, struct kvfs_error *err
     log = room_wal_bytes(db, frames);
     if (n->data_puts > 0) {
         end += ROOM_HEAD_PAGES;
-        log += ROOM_HEAD_BYTES + ((uint64_t)unused < grow ? ROOM_GROW_BYTES : 0);
+        log += ROOM_HEAD_BYTES + ((uint64_t)unused < grow ? room_inside_bytes(db) : 0);
     }
     if (db->limit_bytes > 0 && end * KVFS_SQ_PAGE + log > db->limit_bytes)
         return room_full(db, need_bytes, err);
@@ -220,7 +229,7 @@ kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pages, bool
     uint64_t keep = ROOM_HEAD_BYTES +
                     (ROOM_HEAD_PAGES + (uint64_t)2 * ROOM_SLACK_PAGES) * KVFS_SQ_PAGE;
     uint64_t unused = free_pages * KVFS_SQ_PAGE, used = pages * KVFS_SQ_PAGE;
-    uint64_t log = 0, all, inside, growing;
+    uint64_t log = 0, all, inside, growing, reserve = room_inside_bytes(db);
     struct statvfs vfs;
     struct stat st;
 
@@ -238,8 +247,8 @@ kvfs_sq_room_avail(struct kvfs_db *db, uint64_t pages, uint64_t free_pages, bool
     log = log > keep ? log - keep : 0;
     log = all < log ? all : log;
     inside = log * 2 / 3 < unused ? log * 2 / 3 : unused;
-    log = log > ROOM_GROW_BYTES ? (log - ROOM_GROW_BYTES) * 2 / 3 : 0;
-    all = all > ROOM_GROW_BYTES ? (all - ROOM_GROW_BYTES + unused) / 2 : 0;
+    log = log > reserve ? (log - reserve) * 2 / 3 : 0;
+    all = all > reserve ? (all - reserve + unused) / 2 : 0;
     growing = all < log ? all : log;
     return inside > growing ? inside : growing;
 }
