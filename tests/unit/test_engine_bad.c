@@ -147,7 +147,7 @@ must_open(bool create)
     struct kvfs_engine_options options = {.create = create};
     struct kvfs_db *db = NULL;
 
-    if (engine()->open(folder, &options, &db, &err) != 0)
+    if (engine()->open(engine(), folder, &options, &db, &err) != 0)
         fail_msg("%s", err.msg);
     return db;
 }
@@ -220,7 +220,7 @@ child_looks(bool readonly)
     struct kvfs_error e = {0};
     struct kvfs_db *db;
     unsigned findings = 0;
-    int rc = engine()->open(folder, &options, &db, &e), seen;
+    int rc = engine()->open(engine(), folder, &options, &db, &e), seen;
 
     if (rc != 0)
         return refusal_is_sound(rc, &e) ? 1 : 3;
@@ -395,10 +395,10 @@ open__store_of_another_engine__refused(void **state)
         if ((other->caps & KVFS_CAP_PERSISTENT) == 0 || strstr(chosen_engine(), other->name) != NULL)
             continue;
         bad_folder();
-        if (other->open(folder, &make, &db, &err) != 0)
+        if (other->open(other, folder, &make, &db, &err) != 0)
             continue; /* one that needs more than a folder */
         other->close(db);
-        rc = engine()->open(folder, &options, &db, &err);
+        rc = engine()->open(engine(), folder, &options, &db, &err);
         assert_true(rc == -ENOENT || rc == -EINVAL);
         assert_true(refusal_is_sound(rc, &err));
     }
@@ -430,7 +430,7 @@ open__held_by_another_process__ebusy_names_it(void **state)
     assert_int_equal(read(ready[0], &byte, 1), 1);
     for (int readonly = 0; readonly < 2; readonly++) {
         options.readonly = readonly != 0;
-        assert_int_equal(engine()->open(folder, &options, &db, &err), -EBUSY);
+        assert_int_equal(engine()->open(engine(), folder, &options, &db, &err), -EBUSY);
         (void)snprintf(who, sizeof(who), "process %d", (int)pid);
         assert_non_null(strstr(err.msg, who));
     }
@@ -456,7 +456,7 @@ open_as_nobody(void)
 
     if (setgid(65534) != 0 || setuid(65534) != 0)
         return 9;
-    rc = engine()->open(folder, &options, &db, &e);
+    rc = engine()->open(engine(), folder, &options, &db, &e);
     if (rc != -EACCES)
         (void)fprintf(stderr, "%d: %s\n", rc, e.msg);
     return rc == -EACCES && refusal_is_sound(rc, &e) ? 0 : 1;
@@ -516,7 +516,7 @@ apply__medium_full__enospc_and_all_is_there(void **state)
     assert_int_equal(put(db, n, 10, KVFS_DURABLE), -ENOSPC); /* not poisoned */
     assert_int_equal(read_all(db, n), 0);
     engine()->close(db);
-    assert_int_equal(engine()->open(folder, &options, &db, &err), 0);
+    assert_int_equal(engine()->open(engine(), folder, &options, &db, &err), 0);
     assert_int_equal(read_all(db, n), 0);
     engine()->close(db);
 }
