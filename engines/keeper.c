@@ -261,7 +261,8 @@ keeper_entry_new(struct kvfs_keeper *k, const struct keeper_place *p, const void
                                .absent = value == NULL,
                                .levels = (uint8_t)levels,
                                .text = (uint8_t *)e + head};
-    memcpy(e->text, p->key, p->key_len);
+    if (p->key_len > 0)
+        memcpy(e->text, p->key, p->key_len);
     if (value_len > 0)
         memcpy(e->text + p->key_len, value, value_len);
     return e;

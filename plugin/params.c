@@ -207,18 +207,30 @@ params_set_commit_interval(struct kparams *p, const char *key, const char *value
 }
 
 static int
-params_set_readonly(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
+params_bool(const char *key, const char *value, bool *out, struct kvfs_error *err)
 {
     static const char *const yes[] = {"1", "true", "t", "yes", "y", "on"};
     static const char *const no[] = {"0", "false", "f", "no", "n", "off"};
 
     for (size_t i = 0; i < sizeof(yes) / sizeof(yes[0]); i++) {
         if (strcasecmp(value, yes[i]) == 0 || strcasecmp(value, no[i]) == 0) {
-            p->readonly = strcasecmp(value, yes[i]) == 0;
+            *out = strcasecmp(value, yes[i]) == 0;
             return 0;
         }
     }
     return kvfs_error_set(err, -EINVAL, "%s=%.*s: must be true or false", key, SHOWN_MAX, value);
+}
+
+static int
+params_set_readonly(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
+{
+    return params_bool(key, value, &p->readonly, err);
+}
+
+static int
+params_set_strict(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
+{
+    return params_bool(key, value, &p->strict, err);
 }
 
 int
@@ -236,6 +248,7 @@ kparams_set(struct kparams *p, const char *key, const char *value, struct kvfs_e
         {"cache", params_set_cache},
         {"commit-interval", params_set_commit_interval},
         {"readonly", params_set_readonly},
+        {"strict", params_set_strict},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {

@@ -18,6 +18,7 @@ struct kparams {
     size_t cache_bytes;
     unsigned commit_interval_ms;
     bool readonly; /* also for nbdkit -r */
+    bool strict;   /* refuse an engine that does not keep what a flush promises */
 };
 
 /* Longest name of an export, and so of file=; NBD's own limit. */

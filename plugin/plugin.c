@@ -401,7 +401,9 @@ static struct nbdkit_plugin plugin = {
                    "block-size=N             Block size of a file that create= makes.\n"
                    "cache=SIZE               Memory for unwritten data (default 64M).\n"
                    "commit-interval=SECONDS  Longest time until a write is on disk (default 5).\n"
-                   "readonly=true            Open the volume for reading only.",
+                   "readonly=true            Open the volume for reading only.\n"
+                   "strict=true              Refuse an engine whose flush is not proof\n"
+                   "                         against a power cut.",
     .magic_config_key = "volume",
     .get_ready = kplugin_get_ready,
     .after_fork = kplugin_after_fork,

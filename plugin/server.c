@@ -132,6 +132,26 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
     return 0;
 }
 
+/* What the engine does not keep: said once, or reason enough not to serve. */
+static int
+server_check_caps(struct kvfs_volume *v, const struct kparams *params, struct kvfs_error *err)
+{
+    struct kvfs_volume_info info;
+
+    kvfs_volume_info(v, &info);
+    if (params->readonly || (info.engine_caps & KVFS_CAP_DURABLE) != 0)
+        return 0;
+    if (params->strict)
+        return kvfs_error_set(err, -ENOTSUP,
+                              "strict=true: a flush on engine %s is not proof against a power cut",
+                              info.engine);
+    if ((info.engine_caps & KVFS_CAP_PERSISTENT) != 0)
+        nbdkit_error("WARNING: a flush on engine %s is NOT PROOF AGAINST A POWER CUT: what clients "
+                     "were told is on stable storage may be lost or damaged (strict=true refuses "
+                     "to serve)", info.engine);
+    return 0;
+}
+
 /* Make file= with the size of create=, if it is not there. */
 static int
 server_create(struct kvfs_volume *v, const struct kparams *params, struct kvfs_error *err)
@@ -193,7 +213,8 @@ server_probe_here(const struct kparams *params, struct kvfs_error *err)
 
     if (r < 0)
         return r;
-    if (params->create_bytes != 0)
+    r = server_check_caps(v, params, &why);
+    if (r == 0 && params->create_bytes != 0)
         r = server_create(v, params, &why);
     if (r == 0 && params->file != NULL)
         r = server_open_default(v, params, &f, &why);

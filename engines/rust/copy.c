@@ -124,7 +124,7 @@ copy_into(struct copy *c, const char *to)
     c->bytes = malloc(COPY_BATCH_BYTES);
     c->ops = calloc(COPY_BATCH_OPS, sizeof(*c->ops));
     rc = c->bytes != NULL && c->ops != NULL
-             ? c->engine->open(to, &options, &c->to, c->err)
+             ? c->engine->open(c->engine, to, &options, &c->to, c->err)
              : kvfs_error_set(c->err, -ENOMEM, "%s: no memory for a copy", to);
     if (rc == 0) {
         rc = copy_all(c);
@@ -217,7 +217,7 @@ kvfs_rust_compact_need(const struct kvfs_engine *engine, const char *path, uint6
     const struct kvfs_engine_options options = {.readonly = true};
     struct kvfs_engine_stat stat;
     struct kvfs_db *db;
-    int rc = engine->open(path, &options, &db, err);
+    int rc = engine->open(engine, path, &options, &db, err);
 
     if (rc != 0)
         return rc;

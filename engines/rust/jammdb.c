@@ -227,9 +227,10 @@ jamm_open_held(const char *path, const struct kvfs_engine_options *options, stru
 }
 
 static int
-jamm_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-          struct kvfs_error *err)
+jamm_open(const struct kvfs_engine *self, const char *path,
+          const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
+    (void)self;
     return jamm_open_held(path, options, dbp, true, err);
 }
 
@@ -302,8 +303,9 @@ jamm_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
 }
 
 static const char *
-jamm_version(void)
+jamm_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return KVFS_JAMMDB_VERSION;
 }
 
@@ -324,7 +326,8 @@ jamm_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *e
     rc = kvfs_jamm_begin(db->store, &s->snap, &s->batches, &text);
     if (rc != 0) {
         free(s);
-        return kvfs_rust_error(db, err, rc, &text);
+        (void)kvfs_rust_error(db, err, rc, &text);
+        return rc;
     }
     s->db = db;
     (void)pthread_mutex_lock(&db->list_lock);
@@ -532,16 +535,17 @@ jamm_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progre
 }
 
 static int
-jamm_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+jamm_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                        struct kvfs_error *err)
 {
-    return kvfs_rust_compact_need(&kvfs_engine_jammdb, path, bytes, err);
+    return kvfs_rust_compact_need(self, path, bytes, err);
 }
 
 static int
-jamm_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-             struct kvfs_error *err)
+jamm_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+             void *progress_arg, struct kvfs_error *err)
 {
-    const struct kvfs_rust_compact how = {&kvfs_engine_jammdb, JAMM_FILE, jamm_open_alone};
+    const struct kvfs_rust_compact how = {self, JAMM_FILE, jamm_open_alone};
 
     return kvfs_rust_compact(&how, path, progress, progress_arg, err);
 }

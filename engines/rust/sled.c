@@ -273,9 +273,10 @@ sled_open_held(const char *path, const struct kvfs_engine_options *options, stru
 }
 
 static int
-sled_open(const char *path, const struct kvfs_engine_options *options, struct kvfs_db **dbp,
-          struct kvfs_error *err)
+sled_open(const struct kvfs_engine *self, const char *path,
+          const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
 {
+    (void)self;
     return sled_open_held(path, options, dbp, true, err);
 }
 
@@ -315,7 +316,7 @@ sled_capacity(struct kvfs_db *db, uint64_t store_bytes)
 static uint64_t
 sled_amplified(uint64_t record_bytes)
 {
-    return record_bytes / 2 * 7 + SLED_HEAD_BYTES;
+    return record_bytes / 2 * 9 + SLED_HEAD_BYTES;
 }
 
 static int
@@ -337,7 +338,7 @@ sled_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
                                       .commits = counts[2]};
     stat->free_bytes = bytes - stat->used_bytes; /* dead parts of the log, or soon to be */
     most = sled_capacity(db, bytes);
-    most = most > SLED_HEAD_BYTES ? (most - SLED_HEAD_BYTES) / 7 * 2 : 0;
+    most = most > SLED_HEAD_BYTES ? (most - SLED_HEAD_BYTES) / 9 * 2 : 0;
     if (!db->readonly && most > counts[3])
         stat->avail_bytes = most - counts[3];
     stat->readers = kvfs_keeper_readers(db->keeper, &stat->readers_lag);
@@ -346,8 +347,9 @@ sled_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
 }
 
 static const char *
-sled_version(void)
+sled_version(const struct kvfs_engine *self)
 {
+    (void)self;
     return KVFS_SLED_VERSION;
 }
 
@@ -629,15 +631,15 @@ sled_room(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error 
     rc = kvfs_sled_stat(db->store, counts, &bytes, &text);
     if (rc != 0)
         return kvfs_rust_error(db, err, rc, &text);
-    /* Twice: the log takes the batch, and pages that it makes anew. */
-    need = 2 * n.put_bytes + (n.data_puts ? SLED_HEAD_BYTES : SLED_HEAD_BYTES / 2);
+    /* Free segments of the log are not known from outside; a few new ones may be needed. */
+    need = n.put_bytes + (n.data_puts ? SLED_HEAD_BYTES / 2 : SLED_HEAD_BYTES / 4);
     most = sled_capacity(db, bytes);
     if (!n.data_puts)
         most += SLED_HEAD_BYTES / 2;
     if (sled_amplified(counts[3] + n.put_bytes + 32 * n.puts) <= most &&
         (db->limit_bytes > 0 || bytes + need <= most))
         return 0;
-    return kvfs_error_set(err, -ENOSPC, "%s: %s full: sled's log takes up to 3.5 times the %llu "
+    return kvfs_error_set(err, -ENOSPC, "%s: %s full: sled's log takes up to 4.5 times the %llu "
                           "KiB of the records", db->path,
                           db->limit_bytes > 0 ? "the store is" : "the file system is",
                           (unsigned long long)(counts[3] + n.put_bytes) >> 10);
@@ -735,16 +737,17 @@ sled_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progre
 }
 
 static int
-sled_compact_need_bytes(const char *path, uint64_t *bytes, struct kvfs_error *err)
+sled_compact_need_bytes(const struct kvfs_engine *self, const char *path, uint64_t *bytes,
+                        struct kvfs_error *err)
 {
-    return kvfs_rust_compact_need(&kvfs_engine_sled, path, bytes, err);
+    return kvfs_rust_compact_need(self, path, bytes, err);
 }
 
 static int
-sled_compact(const char *path, kvfs_progress_fn *progress, void *progress_arg,
-             struct kvfs_error *err)
+sled_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn *progress,
+             void *progress_arg, struct kvfs_error *err)
 {
-    const struct kvfs_rust_compact how = {&kvfs_engine_sled, SLED_FOLDER, sled_open_alone};
+    const struct kvfs_rust_compact how = {self, SLED_FOLDER, sled_open_alone};
 
     return kvfs_rust_compact(&how, path, progress, progress_arg, err);
 }

@@ -70,8 +70,10 @@ set__good_values__taken(void **state)
     assert_int_equal(kparams_set(&p, "cache", "4M", &err), 0);
     assert_int_equal(kparams_set(&p, "commit-interval", "0.25", &err), 0);
     assert_int_equal(kparams_set(&p, "readonly", "OFF", &err), 0);
+    assert_int_equal(kparams_set(&p, "strict", "yes", &err), 0);
     assert_int_equal(kparams_complete(&p, &err), 0);
     assert_string_equal(p.volume, "v");
+    assert_true(p.strict);
     assert_string_equal(p.file, "/a/b");
     assert_string_equal(p.engine, "lmdb");
     assert_int_equal(p.create_bytes, (uint64_t)10 << 30);
@@ -112,6 +114,7 @@ set__bad_values__one_line_that_names_them(void **state)
         {"commit-interval", "1e3"},
         {"readonly", "maybe"},
         {"readonly", ""},
+        {"strict", "maybe"},
         {"volume", ""},
         {"engine", ""},
         {"file", ""},

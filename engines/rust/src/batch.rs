@@ -83,7 +83,10 @@ impl<'a> Net<'a> {
             match op.kind {
                 PUT => drop(net.keys.insert(op.key().to_vec(), Some(op))),
                 DEL => drop(net.keys.insert(op.key().to_vec(), None)),
-                DEL_RANGE => net.delete(Range { lo: op.key().to_vec(), hi: op.key_end().to_vec() }),
+                DEL_RANGE => net.delete(Range {
+                    lo: op.key().to_vec(),
+                    hi: op.key_end().to_vec(),
+                }),
                 _ => (),
             }
         }
@@ -110,5 +113,46 @@ impl<'a> Net<'a> {
             Some(v) => v.is_none(),
             None => self.ranges.iter().any(|r| r.holds(key)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(kind: u8, key: &'static [u8], end: &'static [u8]) -> Op {
+        let none = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
+        Op {
+            kind,
+            keyspace: 0,
+            key_len: key.len() as u16,
+            key_end_len: end.len() as u16,
+            key: key.as_ptr().cast(),
+            key_end: end.as_ptr().cast(),
+            value: [none, none],
+        }
+    }
+
+    #[test]
+    fn net_of__a_range_between_puts__takes_only_what_came_before() {
+        let ops = [
+            op(PUT, b"a", b""),
+            op(DEL_RANGE, b"a", b"c"),
+            op(PUT, b"b", b""),
+        ];
+        let net = Net::of(&ops, 0);
+        assert!(net.deletes(b"a") && net.deletes(b"aa"));
+        assert!(!net.deletes(b"b") && !net.deletes(b"c"));
+        assert!(net.keys[&b"b"[..]].is_some());
+        assert!(Net::of(&ops, 1).keys.is_empty());
+    }
+
+    #[test]
+    fn net_of__an_empty_range__nothing() {
+        assert!(Net::of(&[op(DEL_RANGE, b"c", b"a")], 0).ranges.is_empty());
+        assert!(Net::of(&[op(DEL_RANGE, b"c", b"")], 0).deletes(b"zzz"));
     }
 }

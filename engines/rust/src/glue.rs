@@ -18,7 +18,10 @@ pub struct Fail {
 pub type Res<T> = Result<T, Fail>;
 
 pub fn fail<T>(code: c_int, text: impl Into<String>) -> Res<T> {
-    Err(Fail { code: -code, text: text.into() })
+    Err(Fail {
+        code: -code,
+        text: text.into(),
+    })
 }
 
 /// Damage: -EIO.
@@ -33,12 +36,15 @@ impl From<io::Error> for Fail {
             None if e.kind() == io::ErrorKind::PermissionDenied => libc::EACCES,
             None => libc::EIO,
         };
-        Fail { code: -code, text: e.to_string() }
+        Fail {
+            code: -code,
+            text: e.to_string(),
+        }
     }
 }
 
 thread_local! {
-    static PANIC: RefCell<String> = RefCell::new(String::new());
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 static HOOK: Once = Once::new();
 
@@ -53,7 +59,10 @@ unsafe fn tell(text: *const Text, line: &str) {
     if text.is_null() || (*text).len == 0 {
         return;
     }
-    let clean: Vec<u8> = line.bytes().map(|b| if b < b' ' { b' ' } else { b }).collect();
+    let clean: Vec<u8> = line
+        .bytes()
+        .map(|b| if b < b' ' { b' ' } else { b })
+        .collect();
     let n = clean.len().min((*text).len - 1);
     std::ptr::copy_nonoverlapping(clean.as_ptr(), (*text).bytes.cast(), n);
     *(*text).bytes.add(n) = 0;
@@ -62,7 +71,9 @@ unsafe fn tell(text: *const Text, line: &str) {
 /// Run F for C; what it panics with is told like an error.
 pub unsafe fn entry(text: *const Text, f: impl FnOnce() -> Res<c_int>) -> c_int {
     HOOK.call_once(|| {
-        set_hook(Box::new(|info| PANIC.with(|p| *p.borrow_mut() = info.to_string())));
+        set_hook(Box::new(|info| {
+            PANIC.with(|p| *p.borrow_mut() = info.to_string())
+        }));
     });
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(n)) => n,

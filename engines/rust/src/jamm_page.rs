@@ -40,7 +40,9 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 }
 
 fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+    bytes.iter().fold(hash, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
@@ -74,13 +76,21 @@ fn meta_of(b: &[u8]) -> Option<Meta> {
     for at in [16, 24, 32, 40, 48, 56] {
         hash = fnv(hash, &u64_at(m, at).to_be_bytes());
     }
-    let meta =
-        Meta { root: u64_at(m, 24), pages: u64_at(m, 40), freelist: u64_at(m, 48), tx: u64_at(m, 56) };
-    (hash == u64_at(m, 64)).then(|| meta)
+    let meta = Meta {
+        root: u64_at(m, 24),
+        pages: u64_at(m, 40),
+        freelist: u64_at(m, 48),
+        tx: u64_at(m, 56),
+    };
+    (hash == u64_at(m, 64)).then_some(meta)
 }
 
 pub fn metas(file: &File) -> Res<Metas> {
-    let mut found = Metas { newest: None, both: true, known: false };
+    let mut found = Metas {
+        newest: None,
+        both: true,
+        known: false,
+    };
     for i in 0..2 {
         let mut b = [0; HEAD + 72];
         if file.read_exact_at(&mut b, (i * PAGE) as u64).is_err() {
@@ -131,10 +141,14 @@ pub struct Node {
 }
 
 fn read(file: &File, at: u64, buf: &mut [u8]) -> Res<()> {
-    file.read_exact_at(buf, at).or_else(|e| match e.raw_os_error() {
-        Some(_) => Err(e.into()),
-        None => damaged(format!("page {}: the file ends before it", at / PAGE as u64)),
-    })
+    file.read_exact_at(buf, at)
+        .or_else(|e| match e.raw_os_error() {
+            Some(_) => Err(e.into()),
+            None => damaged(format!(
+                "page {}: the file ends before it",
+                at / PAGE as u64
+            )),
+        })
 }
 
 impl Node {
@@ -149,22 +163,44 @@ impl Node {
         if u64_at(&held, 0) != id || (kind != KIND_BRANCH && kind != KIND_LEAF) {
             return damaged(format!("page {}: no page of a tree", id));
         }
-        let element = if kind == KIND_LEAF { LEAF_ELEMENT } else { BRANCH_ELEMENT };
+        let element = if kind == KIND_LEAF {
+            LEAF_ELEMENT
+        } else {
+            BRANCH_ELEMENT
+        };
         if more >= pages - id || count > ((more + 1) * PAGE as u64) / element as u64 {
-            return damaged(format!("page {}: {} records, {} more pages", id, count, more));
+            return damaged(format!(
+                "page {}: {} records, {} more pages",
+                id, count, more
+            ));
         }
         let whole = (more as usize + 1) * PAGE;
-        let wanted = if whole <= HELD { whole } else { (HEAD + element * count as usize).max(PAGE) };
+        let wanted = if whole <= HELD {
+            whole
+        } else {
+            (HEAD + element * count as usize).max(PAGE)
+        };
         if wanted > PAGE {
             held.resize(wanted, 0);
             read(file, (id + 1) * PAGE as u64, &mut held[PAGE..])?;
         }
         let leaf = kind == KIND_LEAF;
-        Ok(Node { id, leaf, count: count as usize, pages: more + 1, held, file: file.clone() })
+        Ok(Node {
+            id,
+            leaf,
+            count: count as usize,
+            pages: more + 1,
+            held,
+            file: file.clone(),
+        })
     }
 
     fn element(&self, i: usize) -> Res<Element> {
-        let size = if self.leaf { LEAF_ELEMENT } else { BRANCH_ELEMENT };
+        let size = if self.leaf {
+            LEAF_ELEMENT
+        } else {
+            BRANCH_ELEMENT
+        };
         let start = HEAD + i * size;
         let b = &self.held[start..start + size];
         let (bucket, page, at, key_len, value_len) = if self.leaf {
@@ -177,10 +213,19 @@ impl Node {
             && start as u64 + at + key_len + value_len <= whole
             && (!self.leaf || b[0] < 2);
         if !inside {
-            return damaged(format!("page {}: record {} is not inside of it", self.id, i));
+            return damaged(format!(
+                "page {}: record {} is not inside of it",
+                self.id, i
+            ));
         }
         let at = start + at as usize;
-        Ok(Element { bucket, page, at, key_len: key_len as usize, value_len: value_len as usize })
+        Ok(Element {
+            bucket,
+            page,
+            at,
+            key_len: key_len as usize,
+            value_len: value_len as usize,
+        })
     }
 
     /// LEN bytes from AT on, which element() judged.
@@ -282,7 +327,10 @@ pub fn freelist_count(file: &File, meta: &Meta) -> Res<u64> {
 pub fn freelist(file: &File, meta: &Meta) -> Res<Freelist> {
     let mut head = [0; HEAD];
     if meta.freelist < 2 || meta.freelist >= meta.pages {
-        return damaged(format!("the list of free pages is at page {}", meta.freelist));
+        return damaged(format!(
+            "the list of free pages is at page {}",
+            meta.freelist
+        ));
     }
     read(file, meta.freelist * PAGE as u64, &mut head)?;
     let (count, more) = (u64_at(&head, 16), u64_at(&head, 24));
@@ -295,7 +343,13 @@ pub fn freelist(file: &File, meta: &Meta) -> Res<Freelist> {
     let ids: Vec<u64> = b.chunks_exact(8).map(|c| u64_at(c, 0)).collect();
     let ordered = ids.windows(2).all(|w| w[0] < w[1]);
     if !ordered || ids.first().map_or(false, |i| *i < 2) || ids.last() >= Some(&meta.pages) {
-        return damaged(format!("page {}: the free pages are out of order", meta.freelist));
+        return damaged(format!(
+            "page {}: the free pages are out of order",
+            meta.freelist
+        ));
     }
-    Ok(Freelist { ids, pages: more + 1 })
+    Ok(Freelist {
+        ids,
+        pages: more + 1,
+    })
 }

@@ -6,9 +6,12 @@
 //! 2. C frees what C was given: every `_open` or `_begin` has its `_close` or `_end`.
 //! 3. One thread at a time uses a snapshot or a cursor; one apply at a time (C sees to both).
 
+#![cfg_attr(test, allow(non_snake_case))] // function__condition__result
+
 mod batch;
 mod glue;
 mod jamm;
 mod jamm_page;
 mod jamm_tree;
+mod jamm_verify;
 mod sledge;
