@@ -128,5 +128,8 @@ pub unsafe fn verify(snap: &Snap, v: &mut Verify) -> Res<c_int> {
             &format!("{} pages are neither used nor free", lost),
         );
     }
+    if let (Some(p), false) = (v.progress, v.stopped) {
+        v.stopped = p(v.progress_arg, s.meta.pages, s.meta.pages) != 0;
+    }
     Ok(if v.stopped { -libc::EINTR } else { 0 })
 }

@@ -386,6 +386,11 @@ impl Store {
                 }
             }
         }
+        if v.progress
+            .map_or(false, |p| p(v.progress_arg, total, total) != 0)
+        {
+            return Ok(-libc::EINTR);
+        }
         if records != counts[..2] {
             let what = format!("{:?} records, {:?} are counted", records, &counts[..2]);
             report(v.finding, v.finding_arg, "tree", &what);
