@@ -63,8 +63,11 @@ def engines_there(args):
 
 def measure(args, store, engine, threads):
     """One cell: {phase: {name: value}}."""
-    command = [os.path.join(args.build, "bench", "engineload"), f"--store={store}",
+    program = "direct-rust" if store in ("direct:jammdb", "direct:sled") else "engineload"
+    command = [os.path.join(args.build, "bench", program), f"--store={store}",
                f"--blocks={args.blocks}", f"--batch={args.batch}", f"--threads={threads}"]
+    if not os.path.exists(command[0]):
+        return None
     folder = tempfile.mkdtemp(prefix="kvfs-engines-", dir=args.dir)
     try:
         if store == "contract":
