@@ -263,7 +263,7 @@ keeper_entry_new(struct kvfs_keeper *k, const struct keeper_place *p, const void
                                .text = (uint8_t *)e + head};
     if (p->key != NULL) /* an empty key may have no address */
         memcpy(e->text, p->key, p->key_len);
-    if (value_len > 0)
+    if (value != NULL && value_len > 0)
         memcpy(e->text + p->key_len, value, value_len);
     return e;
 }
