@@ -125,7 +125,7 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
     if (r == -ENOENT)
         return kvfs_error_set(err, r, "%s (to make a volume: kvfs format %s)", why.msg,
                               strlen(params->volume) < SHOWN_MAX ? params->volume : "PATH");
-    if (r == -EROFS)
+    if (r == -EROFS && !params->readonly)
         return kvfs_error_set(err, r, "%s (" READ_HINT ")", why.msg);
     if (r < 0)
         return kvfs_error_set(err, r, "%s", why.msg);

@@ -194,6 +194,20 @@ common_ops_check(const struct kvfs_db *db, const struct kvfs_batch *batch, struc
 }
 
 int
+kvfs_rust_there(struct kvfs_db *db, struct kvfs_error *err)
+{
+    struct stat st;
+
+    if (atomic_load(&db->poisoned))
+        return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
+                              db->path);
+    if (fstat(db->file_fd, &st) != 0 || st.st_nlink > 0)
+        return 0;
+    atomic_store(&db->poisoned, true);
+    return kvfs_error_set(err, -EIO, "%s: was removed or replaced while it was in use", db->path);
+}
+
+int
 kvfs_rust_batch_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err)
 {
     int rc = kvfs_fork_check(db->generation, db->path, err);
@@ -202,10 +216,7 @@ kvfs_rust_batch_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct
         rc = kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
     if (rc == 0)
         rc = common_ops_check(db, batch, err);
-    if (rc == 0 && atomic_load(&db->poisoned))
-        rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
-                            db->path);
-    return rc;
+    return rc != 0 ? rc : kvfs_rust_there(db, err);
 }
 
 int

@@ -507,10 +507,7 @@ jamm_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
     int rc = kvfs_fork_check(db->generation, db->path, err);
 
-    if (rc == 0 && atomic_load(&db->poisoned))
-        rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
-                            db->path);
-    return rc;
+    return rc != 0 || db->readonly ? rc : kvfs_rust_there(db, err);
 }
 
 /* --- upkeep --------------------------------------------------------------------------------------- */

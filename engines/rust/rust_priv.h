@@ -81,6 +81,9 @@ int kvfs_rust_sync_folder(const char *path, bool all);
 /* The process that has a flock(2) on FD's file, as words. */
 void kvfs_rust_locker(int fd, char *who, size_t len);
 
+/* -EIO if the store is poisoned, or if its file was removed or replaced: what is written to
+ * that nobody will ever find again. */
+int kvfs_rust_there(struct kvfs_db *db, struct kvfs_error *err);
 /* -EINVAL and -E2BIG of a batch, -EROFS, -EIO of a poisoned handle, -EBADF in a child. */
 int kvfs_rust_batch_check(struct kvfs_db *db, const struct kvfs_batch *batch,
                           struct kvfs_error *err);

@@ -707,10 +707,8 @@ sled_sync(struct kvfs_db *db, struct kvfs_error *err)
     if (rc != 0 || db->readonly)
         return rc;
     (void)pthread_mutex_lock(&db->apply_lock);
-    if (atomic_load(&db->poisoned))
-        rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
-                            db->path);
-    else
+    rc = kvfs_rust_there(db, err);
+    if (rc == 0)
         rc = sled_flush(db, KVFS_DURABLE, err);
     (void)pthread_mutex_unlock(&db->apply_lock);
     return rc;

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define BLOCK_LEN 4096u
+
 static int
 setup(void **state)
 {
@@ -20,7 +22,7 @@ setup(void **state)
 
     (void)state;
     assert_int_equal(unsetenv("KVFS_MAD"), 0);
-    world_make("mad", 0);
+    world_make("mad", BLOCK_LEN);
     v = world_open(NULL, 0);
     (void)world_file(v, "d", 1 << 20);
     f = world_file_open(v, "d", KVFS_OPEN_WRITE);
@@ -96,7 +98,7 @@ check__engine_goes_mad__finding_with_its_name(void **state)
     assert_int_equal(unsetenv("KVFS_MAD"), 0);
     run(true, &seen, &result); /* nobody was hurt */
     assert_string_equal(seen.text, "");
-    assert_int_equal(result.blocks, (1 << 20) / 4096);
+    assert_int_equal(result.blocks, (1 << 20) / BLOCK_LEN);
 }
 
 static void

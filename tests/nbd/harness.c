@@ -326,6 +326,30 @@ harness_log(const struct harness *h)
     return text;
 }
 
+unsigned
+harness_warnings_expected(void)
+{
+    return chosen_has(KVFS_CAP_DURABLE) ? 0 : 1;
+}
+
+unsigned
+harness_cut_warnings(char *log)
+{
+    unsigned count = 0;
+
+    for (char *at = log; (at = strstr(at, "nbdkit: ")) != NULL;) {
+        size_t len = strcspn(at, "\n");
+
+        if (memmem(at, len, "NOT PROOF AGAINST A POWER CUT", 29) == NULL) {
+            at += len;
+            continue;
+        }
+        count++;
+        memmove(at, at + len, strlen(at + len) + 1);
+    }
+    return count;
+}
+
 /* --- clients ------------------------------------------------------------------ */
 
 struct nbd_handle *

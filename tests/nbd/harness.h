@@ -67,6 +67,12 @@ void harness_kill(struct harness *h);
 /* What nbdkit wrote to stderr since the start; the caller frees it. */
 char *harness_log(const struct harness *h);
 
+/* Cut out of LOG what the plugin says of an engine that does not keep a flush over a power cut;
+ * answers how often it was there.  A server that came up has said it
+ * harness_warnings_expected() times. */
+unsigned harness_cut_warnings(char *log);
+unsigned harness_warnings_expected(void);
+
 /* Connect to EXPORT.  libnbd's own checks of alignment and bounds are off.
  * NULL if refused (nbd_get_error() says why). */
 struct nbd_handle *harness_try_connect(struct harness *h, const char *export);

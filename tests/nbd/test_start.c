@@ -27,7 +27,8 @@
 #include "../store_files.h"
 #include "harness.h"
 
-/* nbdkit must end with status 1 and exactly one line that holds WORD. */
+/* nbdkit must end with status 1 and exactly one line that holds WORD, beside the warning of an
+ * engine that needs one. */
 static void
 expect_refusal(struct harness *h, const char *volume, const char *const *args, const char *word)
 {
@@ -37,6 +38,7 @@ expect_refusal(struct harness *h, const char *volume, const char *const *args, c
 
     if (status != 1)
         fail_msg("exit status %d, not 1 (%s): %s", status, word, log);
+    assert_true(harness_cut_warnings(log) <= harness_warnings_expected());
     for (const char *at = log; (at = strstr(at, "nbdkit: ")) != NULL; at++)
         lines++;
     if (lines != 1 || strstr(log, word) == NULL)
@@ -260,7 +262,7 @@ start__good_volume_by_relative_path__serves_in_the_background(void **state)
     static const char *const args[] = {"file=disk", "create=1M", "block-size=512", NULL};
     struct harness h;
     struct nbd_handle *nbd;
-    char old[4096], buf[4];
+    char old[4096], buf[4], *log;
     pid_t pid;
 
     (void)state;
@@ -270,6 +272,10 @@ start__good_volume_by_relative_path__serves_in_the_background(void **state)
     assert_int_equal(harness_daemon(&h, "volume", args), 0);
     assert_int_equal(chdir(old), 0);
     nbd = harness_connect(&h, "");
+    log = harness_log(&h);
+    assert_int_equal(harness_cut_warnings(log), harness_warnings_expected());
+    assert_null(strstr(log, "nbdkit: "));
+    free(log);
     pid = background = read_pid(&h); /* written before the first client is let in */
     assert_int_equal(nbd_get_size(nbd), 1 << 20);
     assert_int_equal(nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED), 512);
@@ -357,6 +363,26 @@ make_read_only(const char *path)
            mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) == 0;
 }
 
+/* Engines that cannot open a store on a medium that is read-only: an expected failure of that
+ * one check, with a clear line at least.  An engine that can must not be here. */
+static const struct {
+    const char *engine, *why;
+} writes_always[] = {
+    /* The smallest reproducer: sled::open() of a folder of a read-only mount. */
+    {"sled", "sled 0.34 opens its log for writing in any case, config.rs (engines/rust/README.md)"},
+};
+
+static bool
+medium_must_be_writable(void)
+{
+    for (size_t i = 0; i < sizeof(writes_always) / sizeof(writes_always[0]); i++)
+        if (strstr(chosen_engine(), writes_always[i].engine) != NULL) {
+            print_message("expected failure: %s\n", writes_always[i].why);
+            return true;
+        }
+    return false;
+}
+
 static void
 start__read_only_medium__served_for_reading_only(void **state)
 {
@@ -379,6 +405,10 @@ start__read_only_medium__served_for_reading_only(void **state)
     }
     expect_refusal(&h, h.volume, writing, "readonly=true");
     for (size_t i = 0; i < sizeof(reading) / sizeof(reading[0]); i++) {
+        if (medium_must_be_writable()) {
+            expect_refusal(&h, h.volume, reading[i], "Read-only file system");
+            continue;
+        }
         harness_start(&h, reading[i], NULL);
         nbd = harness_connect(&h, "");
         assert_int_equal(nbd_is_read_only(nbd), 1);
