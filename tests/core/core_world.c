@@ -23,14 +23,26 @@ world_remove_one(const char *name, const struct stat *st, int flag, struct FTW *
 }
 
 void
-world_make(const char *engine, uint32_t block_size)
+world_folder(void)
+{
+    (void)snprintf(world_path, sizeof(world_path), "/tmp/kvfs-core-XXXXXX");
+    assert_non_null(mkdtemp(world_path));
+}
+
+void
+world_format(const char *engine, uint32_t block_size)
 {
     struct kvfs_format_options fo = {.engine = engine != NULL ? engine : chosen_engine(),
                                      .block_size_bytes = block_size};
 
-    (void)snprintf(world_path, sizeof(world_path), "/tmp/kvfs-core-XXXXXX");
-    assert_non_null(mkdtemp(world_path));
     MUST(kvfs_format(world_path, &fo, &world_err));
+}
+
+void
+world_make(const char *engine, uint32_t block_size)
+{
+    world_folder();
+    world_format(engine, block_size);
 }
 
 void

@@ -32,6 +32,9 @@ extern char world_path[64]; /* the volume's folder */
 
 /* Make a folder and a volume in it; ENGINE may be a path; NULL: the chosen one. */
 void world_make(const char *engine, uint32_t block_size);
+/* The same in two steps. */
+void world_folder(void);
+void world_format(const char *engine, uint32_t block_size);
 void world_remove(void);
 
 struct kvfs_volume *world_open(const char *engine, size_t cache_bytes);

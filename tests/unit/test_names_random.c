@@ -22,6 +22,7 @@
 
 #include <cmocka.h>
 
+#include "../aside.h"
 #include "../chosen.h"
 #include "names_world.h"
 
@@ -262,6 +263,35 @@ child_start(const struct world *world, unsigned seed, unsigned steps, int progre
     return pid;
 }
 
+static void
+close_volume(struct world *world)
+{
+    assert_int_equal(kvfs_volume_close(world->v, NULL), 0); /* it must not cross fork */
+    world->v = NULL;
+}
+
+static void
+make_world(void *world)
+{
+    world_begin(world, chosen_engine());
+    close_volume(world);
+}
+
+static void
+judge_world(void *world)
+{
+    world_reopen(world);
+    assert_judged(world);
+    close_volume(world);
+}
+
+static void
+end_world(void *world)
+{
+    world_reopen(world);
+    world_end(world);
+}
+
 /* ROUNDS times: as many processes as the engine allows, up to ACTORS, at once, of
  * which KILLED are killed on the way. */
 static void
@@ -269,20 +299,18 @@ processes_run(unsigned rounds, unsigned steps, unsigned killed)
 {
     unsigned actors = chosen_has(KVFS_CAP_MULTIPROCESS) ? ACTORS : 1;
     unsigned seed = world_seed();
-    struct world world = {0};
+    struct world *world = aside_shared(sizeof(*world));
 
-    world_begin(&world, chosen_engine());
+    aside(make_world, world);
     for (unsigned round = 0; round < rounds; round++) {
         pid_t pids[ACTORS];
         int progress[2], status;
         unsigned kill_after = killed > 0 ? (unsigned)rand_r(&seed) % (steps * 2) : 0;
         char byte;
 
-        assert_int_equal(kvfs_volume_close(world.v, NULL), 0); /* it must not cross fork */
-        world.v = NULL;
         assert_int_equal(pipe(progress), 0);
         for (unsigned i = 0; i < actors; i++)
-            pids[i] = child_start(&world, (unsigned)rand_r(&seed), steps, progress);
+            pids[i] = child_start(world, (unsigned)rand_r(&seed), steps, progress);
         (void)close(progress[1]);
         for (unsigned n = 0; read(progress[0], &byte, 1) == 1; n++) {
             for (unsigned i = 0; n == kill_after && i < killed && i < actors; i++)
@@ -294,10 +322,9 @@ processes_run(unsigned rounds, unsigned steps, unsigned killed)
             if (i >= killed)
                 assert_int_equal(status, 0);
         }
-        world_reopen(&world);
-        assert_judged(&world);
+        aside(judge_world, world);
     }
-    world_end(&world);
+    aside(end_world, world);
 }
 
 static void
@@ -322,9 +349,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(threads__at_random__leave_names_that_agree),
         cmocka_unit_test(processes__at_random__leave_names_that_agree),
         cmocka_unit_test(processes__killed_at_random__leave_names_that_agree),
+        /* last: it opens the volume in this process (../aside.h) */
+        cmocka_unit_test(threads__at_random__leave_names_that_agree),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
