@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 
 static atomic_uint fork_generation = 1;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -37,4 +36,17 @@ kvfs_fork_check(unsigned generation, const char *path, struct kvfs_error *err)
     if (generation == kvfs_fork_generation())
         return 0;
     return kvfs_error_set(err, -EBADF, "%s: opened before fork(), not usable in the child", path);
+}
+
+int
+kvfs_fork_check_library(atomic_uint *first, const char *library, const char *path,
+                        struct kvfs_error *err)
+{
+    unsigned now = kvfs_fork_generation(), none = 0;
+
+    if (atomic_compare_exchange_strong(first, &none, now) || none == now)
+        return 0;
+    return kvfs_error_set(err, -EBADF,
+                          "%s: this process comes by fork() from one that has used %s, which "
+                          "does not work in the child", path, library);
 }

@@ -9,6 +9,8 @@
 #ifndef KVFS_ENGINES_FORK_H
 #define KVFS_ENGINES_FORK_H
 
+#include <stdatomic.h>
+
 #include <kvfs/error.h>
 
 /* Counts the forks that this process comes from, and one; 0: cannot be known.
@@ -18,5 +20,12 @@ unsigned kvfs_fork_generation(void);
 /* -EBADF, with PATH in ERR, if a handle of GENERATION was opened by another process;
  * ERR may be NULL.  Threads: any; cheap. */
 int kvfs_fork_check(unsigned generation, const char *path, struct kvfs_error *err);
+
+/* For a library whose threads serve all stores of a process, so that none can be opened in a
+ * child of one that has used it: it would wait for those threads for ever.  FIRST, zero at the
+ * beginning, remembers the generation that used LIBRARY first.
+ * -EBADF in a child.  Threads: any. */
+int kvfs_fork_check_library(atomic_uint *first, const char *library, const char *path,
+                            struct kvfs_error *err);
 
 #endif /* KVFS_ENGINES_FORK_H */

@@ -26,6 +26,7 @@
 #define OPEN_BLOB_FILE      ((uint64_t)64 << 20)
 #define OPEN_FILES          256 /* descriptors */
 
+static atomic_uint open_first; /* generation that used RocksDB first; ../fork.h */
 static const char *const open_names[ROCKS_FAMILIES] = {"default", "meta", "data"};
 
 int
@@ -183,6 +184,8 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
         db->current_path = NULL;
     rc = db->folder != NULL && db->current_path != NULL ? open_params(db, options->params, err)
                             : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    if (rc == 0)
+        rc = kvfs_fork_check_library(&open_first, "RocksDB", path, err);
     if (rc == 0)
         rc = open_db(db, options->create, err);
     if (rc == 0)

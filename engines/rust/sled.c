@@ -82,6 +82,8 @@ extern const struct kvfs_engine kvfs_engine_sled;
 
 /* --- opening ------------------------------------------------------------------------------ */
 
+static atomic_uint sled_first; /* generation that used sled first; ../fork.h */
+
 static int
 sled_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
@@ -143,19 +145,6 @@ sled_make(struct kvfs_db *db, struct kvfs_error *err)
     return rc;
 }
 
-/* Is this no child of a process that has used sled? */
-static int
-sled_process_check(struct kvfs_db *db, struct kvfs_error *err)
-{
-    static atomic_uint first; /* generation in which sled was first used; ../fork.h */
-    unsigned none = 0;
-
-    if (!atomic_compare_exchange_strong(&first, &none, db->generation) && none != db->generation)
-        return kvfs_error_set(err, -EBADF, "%s: this process comes by fork() from one that has "
-                              "used sled, which does not work in the child", db->path);
-    return 0;
-}
-
 /* Is all there that sled would silently make anew? */
 static int
 sled_judge(struct kvfs_db *db, struct kvfs_error *err)
@@ -204,7 +193,7 @@ sled_find(struct kvfs_db *db, const struct kvfs_engine_options *options, bool ho
     if (rc == 0 && hold && !db->readonly)
         sled_clean(db, KVFS_RUST_COMPACT);
     if (rc == 0)
-        rc = sled_process_check(db, err);
+        rc = kvfs_fork_check_library(&sled_first, "sled", db->path, err);
     if (rc == 0 && stat(db->path, &st) != 0)
         rc = sled_make(db, err);
     return rc != 0 ? rc : sled_judge(db, err);
