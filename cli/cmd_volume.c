@@ -2,8 +2,8 @@
  *
  * cmd_volume.c - kvfs format, compact, df, engines: volumes as a whole.
  */
-#include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -290,20 +290,13 @@ const struct cli_command cli_df = {
 
 /* --- engines ----------------------------------------------------------------- */
 
-static void
-engines_remove(const char *path)
+static int
+engines_remove(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
-    DIR *d = opendir(path);
-    struct dirent *e;
-
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): the stream is this function's own */
-    while (d != NULL && (e = readdir(d)) != NULL) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), e->d_name, 0);
-    }
-    if (d != NULL)
-        (void)closedir(d);
-    (void)rmdir(path);
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
 }
 
 #define ENGINES_HEAD "%-8s %-27s %-9s %-6s %-9s %-9s %-9s "
@@ -327,7 +320,7 @@ engines_limits(const struct kvfs_engine *engine, struct kvfs_engine_limits *limi
         engine->close(db);
         known = true;
     }
-    engines_remove(path);
+    (void)nftw(path, engines_remove, 16, FTW_DEPTH | FTW_PHYS);
     return known;
 }
 

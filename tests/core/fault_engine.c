@@ -23,6 +23,22 @@ fault_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durabi
                    : below->apply(db, batch, durability, err);
 }
 
+/* A function of BELOW must be told that it is meant, and not the copy. */
+static int
+fault_open(const struct kvfs_engine *self, const char *path,
+           const struct kvfs_engine_options *options, struct kvfs_db **dbp, struct kvfs_error *err)
+{
+    (void)self;
+    return below->open(below, path, options, dbp, err);
+}
+
+static const char *
+fault_version(const struct kvfs_engine *self)
+{
+    (void)self;
+    return below->version(below);
+}
+
 static int
 fault_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
@@ -38,6 +54,10 @@ fault_init(void)
         below = kvfs_engine_at(0);
     kvfs_engine_plugin = *below;
     kvfs_engine_plugin.name = "fault";
+    kvfs_engine_plugin.version = fault_version;
+    kvfs_engine_plugin.open = fault_open;
+    kvfs_engine_plugin.compact = NULL;
+    kvfs_engine_plugin.compact_need_bytes = NULL;
     kvfs_engine_plugin.apply = fault_apply;
     kvfs_engine_plugin.sync = fault_sync;
 }

@@ -16,8 +16,8 @@
  * - The bounds of ranges and scans need not be keys: any length up to the
  *   keyspace's longest key will do, and 0 for no bound.  A range whose end is
  *   not behind its start is empty.
- * - SELF is the engine that the function was found in: engines made of others have one
- *   set of functions for many names.
+ * - SELF is the engine that the function was found in, itself and not a copy: engines
+ *   made of others have one set of functions for many names.
  * - Nothing that belongs to the engine (a memory map, a cache page) is ever
  *   handed out: `get` and `cursor_value` copy into the caller's buffers.  So
  *   damage to a mapped file is met inside the engine, which must turn SIGBUS,
