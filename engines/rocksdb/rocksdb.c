@@ -109,7 +109,7 @@ rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error 
         .commits = atomic_load(&db->commits),
     };
     room += stat->free_bytes; /* a batch that needs it compacts first */
-    if (!db->readonly && room > KVFS_ROCKS_HEAD_BYTES)
+    if (room > KVFS_ROCKS_HEAD_BYTES)
         stat->avail_bytes = (room - KVFS_ROCKS_HEAD_BYTES) / 2; /* the log, and a table */
     (void)pthread_mutex_lock(&db->pool_lock);
     stat->readers = db->open_count;

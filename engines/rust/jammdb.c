@@ -288,10 +288,8 @@ jamm_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
                                       .used_bytes = (s.pages - s.free_pages) * JAMM_PAGE,
                                       .free_bytes = s.free_pages * JAMM_PAGE,
                                       .commits = s.counts[2]};
-    if (!db->readonly) {
-        room = jamm_growth(db, &s) + stat->free_bytes;
-        stat->avail_bytes = room > KVFS_RUST_HEAD_BYTES ? room - KVFS_RUST_HEAD_BYTES : 0;
-    }
+    room = jamm_growth(db, &s) + stat->free_bytes;
+    stat->avail_bytes = room > KVFS_RUST_HEAD_BYTES ? room - KVFS_RUST_HEAD_BYTES : 0;
     (void)pthread_mutex_lock(&db->list_lock);
     stat->readers = db->open_count;
     if (db->oldest != NULL) {

@@ -328,7 +328,7 @@ sled_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *
     stat->free_bytes = bytes - stat->used_bytes; /* dead parts of the log, or soon to be */
     most = sled_capacity(db, bytes);
     most = most > SLED_HEAD_BYTES ? (most - SLED_HEAD_BYTES) / 9 * 2 : 0;
-    if (!db->readonly && most > counts[3])
+    if (most > counts[3])
         stat->avail_bytes = most - counts[3];
     stat->readers = kvfs_keeper_readers(db->keeper, &stat->readers_lag);
     stat->readers_pid = stat->readers > 0 ? (uint32_t)getpid() : 0;

@@ -71,9 +71,8 @@ sqlite_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error
     stat->store_bytes = (uint64_t)st.st_size + (uint64_t)log.st_size;
     stat->used_bytes = (uint64_t)(pages - unused) * KVFS_SQ_PAGE;
     stat->free_bytes = (uint64_t)unused * KVFS_SQ_PAGE;
-    if (!db->readonly)
-        stat->avail_bytes = kvfs_sq_room_avail(db, (uint64_t)pages, (uint64_t)unused,
-                                                stat->readers > 0);
+    stat->avail_bytes = kvfs_sq_room_avail(db, (uint64_t)pages, (uint64_t)unused,
+                                            stat->readers > 0);
     return 0;
 }
 

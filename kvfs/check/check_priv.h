@@ -148,6 +148,7 @@ struct check {
     uint64_t round_repairs;           /* findings of this round that are repaired */
     bool unsound;                     /* the engine found its structure damaged */
     bool probed;                      /* a child process verified it already */
+    bool survived;                    /* a child process at least came back from opening it */
     bool incomplete;                  /* not every META record could be read */
     bool extra_keys;                  /* a compatible feature may own unknown keys */
     bool strays_wanted;               /* a stray fork may hold data that a file lacks */

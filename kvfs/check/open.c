@@ -34,7 +34,7 @@ open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
            struct kvfs_error *err)
 {
     struct kvfs_engine_options options = {.readonly = !c->options->repair};
-    int rc = c->probed ? 0 : kvfs_check_probe(c, path, engine, err);
+    int rc = c->probed || c->survived ? 0 : kvfs_check_probe(c, path, engine, err);
 
     if (rc == 0)
         rc = engine->open(engine, path, &options, &c->db, err);
@@ -93,8 +93,11 @@ open_probe(struct check *c, const char *path, struct kvfs_error *err)
 
     if (rc == 0 && !c->options->force)
         rc = kvfs_local_check(path, &local);
-    if (rc == 0)
+    if (rc == 0) {
+        /* One child is enough: sled, once open here, works in none. */
         rc = kvfs_check_probe(c, path, engine, &local);
+        c->survived = rc <= 0 && rc != -EINTR;
+    }
     if (rc == -EINTR)
         *err = local;
     return rc == -EINTR || rc == 1 ? rc : 0;

@@ -34,3 +34,20 @@ for stage in open verify close; do
 done
 kvfs check "$v" >"$tmp/out" || fail "a sound check: $(cat "$tmp/out")"
 kvfs export "$v" disk - | cmp - "$tmp/data" || fail "bytes"
+
+# A store that does not open is damage, also to an engine that works in no second child,
+# and a volume that is only looked at has the room that it has.
+for engine in sqlite rocksdb jammdb sled; do
+    "$KVFS_BIN" engines | grep -q "^$engine " || continue
+    w=$tmp/$engine
+    ok format "$w" --engine=$engine
+    kvfs df --json "$w" >"$tmp/out" || fail "$engine: df: $(cat "$tmp/err")"
+    same True "$(json "j['avail_bytes'] > 0" <"$tmp/out")" "$engine: room, or none told"
+    [ $engine = sled ] || continue
+    rm "$w/sled/conf"
+    status=0
+    "$KVFS_BIN" check "$w" >"$tmp/out" 2>"$tmp/err" || status=$?
+    same 4 $status "$engine: status of a store without its conf"
+    same "" "$(cat "$tmp/err")" "$engine: stderr"
+    grep -q "^store: cannot be opened: .*conf: missing" "$tmp/out" || fail "$(cat "$tmp/out")"
+done
