@@ -299,8 +299,8 @@ engines_remove(const char *path, const struct stat *st, int flag, struct FTW *ft
     return remove(path);
 }
 
-#define ENGINES_HEAD "%-8s %-27s %-9s %-6s %-9s %-9s %-9s "
-#define ENGINES_ROW  "%-8s %-27s %-9s %-6u %-9s %-9s %-9s "
+#define ENGINES_HEAD "%-8s %-33s %-9s %-6s %-9s %-9s %-9s "
+#define ENGINES_ROW  "%-8s %-33s %-9s %-6u %-9s %-9s %-9s "
 
 /* Limits belong to an open store, so make an empty one and throw it away. */
 static bool

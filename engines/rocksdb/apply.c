@@ -14,9 +14,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "rocksdb_priv.h"
+
+/* Less room than that is short; a store up to that size is rewritten at once, a larger one at
+ * most for a tenth of the time. */
+#define APPLY_SHORT_BYTES   ((uint64_t)16 << 20)
+#define APPLY_SMALL_BYTES   ((uint64_t)256 << 20)
+#define APPLY_RECLAIM_PAUSE 9
 
 struct apply {
     struct kvfs_db *db;
@@ -238,6 +245,21 @@ apply_room(struct apply *a)
                           (unsigned long long)need >> 10);
 }
 
+/* What was deleted is room for the very next batch: where room is short, it goes now.  That
+ * rewrites the store, so of a large one only now and then. */
+static void
+apply_deleted(struct kvfs_db *db)
+{
+    uint64_t store;
+    time_t begun = time(NULL);
+
+    if (kvfs_rocks_room(db, &store) >= APPLY_SHORT_BYTES ||
+        (store > APPLY_SMALL_BYTES && begun < db->reclaim_next))
+        return;
+    apply_reclaim(db);
+    db->reclaim_next = time(NULL) + APPLY_RECLAIM_PAUSE * (time(NULL) - begun);
+}
+
 /* A store without CURRENT does not open any more: what is written to it is lost. */
 static int
 apply_store_check(struct kvfs_db *db, struct kvfs_error *err)
@@ -279,6 +301,8 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
         rc = apply_write(&a, durability);
     if (rc == 0)
         (void)atomic_fetch_add(&db->commits, 1);
+    if (rc == 0 && a.deletes)
+        apply_deleted(db);
     (void)pthread_mutex_unlock(&db->apply_lock);
     return rc;
 }

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <rocksdb/c.h>
 
@@ -44,6 +45,7 @@ struct kvfs_db {
     rocksdb_writeoptions_t *write_plain, *write_sync;
 
     pthread_mutex_t apply_lock;
+    time_t reclaim_next; /* when a large store may be rewritten again; under apply_lock */
     atomic_int poisoned;
     atomic_uint_fast64_t commits;
 
