@@ -320,6 +320,7 @@ engines_limits(const struct kvfs_engine *engine, struct kvfs_engine_limits *limi
         engine->close(db);
         known = true;
     }
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
     (void)nftw(path, engines_remove, 16, FTW_DEPTH | FTW_PHYS);
     return known;
 }
