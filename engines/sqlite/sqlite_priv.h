@@ -69,7 +69,7 @@ struct kvfs_db {
     pthread_mutex_t apply_lock;
     struct sq_conn *writer; /* NULL: readonly */
     bool full;     /* the writer is at synchronous = FULL, else NORMAL */
-    int wal_pages; /* frames in the log after the last commit */
+    atomic_int wal_pages; /* frames in the log after the last commit */
     int wal_pages_waited; /* as many were there when a checkpoint waited for readers */
     atomic_int poisoned;
     int file_fd, wal_fd;         /* for reserving; closed after all connections */
