@@ -78,19 +78,12 @@ kvfs_hybrid_usable(struct kvfs_db *db, struct kvfs_error *err)
 
 /* --- judging ------------------------------------------------------------------------- */
 
+/* With one byte more in front, as keys that begin with 00 lie in META, it would be too long. */
 static bool
-apply_op_sound(const struct kvfs_op *op)
+apply_key_too_long(const struct kvfs_op *op)
 {
-    bool data = op->keyspace == KVFS_DATA;
-    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
-        return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= max && op->key_end_len <= max;
-    if (!data && op->key_len == max && *(const uint8_t *)op->key == HYBRID_OWN_KEY)
-        return false; /* there is no room for one byte more */
-    return op->key_len >= (data ? max : 1) && op->key_len <= max;
+    return op->keyspace == KVFS_META && op->type != KVFS_OP_DEL_RANGE &&
+           op->key_len == KVFS_META_KEY_MAX && *(const uint8_t *)op->key == HYBRID_OWN_KEY;
 }
 
 static void
@@ -113,32 +106,15 @@ apply_count(struct apply *a, const struct kvfs_op *op)
 static int
 apply_check(struct apply *a)
 {
-    const struct kvfs_engine_limits *l = &a->db->limits;
-    uint64_t bytes = 0;
+    int rc = kvfs_batch_check(a->batch, &a->db->limits, a->db->folder, a->err);
 
-    if (a->batch->ops_count > l->batch_max_ops)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %zu operations; at most %llu",
-                              a->db->folder, a->batch->ops_count,
-                              (unsigned long long)l->batch_max_ops);
-    for (size_t i = 0; i < a->batch->ops_count; i++) {
-        const struct kvfs_op *op = &a->batch->ops[i];
-        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
-
-        if (!apply_op_sound(op))
-            return kvfs_error_set(a->err, -EINVAL,
-                                  "%s: operation %zu has a bad type, keyspace or key (%u bytes)",
-                                  a->db->folder, i, op->key_len);
-        if (op->value[0].iov_len > l->value_max_bytes || len > l->value_max_bytes)
-            return kvfs_error_set(a->err, -E2BIG, "%s: operation %zu has a value of over %u bytes",
-                                  a->db->folder, i, l->value_max_bytes);
-        bytes += len + op->key_len + op->key_end_len;
-        apply_count(a, op);
+    for (size_t i = 0; rc == 0 && i < a->batch->ops_count; i++) {
+        if (apply_key_too_long(&a->batch->ops[i]))
+            rc = kvfs_batch_refuse(a->batch, i, a->db->folder, a->err);
+        else
+            apply_count(a, &a->batch->ops[i]);
     }
-    if (bytes > l->batch_max_bytes)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %llu bytes; at most %llu",
-                              a->db->folder, (unsigned long long)bytes,
-                              (unsigned long long)l->batch_max_bytes);
-    return 0;
+    return rc;
 }
 
 static bool
@@ -426,13 +402,15 @@ static int
 apply_look_before(struct apply *a)
 {
     const struct kvfs_engine *const *side = a->db->pair->side;
+    struct kvfs_batch_builder *undo = NULL;
     struct kvfs_engine_stat stat;
     int rc = side[HYBRID_DATA]->stat(a->db->side[HYBRID_DATA], &stat, a->err);
 
     /* Without it a refusal ends this handle, and is no worse for what is stored. */
     if (rc == 0 && stat.avail_bytes < APPLY_NEAR_BYTES + 8 * a->data_put_bytes)
         (void)kvfs_hybrid_undo(a->db, a->ops[HYBRID_META] + a->meta_changes_at,
-                               a->ops_count[HYBRID_META] - a->meta_changes_at, &a->undo, NULL);
+                               a->ops_count[HYBRID_META] - a->meta_changes_at, &undo, NULL);
+    a->undo = undo;
     return rc;
 }
 

@@ -18,6 +18,7 @@
 #include <kvfs/batch.h>
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "../fork.h"
 
 #define HYBRID_NAME_MAX  63u /* bytes: what a volume remembers */

@@ -22,6 +22,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "../fork.h"
 #include "guard.h"
 #include "layout.h"

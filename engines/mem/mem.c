@@ -22,6 +22,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "memstore.h"
 #include "memtree.h"
 
@@ -104,15 +105,19 @@ mem_close(struct kvfs_db *db)
     free(db);
 }
 
+static const struct kvfs_engine_limits mem_most = {
+    .value_max_bytes = MEM_VALUE_MAX,
+    .value_best_bytes = MEM_VALUE_BEST,
+    .batch_max_bytes = MEM_BATCH_MAX,
+    .batch_max_ops = MEM_BATCH_OPS_MAX,
+    .snapshots_max = UINT32_MAX,
+};
+
 static void
 mem_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)
 {
     (void)db;
-    *limits = (struct kvfs_engine_limits){.value_max_bytes = MEM_VALUE_MAX,
-                                          .value_best_bytes = MEM_VALUE_BEST,
-                                          .batch_max_bytes = MEM_BATCH_MAX,
-                                          .batch_max_ops = MEM_BATCH_OPS_MAX,
-                                          .snapshots_max = UINT32_MAX};
+    *limits = mem_most;
 }
 
 static uint64_t
@@ -303,53 +308,6 @@ mem_cursor_close(struct kvfs_db_cursor *c)
 
 /* --- writing ---------------------------------------------------------------- */
 
-/* -EINVAL for a key, a bound or a type that cannot be. */
-static int
-mem_op_check(const struct kvfs_op *op, struct kvfs_error *err)
-{
-    size_t longest;
-
-    if (op->keyspace > KVFS_DATA)
-        return kvfs_error_set(err, -EINVAL, "mem: keyspace %u does not exist", op->keyspace);
-    longest = op->keyspace == KVFS_META ? KVFS_META_KEY_MAX : KVFS_DATA_KEY_LEN;
-    if (op->type == KVFS_OP_DEL_RANGE) {
-        if (op->key_len > longest || op->key_end_len > longest)
-            return kvfs_error_set(err, -EINVAL, "mem: bound of a range is longer than any key");
-        return 0;
-    }
-    if (op->type > KVFS_OP_EXPECT_ABSENT)
-        return kvfs_error_set(err, -EINVAL, "mem: operation %u does not exist", op->type);
-    if (op->key_len > longest || op->key_len == 0 ||
-        (op->keyspace == KVFS_DATA && op->key_len != KVFS_DATA_KEY_LEN))
-        return kvfs_error_set(err, -EINVAL, "mem: a key of %u bytes in keyspace %u", op->key_len,
-                              op->keyspace);
-    return 0;
-}
-
-/* -EINVAL, or -E2BIG for what is beyond the limits. */
-static int
-mem_batch_check(const struct kvfs_batch *batch, struct kvfs_error *err)
-{
-    uint64_t bytes = 0;
-
-    if (batch->ops_count > MEM_BATCH_OPS_MAX)
-        return kvfs_error_set(err, -E2BIG, "mem: a batch of %zu operations", batch->ops_count);
-    for (size_t i = 0; i < batch->ops_count; i++) {
-        const struct kvfs_op *op = &batch->ops[i];
-        size_t value_len = op->value[0].iov_len + op->value[1].iov_len;
-        int r = mem_op_check(op, err);
-
-        if (r != 0)
-            return r;
-        if (value_len > MEM_VALUE_MAX)
-            return kvfs_error_set(err, -E2BIG, "mem: a value of %zu bytes", value_len);
-        bytes += op->key_len + op->key_end_len + value_len;
-    }
-    if (bytes > MEM_BATCH_MAX)
-        return kvfs_error_set(err, -E2BIG, "mem: a batch of %llu bytes", (unsigned long long)bytes);
-    return 0;
-}
-
 static bool
 mem_holds(const struct kvfs_memrecord *r, const struct iovec value[2])
 {
@@ -457,7 +415,7 @@ mem_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durabili
     (void)durability; /* nothing outlives the process, whatever is asked for */
     if (db->readonly)
         return kvfs_error_set(err, -EROFS, "mem: the store is open readonly");
-    r = mem_batch_check(batch, err);
+    r = kvfs_batch_check(batch, &mem_most, "mem", err);
     if (r != 0)
         return r;
 

@@ -33,50 +33,26 @@ struct apply {
     bool puts_data, deletes;
 };
 
-static bool
-apply_op_sound(const struct kvfs_op *op)
+/* For kvfs_batch_check(). */
+static const struct kvfs_engine_limits apply_limits = {
+    .value_max_bytes = KVFS_ROCKS_VALUE_MAX_BYTES,
+    .batch_max_bytes = KVFS_ROCKS_BATCH_MAX_BYTES,
+    .batch_max_ops = KVFS_ROCKS_BATCH_MAX_OPS,
+};
+
+/* What room the batch asks for. */
+static void
+apply_count(struct apply *a)
 {
-    bool data = op->keyspace == KVFS_DATA;
-    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
-        return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= max && op->key_end_len <= max;
-    return op->key_len >= (data ? max : 1) && op->key_len <= max;
-}
-
-static int
-apply_check(struct apply *a)
-{
-    uint64_t bytes = 0;
-
-    if (a->batch->ops_count > KVFS_ROCKS_BATCH_MAX_OPS)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %zu operations; at most %u",
-                              a->db->folder, a->batch->ops_count, KVFS_ROCKS_BATCH_MAX_OPS);
     for (size_t i = 0; i < a->batch->ops_count; i++) {
         const struct kvfs_op *op = &a->batch->ops[i];
-        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
 
-        if (!apply_op_sound(op))
-            return kvfs_error_set(a->err, -EINVAL,
-                                  "%s: operation %zu has a bad type, keyspace or key (%u bytes)",
-                                  a->db->folder, i, op->key_len);
-        if (op->value[0].iov_len > KVFS_ROCKS_VALUE_MAX_BYTES || len > KVFS_ROCKS_VALUE_MAX_BYTES)
-            return kvfs_error_set(a->err, -E2BIG, "%s: operation %zu has a value of over %u bytes",
-                                  a->db->folder, i, KVFS_ROCKS_VALUE_MAX_BYTES);
-        bytes += len + op->key_len + op->key_end_len;
         if (op->type == KVFS_OP_PUT) {
-            a->put_bytes += len + op->key_len;
+            a->put_bytes += op->value[0].iov_len + op->value[1].iov_len + op->key_len;
             a->puts_data = a->puts_data || op->keyspace == KVFS_DATA;
         }
         a->deletes = a->deletes || op->type == KVFS_OP_DEL || op->type == KVFS_OP_DEL_RANGE;
     }
-    if (bytes > KVFS_ROCKS_BATCH_MAX_BYTES)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %llu bytes; at most %u",
-                              a->db->folder, (unsigned long long)bytes,
-                              KVFS_ROCKS_BATCH_MAX_BYTES);
-    return 0;
 }
 
 static rocksdb_column_family_handle_t *
@@ -284,9 +260,10 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
         return rc;
     if (db->readonly)
         return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->folder);
-    rc = apply_check(&a);
+    rc = kvfs_batch_check(batch, &apply_limits, db->folder, err);
     if (rc != 0)
         return rc;
+    apply_count(&a);
     (void)pthread_mutex_lock(&db->apply_lock);
     if (atomic_load(&db->poisoned))
         rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",

@@ -19,6 +19,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "../fork.h"
 
 #define KVFS_ROCKS_VALUE_MAX_BYTES (16u << 20)

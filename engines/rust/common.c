@@ -152,46 +152,12 @@ kvfs_rust_locker(int fd, char *who, size_t len)
 
 /* --- checks ------------------------------------------------------------------------------- */
 
-static bool
-common_op_sound(const struct kvfs_op *op)
-{
-    bool data = op->keyspace == KVFS_DATA;
-    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
-        return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= max && op->key_end_len <= max;
-    return op->key_len >= (data ? max : 1) && op->key_len <= max;
-}
-
-static int
-common_ops_check(const struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err)
-{
-    uint64_t bytes = 0;
-
-    if (batch->ops_count > KVFS_RUST_BATCH_MAX_OPS)
-        return kvfs_error_set(err, -E2BIG, "%s: a batch of %zu operations; at most %llu", db->path,
-                              batch->ops_count, (unsigned long long)KVFS_RUST_BATCH_MAX_OPS);
-    for (size_t i = 0; i < batch->ops_count; i++) {
-        const struct kvfs_op *op = &batch->ops[i];
-        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
-
-        if (!common_op_sound(op))
-            return kvfs_error_set(err, -EINVAL,
-                                  "%s: operation %zu has a bad type, keyspace or key (%u bytes)",
-                                  db->path, i, op->key_len);
-        if (op->value[0].iov_len > KVFS_RUST_VALUE_MAX_BYTES || len > KVFS_RUST_VALUE_MAX_BYTES)
-            return kvfs_error_set(err, -E2BIG, "%s: operation %zu has a value of over %u bytes",
-                                  db->path, i, KVFS_RUST_VALUE_MAX_BYTES);
-        bytes += len + op->key_len + op->key_end_len;
-    }
-    if (bytes > KVFS_RUST_BATCH_MAX_BYTES)
-        return kvfs_error_set(err, -E2BIG, "%s: a batch of %llu bytes; at most %llu", db->path,
-                              (unsigned long long)bytes,
-                              (unsigned long long)KVFS_RUST_BATCH_MAX_BYTES);
-    return 0;
-}
+/* For kvfs_batch_check(). */
+static const struct kvfs_engine_limits common_limits = {
+    .value_max_bytes = KVFS_RUST_VALUE_MAX_BYTES,
+    .batch_max_bytes = KVFS_RUST_BATCH_MAX_BYTES,
+    .batch_max_ops = KVFS_RUST_BATCH_MAX_OPS,
+};
 
 int
 kvfs_rust_there(struct kvfs_db *db, struct kvfs_error *err)
@@ -215,7 +181,7 @@ kvfs_rust_batch_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct
     if (rc == 0 && db->readonly)
         rc = kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
     if (rc == 0)
-        rc = common_ops_check(db, batch, err);
+        rc = kvfs_batch_check(batch, &common_limits, db->path, err);
     return rc != 0 ? rc : kvfs_rust_there(db, err);
 }
 

@@ -21,6 +21,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "../fork.h"
 #include "../holder.h"
 #include "../keeper.h"

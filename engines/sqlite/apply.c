@@ -36,47 +36,12 @@ struct apply {
     size_t failed_op;
 };
 
-/* --- checks -------------------------------------------------------------------- */
-
-static bool
-apply_op_sound(const struct kvfs_op *op)
-{
-    bool data = op->keyspace == KVFS_DATA;
-    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
-        return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= max && op->key_end_len <= max;
-    return op->key_len >= (data ? max : 1) && op->key_len <= max;
-}
-
-static int
-apply_check(struct apply *a)
-{
-    uint64_t bytes = 0;
-
-    if (a->batch->ops_count > KVFS_SQ_BATCH_MAX_OPS)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %zu operations; at most %u",
-                              a->db->path, a->batch->ops_count, KVFS_SQ_BATCH_MAX_OPS);
-    for (size_t i = 0; i < a->batch->ops_count; i++) {
-        const struct kvfs_op *op = &a->batch->ops[i];
-        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
-
-        if (!apply_op_sound(op))
-            return kvfs_error_set(a->err, -EINVAL,
-                                  "%s: operation %zu has a bad type, keyspace or key (%u bytes)",
-                                  a->db->path, i, op->key_len);
-        if (op->value[0].iov_len > KVFS_SQ_VALUE_MAX_BYTES || len > KVFS_SQ_VALUE_MAX_BYTES)
-            return kvfs_error_set(a->err, -E2BIG, "%s: operation %zu has a value of over %u bytes",
-                                  a->db->path, i, KVFS_SQ_VALUE_MAX_BYTES);
-        bytes += len + op->key_len + op->key_end_len;
-    }
-    if (bytes > KVFS_SQ_BATCH_MAX_BYTES)
-        return kvfs_error_set(a->err, -E2BIG, "%s: a batch of %llu bytes; at most %u",
-                              a->db->path, (unsigned long long)bytes, KVFS_SQ_BATCH_MAX_BYTES);
-    return 0;
-}
+/* For kvfs_batch_check(). */
+static const struct kvfs_engine_limits apply_limits = {
+    .value_max_bytes = KVFS_SQ_VALUE_MAX_BYTES,
+    .batch_max_bytes = KVFS_SQ_BATCH_MAX_BYTES,
+    .batch_max_ops = KVFS_SQ_BATCH_MAX_OPS,
+};
 
 /* --- operations ------------------------------------------------------------------ */
 
@@ -371,7 +336,7 @@ kvfs_sq_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_dura
         return rc;
     if (db->readonly)
         return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
-    rc = apply_check(&a);
+    rc = kvfs_batch_check(batch, &apply_limits, db->path, err);
     if (rc != 0)
         return rc;
     (void)pthread_mutex_lock(&db->apply_lock);

@@ -19,6 +19,7 @@
 
 #include <kvfs/engine.h>
 
+#include "../batch.h"
 #include "../fork.h"
 
 #define KVFS_SQ_FILE            "store.sqlite"
