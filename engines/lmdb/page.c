@@ -29,18 +29,13 @@ kvfs_page_key_cmp(const void *a, size_t a_len, const void *b, size_t b_len)
     return a_len < b_len ? -1 : a_len > b_len;
 }
 
-bool
-kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node)
+/* The node at byte AT of a page of TYPE. */
+static inline bool
+page_node_at(const uint8_t *base, size_t psize, unsigned type, size_t at, struct page_node *node)
 {
-    const uint8_t *base = page;
-    struct page_header h;
-    size_t at, room;
+    size_t room;
     uint16_t lo, hi, flags, ksize;
 
-    memcpy(&h, base, sizeof(h));
-    if (PAGE_HEADER_LEN + 2 * i + 2 > psize)
-        return false;
-    at = page_u16(base + PAGE_HEADER_LEN + 2 * i);
     if (at < PAGE_HEADER_LEN || at + PAGE_NODE_LEN > psize)
         return false;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -61,7 +56,7 @@ kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node)
     node->data_len = 0;
     node->flags = 0;
     node->child = 0;
-    if (h.flags & PAGE_BRANCH) {
+    if ((type & PAGE_BRANCH) != 0) {
         node->child = (uint64_t)lo | (uint64_t)hi << 16 | (uint64_t)flags << 32;
         return true;
     }
@@ -77,6 +72,17 @@ kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node)
         return false;
     node->data = node->key + ksize;
     return true;
+}
+
+bool
+kvfs_page_node(const void *page, size_t psize, size_t i, struct page_node *node)
+{
+    const uint8_t *base = page;
+    struct page_header h;
+
+    memcpy(&h, base, sizeof(h));
+    return PAGE_HEADER_LEN + 2 * i + 2 <= psize &&
+           page_node_at(base, psize, h.flags, page_u16(base + PAGE_HEADER_LEN + 2 * i), node);
 }
 
 static const char *
@@ -147,7 +153,8 @@ page_check_nodes(const void *page, size_t psize, uint64_t end, enum page_order o
         size_t at = page_u16((const uint8_t *)page + PAGE_HEADER_LEN + 2 * i);
         const char *what;
 
-        if (at < h.u.room.upper || (at & 1) != 0 || !kvfs_page_node(page, psize, i, &node))
+        if (at < h.u.room.upper || (at & 1) != 0 ||
+            !page_node_at(page, psize, h.flags, at, &node))
             return "has a node outside its node area";
         what = page_check_node(&node, psize, end, h.flags);
         if (what != NULL)

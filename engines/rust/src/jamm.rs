@@ -3,7 +3,8 @@
 //!
 //! 1. JammDB writes and keeps the pages of a reader from being used again; the pages are read
 //!    by jamm_page.rs, which judges them.  What JammDB will follow in a batch (the paths to the
-//!    keys, and siblings that it may merge) is judged first.
+//!    keys, and siblings that it may merge) is judged first; of a leaf that is only put into,
+//!    the places of its records: its values, which JammDB copies unread, are not read either.
 //! 2. JammDB cannot grow its memory map while a reader is open: the writer would wait for it,
 //!    for ever if both are one thread.  So the file is made as long as it may ever become
 //!    (a hole, which costs nothing) before JammDB maps it, and cut back at close.
@@ -90,6 +91,8 @@ impl State {
             pages: meta.pages,
             root,
             keyspace,
+            kept: None,
+            light: false,
         };
         let bucket = |name: &str| -> Res<u64> {
             let (place, exact) = tree(meta.root, None).seek(name.as_bytes())?;
@@ -123,19 +126,21 @@ impl State {
             pages: self.meta.pages,
             root,
             keyspace: Some(keyspace),
+            kept: None,
+            light: false,
         }
     }
+}
 
-    /// The place of a live record.
-    fn find(&self, file: &Arc<File>, keyspace: u8, key: &[u8]) -> Res<Option<Place>> {
-        let (place, exact) = self.tree(file, keyspace).seek(key)?;
-        if !exact {
-            return Ok(None);
-        }
-        let (leaf, i) = place.leaf();
-        let live = leaf.mark(keyspace, i, key)? == Mark::Live;
-        Ok(live.then_some(place))
+/// The place of a live record.
+fn find(tree: &Tree, keyspace: u8, key: &[u8]) -> Res<Option<Place>> {
+    let (place, exact) = tree.seek(key)?;
+    if !exact {
+        return Ok(None);
     }
+    let (leaf, i) = place.leaf();
+    let live = leaf.mark(keyspace, i, key)? == Mark::Live;
+    Ok(live.then_some(place))
 }
 
 // --- opening -------------------------------------------------------------------------
@@ -406,7 +411,8 @@ impl Deleter<'_> {
 impl Store {
     fn expect(&self, state: &State, ops: &[Op]) -> Res<()> {
         for (i, op) in ops.iter().enumerate().filter(|(_, op)| op.kind >= EXPECT) {
-            let place = state.find(&self.file, op.keyspace, op.key())?;
+            let tree = state.tree(&self.file, op.keyspace);
+            let place = find(&tree, op.keyspace, op.key())?;
             let right = match (op.kind == EXPECT, place) {
                 (true, Some(p)) => {
                     let (leaf, i) = p.leaf();
@@ -436,9 +442,10 @@ impl Store {
     ) -> Res<(i64, BTreeSet<Vec<u8>>)> {
         let bucket = tx.get_bucket(BUCKETS[keyspace as usize])?;
         let mut come = 0;
-        let tree = state.tree(&self.file, keyspace);
+        let mut tree = state.tree(&self.file, keyspace);
+        tree.kept = Some(Kept::default());
         let mut d = Deleter {
-            tree,
+            tree: tree.clone(),
             keyspace,
             net,
             old,
@@ -449,8 +456,9 @@ impl Store {
             deleted: 0,
         };
         d.run(&bucket)?;
+        tree.light = true;
         for (key, op) in net.keys.iter().filter_map(|(k, v)| v.map(|op| (k, op))) {
-            come += i64::from(state.find(&self.file, keyspace, key)?.is_none());
+            come += i64::from(find(&tree, keyspace, key)?.is_none());
             bucket.put(key.clone(), op.value(&mark(keyspace, key, Mark::Live)))?;
         }
         Ok((come - d.live_gone as i64, d.dead))
@@ -601,10 +609,8 @@ pub unsafe extern "C" fn kvfs_jamm_get(
     text: *const Text,
 ) -> c_int {
     entry(text, || {
-        match snap
-            .state
-            .find(&snap.file, keyspace as u8, bytes(key, key_len))?
-        {
+        let tree = snap.state.tree(&snap.file, keyspace as u8);
+        match find(&tree, keyspace as u8, bytes(key, key_len))? {
             None => fail(libc::ENOENT, "no such record"),
             Some(place) => {
                 let (leaf, i) = place.leaf();

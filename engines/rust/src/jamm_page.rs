@@ -9,6 +9,7 @@
 //! values.  JammDB has no checksums; so each value begins with 4 bytes, a hash of its key and
 //! a mark ([`Mark`]), which are judged together with the order of the keys.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -119,8 +120,16 @@ pub enum Mark {
 
 pub fn mark(keyspace: u8, key: &[u8], mark: Mark) -> [u8; MARK_LEN] {
     let h = fnv(fnv(FNV_START, &[keyspace]), key);
-    let n = (h ^ h >> 32) as u32 & !1 | (mark == Mark::Dead) as u32;
-    n.to_be_bytes()
+    let live = ((h ^ h >> 32) as u32 & !1).to_be_bytes();
+    match mark {
+        Mark::Live => live,
+        Mark::Dead => mark_dead(live),
+    }
+}
+
+fn mark_dead(mut live: [u8; MARK_LEN]) -> [u8; MARK_LEN] {
+    live[MARK_LEN - 1] |= 1;
+    live
 }
 
 struct Element {
@@ -152,8 +161,9 @@ fn read(file: &File, at: u64, buf: &mut [u8]) -> Res<()> {
 }
 
 impl Node {
-    /// Read node ID of a store of PAGES pages.
-    pub fn load(file: &std::sync::Arc<File>, id: u64, pages: u64) -> Res<Node> {
+    /// Read node ID of a store of PAGES pages; of a leaf that is LIGHT only what tells where
+    /// its records are.
+    pub fn load(file: &std::sync::Arc<File>, id: u64, pages: u64, light: bool) -> Res<Node> {
         if id < 2 || id >= pages {
             return damaged(format!("a pointer to page {} of {}", id, pages));
         }
@@ -175,7 +185,8 @@ impl Node {
             ));
         }
         let whole = (more as usize + 1) * PAGE;
-        let wanted = if whole <= HELD {
+        let leaf = kind == KIND_LEAF;
+        let wanted = if whole <= HELD && !(light && leaf) {
             whole
         } else {
             (HEAD + element * count as usize).max(PAGE)
@@ -184,7 +195,6 @@ impl Node {
             held.resize(wanted, 0);
             read(file, (id + 1) * PAGE as u64, &mut held[PAGE..])?;
         }
-        let leaf = kind == KIND_LEAF;
         Ok(Node {
             id,
             leaf,
@@ -237,14 +247,25 @@ impl Node {
         read(&self.file, self.id * PAGE as u64 + at as u64, buf)
     }
 
-    pub fn key(&self, i: usize) -> Res<Vec<u8>> {
-        let e = self.element(i)?;
+    fn key_of(&self, e: &Element) -> Res<Cow<'_, [u8]>> {
         if e.key_len > 1024 {
             return damaged(format!("page {}: a key of {} bytes", self.id, e.key_len));
         }
+        if let Some(held) = self.held.get(e.at..e.at + e.key_len) {
+            return Ok(Cow::Borrowed(held));
+        }
         let mut key = vec![0; e.key_len];
         self.bytes(e.at, &mut key)?;
-        Ok(key)
+        Ok(Cow::Owned(key))
+    }
+
+    /// Borrowed from the node where it holds that byte.
+    pub fn key_at(&self, i: usize) -> Res<Cow<'_, [u8]>> {
+        self.key_of(&self.element(i)?)
+    }
+
+    pub fn key(&self, i: usize) -> Res<Vec<u8>> {
+        Ok(self.key_at(i)?.into_owned())
     }
 
     pub fn child(&self, i: usize) -> Res<u64> {
@@ -273,28 +294,38 @@ impl Node {
     }
 
     pub fn mark(&self, keyspace: u8, i: usize, key: &[u8]) -> Res<Mark> {
-        let e = self.element(i)?;
+        self.mark_of(&self.element(i)?, keyspace, i, key)
+    }
+
+    fn mark_of(&self, e: &Element, keyspace: u8, i: usize, key: &[u8]) -> Res<Mark> {
         let mut b = [0; MARK_LEN];
         if e.bucket || e.value_len < MARK_LEN {
             return damaged(format!("page {}: record {} is none of kvfs", self.id, i));
         }
         self.bytes(e.at + e.key_len, &mut b)?;
-        for m in [Mark::Live, Mark::Dead] {
-            if b == mark(keyspace, key, m) {
+        let live = mark(keyspace, key, Mark::Live);
+        for (text, m) in [(live, Mark::Live), (mark_dead(live), Mark::Dead)] {
+            if b == text {
                 return Ok(m);
             }
         }
         damaged(format!("page {}: record {} is not of its key", self.id, i))
     }
 
+    /// All records inside the node.
+    pub fn judge_places(&self) -> Res<()> {
+        (0..self.count).try_for_each(|i| self.element(i).map(drop))
+    }
+
     /// All keys in order; FIRST is the branch's key that led here.  With a keyspace, marks too.
     pub fn judge(&self, keyspace: Option<u8>, first: Option<&[u8]>) -> Res<()> {
-        let mut last: Option<Vec<u8>> = None;
+        let mut last: Option<Cow<[u8]>> = None;
         if self.count == 0 && !self.leaf {
             return damaged(format!("page {}: an empty branch", self.id));
         }
         for i in 0..self.count {
-            let key = self.key(i)?;
+            let e = self.element(i)?;
+            let key = self.key_of(&e)?;
             let sound = match &last {
                 Some(l) => *l < key,
                 None => first.map_or(true, |f| f == &key[..]),
@@ -303,7 +334,7 @@ impl Node {
                 return damaged(format!("page {}: key {} is out of order", self.id, i));
             }
             if let (true, Some(ks)) = (self.leaf, keyspace) {
-                self.mark(ks, i, &key)?;
+                self.mark_of(&e, ks, i, &key)?;
             }
             last = Some(key);
         }

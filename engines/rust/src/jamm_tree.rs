@@ -2,6 +2,8 @@
 //! Looking up and walking a tree of JammDB's pages, both ways (JammDB itself walks forwards
 //! only).  Depth and steps are bounded: damage cannot make a walk endless.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +12,10 @@ use crate::glue::{damaged, Res};
 use crate::jamm_page::{Mark, Node};
 
 const DEPTH_MAX: usize = 24;
+const KEPT_MAX: usize = 1024; // nodes
+
+/// Judged branches by page, for as long as nobody commits.
+pub type Kept = Rc<RefCell<HashMap<u64, Rc<Node>>>>;
 
 #[derive(Clone)]
 pub struct Tree {
@@ -17,6 +23,9 @@ pub struct Tree {
     pub pages: u64, // of the store
     pub root: u64,
     pub keyspace: Option<u8>, // None: the tree of buckets
+    pub kept: Option<Kept>,
+    /// Of a leaf judge the places of all records, but only the keys that are looked at.
+    pub light: bool,
 }
 
 /// A place in a tree: nodes from the root to a leaf, and the index in each.
@@ -34,14 +43,31 @@ impl Place {
 
 impl Tree {
     pub fn load(&self, id: u64, first: Option<&[u8]>) -> Res<Rc<Node>> {
-        let node = Node::load(&self.file, id, self.pages)?;
-        node.judge(self.keyspace, first)?;
-        Ok(Rc::new(node))
+        let kept = self
+            .kept
+            .as_ref()
+            .and_then(|k| k.borrow().get(&id).cloned());
+        if let Some(node) = kept {
+            return Ok(node);
+        }
+        let node = Rc::new(Node::load(&self.file, id, self.pages, self.light)?);
+        match self.light && node.leaf {
+            true => node.judge_places()?,
+            false => node.judge(self.keyspace, first)?,
+        }
+        if let (Some(kept), false) = (&self.kept, node.leaf) {
+            let mut kept = kept.borrow_mut();
+            if kept.len() >= KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(id, node.clone());
+        }
+        Ok(node)
     }
 
     /// Child I of NODE.
     pub fn child(&self, node: &Node, i: usize) -> Res<Rc<Node>> {
-        self.load(node.child(i)?, Some(&node.key(i)?))
+        self.load(node.child(i)?, Some(&node.key_at(i)?))
     }
 
     /// The first index whose key is >= KEY, and whether it is KEY.
@@ -49,7 +75,7 @@ impl Tree {
         let (mut lo, mut hi) = (0, node.count);
         while lo < hi {
             let mid = (lo + hi) / 2;
-            match node.key(mid)?.as_slice().cmp(key) {
+            match node.key_at(mid)?.as_ref().cmp(key) {
                 std::cmp::Ordering::Less => lo = mid + 1,
                 std::cmp::Ordering::Equal => return Ok((mid, true)),
                 std::cmp::Ordering::Greater => hi = mid,

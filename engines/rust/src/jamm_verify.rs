@@ -97,6 +97,8 @@ pub unsafe fn verify(snap: &Snap, v: &mut Verify) -> Res<c_int> {
         pages: s.meta.pages,
         root,
         keyspace,
+        kept: None,
+        light: false,
     };
     v.seen = vec![false; s.meta.pages as usize];
     v.claim(0, 2, "meta");
