@@ -338,6 +338,16 @@ static const struct {
 static struct json_object *
 engines_json(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
 {
+    const struct kvfs_engine_limits none = {0};
+    const struct kvfs_engine_limits *of = l != NULL ? l : &none;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } limits[] = {
+        {"block_size_bytes", of->value_best_bytes}, {"value_max_bytes", of->value_max_bytes},
+        {"batch_max_bytes", of->batch_max_bytes},   {"batch_max_ops", of->batch_max_ops},
+        {"snapshots_max", of->snapshots_max},
+    };
     struct json_object *obj = json_object_new_object(), *caps = json_object_new_array();
 
     cli_json_text(obj, "name", e->name);
@@ -349,13 +359,9 @@ engines_json(const struct kvfs_engine *e, const struct kvfs_engine_limits *l)
     }
     (void)json_object_object_add(obj, "caps", caps);
     cli_json_text(obj, "processes", e->caps & KVFS_CAP_MULTIPROCESS ? "many" : "one");
-    if (l != NULL) {
-        cli_json_u64(obj, "block_size_bytes", l->value_best_bytes);
-        cli_json_u64(obj, "value_max_bytes", l->value_max_bytes);
-        cli_json_u64(obj, "batch_max_bytes", l->batch_max_bytes);
-        cli_json_u64(obj, "batch_max_ops", l->batch_max_ops);
-        cli_json_u64(obj, "snapshots_max", l->snapshots_max);
-    }
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) /* null: not known, but there */
+        (void)json_object_object_add(obj, limits[i].name,
+                                     l != NULL ? json_object_new_uint64(limits[i].value) : NULL);
     return obj;
 }
 

@@ -27,6 +27,8 @@ refuses "name is too long" format "$v" --engine="$long"
 [ ! -e "$v" ] || fail "a refused format leaves a folder"
 grep -q '^hybrid .*hybrid:META+DATA' <<<"$engines" || fail "engines: $engines"
 same True "$(kvfs engines --json | json "[e['caps'] for e in j if e['name'] == 'hybrid'] == [[]]")"
+same True "$(kvfs engines --json | json "len({tuple(e) for e in j}) == 1")" "each engine has the same members"
+same '[None]' "$(kvfs engines --json | json "[e['value_max_bytes'] for e in j if e['name'] == 'hybrid']")"
 
 # A volume.
 ok format "$v" --engine="$pair"
