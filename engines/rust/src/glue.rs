@@ -36,9 +36,11 @@ impl From<io::Error> for Fail {
             None if e.kind() == io::ErrorKind::PermissionDenied => libc::EACCES,
             None => libc::EIO,
         };
+        let text = e.to_string();
+        let words = text.split(" (os error").next().unwrap_or_default();
         Fail {
             code: -code,
-            text: e.to_string(),
+            text: words.into(),
         }
     }
 }
@@ -68,11 +70,26 @@ unsafe fn tell(text: *const Text, line: &str) {
     *(*text).bytes.add(n) = 0;
 }
 
+/// What a library panicked with and where, without the folder that cargo keeps it in.
+fn panic_line(what: &str, file: &str, line: u32) -> String {
+    let mut parts: Vec<&str> = file.rsplit('/').take(3).collect();
+    parts.reverse();
+    format!("{} ({}:{})", what, parts.join("/"), line)
+}
+
 /// Run F for C; what it panics with is told like an error.
 pub unsafe fn entry(text: *const Text, f: impl FnOnce() -> Res<c_int>) -> c_int {
     HOOK.call_once(|| {
         set_hook(Box::new(|info| {
-            PANIC.with(|p| *p.borrow_mut() = info.to_string())
+            let payload = info.payload();
+            let what = match payload.downcast_ref::<String>() {
+                Some(s) => s,
+                None => payload.downcast_ref::<&str>().copied().unwrap_or("panic"),
+            };
+            let line = info
+                .location()
+                .map_or_else(String::new, |l| panic_line(what, l.file(), l.line()));
+            PANIC.with(|p| *p.borrow_mut() = line)
         }));
     });
     match catch_unwind(AssertUnwindSafe(f)) {
@@ -123,5 +140,38 @@ pub unsafe fn report(finding: Finding, arg: *mut c_void, place: &str, what: &str
             std::ffi::CString::new(line).unwrap_or_default()
         };
         f(arg, c(place).as_ptr(), c(what).as_ptr());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry__io_error_or_panic__one_line_of_words() {
+        let said = |f: &dyn Fn() -> Res<c_int>| {
+            let mut bytes = [0u8; 200];
+            let text = Text {
+                bytes: bytes.as_mut_ptr().cast(),
+                len: bytes.len(),
+            };
+            assert!(unsafe { entry(&text, f) } < 0);
+            let end = bytes.iter().position(|b| *b == 0).unwrap();
+            String::from_utf8(bytes[..end].to_vec()).unwrap()
+        };
+        let missing = || Err(io::Error::from_raw_os_error(libc::ENOENT).into());
+        assert_eq!(said(&missing), "No such file or directory");
+        let line = said(&|| panic!("two\nlines {}", 1));
+        assert!(
+            line.starts_with("the library gave up: two lines 1 (src/glue.rs:"),
+            "{}",
+            line
+        );
+    }
+
+    #[test]
+    fn panic_line__crate_of_the_cache__short() {
+        let file = "/root/.cargo/registry/src/index-1/sled-0.34.7/src/tree.rs";
+        assert_eq!(panic_line("no", file, 7), "no (sled-0.34.7/src/tree.rs:7)");
     }
 }

@@ -67,6 +67,27 @@ impl Keeper {
     }
 }
 
+/// One line for those who know neither sled nor Rust.
+fn wording(e: &sled::Error) -> String {
+    match e {
+        sled::Error::Corruption { at: Some(at), .. } => {
+            // The type has no other access.
+            let digits: String = format!("{:?}", at)
+                .chars()
+                .skip_while(|c| !c.is_ascii_digit())
+                .take_while(|c| c.is_ascii_digit())
+                .collect();
+            format!("sled's files are damaged at byte {}", digits)
+        }
+        sled::Error::Corruption { at: None, .. } => "sled's files are damaged".into(),
+        sled::Error::Unsupported(what) => format!("sled cannot use these files: {}", what),
+        sled::Error::ReportableBug(what) => {
+            format!("sled found what should not be, a fault or damage: {}", what)
+        }
+        e => format!("sled: {}", e),
+    }
+}
+
 impl From<sled::Error> for Fail {
     fn from(e: sled::Error) -> Fail {
         match e {
@@ -77,7 +98,7 @@ impl From<sled::Error> for Fail {
             sled::Error::Io(e) => e.into(),
             e => Fail {
                 code: -libc::EIO,
-                text: e.to_string(),
+                text: wording(&e),
             },
         }
     }
@@ -592,6 +613,12 @@ pub unsafe extern "C" fn kvfs_sled_verify(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wording__damage__no_words_of_rust() {
+        let e = sled::Error::Corruption { at: None, bt: () };
+        assert_eq!(Fail::from(e).text, "sled's files are damaged");
+    }
 
     #[test]
     fn keys_inside__any_bytes__same_order_and_back() {
