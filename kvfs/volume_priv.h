@@ -59,6 +59,7 @@ struct kvfs_volume {
     struct kvfs_nodes *nodes;        /* node.c */
     struct kvfs_overlay *overlay;    /* overlay.c, commit.c */
     struct kvfs_worker *worker;      /* work.c; NULL: readonly */
+    unsigned work_records; /* in a piece of its work at present; under the commit lock */
 };
 
 /* --- volume.c -------------------------------------------------------------- */

@@ -2,7 +2,7 @@
  *
  * work.c - the background thread: commits in time, and what was put off.
  *
- * What large changes leave behind is worked off in pieces of WORK_RECORDS
+ * What large changes leave behind is worked off in pieces of at most WORK_RECORDS
  * records, each one batch, ORDERED, under the commit lock:
  *
  *   hole [a, b) of cut h   extents before h are deleted, `a` moves forward
@@ -16,6 +16,8 @@
  *    they hold the commit lock too; a dead fork has no writer at all.
  * 2. A crash between two pieces leaves the record, and the next opener that
  *    leases the file (or becomes the janitor) goes on.
+ * 3. A full store has little room left for deletes: a piece that it refuses is made
+ *    smaller until it fits, and pieces grow again as they succeed.
  */
 #include "work.h"
 
@@ -31,6 +33,7 @@
 #include "volume_file.h"
 
 #define WORK_RECORDS   4096 /* looked at in one piece */
+#define WORK_RECORDS_MIN 16
 #define WORK_MOVE_MAX  ((size_t)4 << 20) /* bytes moved in one piece */
 #define WORK_LEFT_MAX  64   /* orphans looked at in one go */
 
@@ -42,6 +45,19 @@ struct kvfs_worker {
     bool room;   /* writers wait, or will: bring down what is sealed */
     bool work;
 };
+
+/* Is a piece that ended with RC to be tried again, smaller?  Rule 3. */
+static bool
+work_again(struct kvfs_volume *v, struct kvfs_batch_builder *b, int rc)
+{
+    if (rc == 1 && v->work_records < WORK_RECORDS)
+        v->work_records *= 2;
+    if (rc != -ENOSPC || v->work_records <= WORK_RECORDS_MIN)
+        return false;
+    v->work_records /= 4;
+    kvfs_batch_reset(b);
+    return true;
+}
 
 /* --- holes ------------------------------------------------------------------- */
 
@@ -76,7 +92,7 @@ work_hole_scan(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct kv
         rc = v->engine->cursor_next(cursor, &key, &key_len, &len, err);
         if (rc <= 0)
             break;
-        if (seen++ == WORK_RECORDS) {
+        if (seen++ == v->work_records) {
             kvfs_key_block_parse(key, &fork, next);
             break;
         }
@@ -220,7 +236,7 @@ work_over_extents(struct kvfs_volume *v, struct kvfs_db_snap *snap, const struct
         rc = v->engine->cursor_next(cursor, &key, &key_len, &len, err);
         if (rc <= 0)
             break;
-        if (seen++ == WORK_RECORDS || moved >= WORK_MOVE_MAX)
+        if (seen++ == v->work_records || moved >= WORK_MOVE_MAX)
             break;
         kvfs_key_block_parse(key, &fork, &index);
         rc = work_move(v, snap, view, index, b, &moved, err);
@@ -304,10 +320,9 @@ kvfs_work_node(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error 
     b = kvfs_batch_new();
     if (b == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    if (node->view.overs_count > 0)
-        rc = work_over(v, node, b, err);
-    else
-        rc = work_hole(v, node, b, err);
+    do
+        rc = node->view.overs_count > 0 ? work_over(v, node, b, err) : work_hole(v, node, b, err);
+    while (work_again(v, b, rc));
     kvfs_batch_free(b);
     return rc;
 }
@@ -407,9 +422,9 @@ work_dead(struct kvfs_volume *v, struct kvfs_batch_builder *b, struct kvfs_error
         size_t len;
 
         rc = v->engine->cursor_next(cursor, &found, &key_len, &len, err);
-        if (rc == 1 && seen++ == WORK_RECORDS)
+        if (rc == 1 && seen++ == v->work_records)
             memcpy(hi, found, sizeof(hi)); /* up to here, and on in the next piece */
-        if (rc <= 0 || seen > WORK_RECORDS) {
+        if (rc <= 0 || seen > v->work_records) {
             v->engine->cursor_close(cursor);
             break;
         }
@@ -523,8 +538,11 @@ work_pass(struct kvfs_volume *v, struct kvfs_error *err)
     b = kvfs_batch_new();
     rc = b == NULL ? -ENOMEM : 0;
     (void)pthread_mutex_lock(&v->overlay->commit_lock);
-    if (rc == 0)
-        rc = work_dead(v, b, err);
+    if (rc == 0) {
+        do
+            rc = work_dead(v, b, err);
+        while (work_again(v, b, rc));
+    }
     (void)pthread_mutex_unlock(&v->overlay->commit_lock);
     kvfs_batch_free(b);
     kvfs_lease_janitor_drop(v->leases);
@@ -625,6 +643,7 @@ kvfs_worker_start(struct kvfs_volume *v, struct kvfs_error *err)
     (void)pthread_cond_init(&w->wake, &attr);
     (void)pthread_condattr_destroy(&attr);
     v->worker = w;
+    v->work_records = WORK_RECORDS;
     if (pthread_create(&w->thread, NULL, work_thread, v) != 0) {
         (void)pthread_mutex_destroy(&w->lock);
         (void)pthread_cond_destroy(&w->wake);
