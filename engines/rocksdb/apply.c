@@ -19,9 +19,7 @@
 
 #include "rocksdb_priv.h"
 
-/* Less room than that is short; a store up to that size is rewritten at once, a larger one at
- * most for a tenth of the time. */
-#define APPLY_SHORT_BYTES   ((uint64_t)16 << 20)
+/* A store up to that size is rewritten at once, a larger one at most for a tenth of the time. */
 #define APPLY_SMALL_BYTES   ((uint64_t)256 << 20)
 #define APPLY_RECLAIM_PAUSE 9
 
@@ -194,45 +192,46 @@ apply_write(struct apply *a, enum kvfs_durability durability)
 
 /* --- room ------------------------------------------------------------------------ */
 
-/* Let what was deleted go from the medium. */
-static void
-apply_reclaim(struct kvfs_db *db)
-{
-    kvfs_rocks_squeeze(db, ROCKS_META);
-    kvfs_rocks_squeeze(db, ROCKS_DATA);
-}
-
 static int
 apply_room(struct apply *a)
 {
-    uint64_t store, need;
+    struct kvfs_rocks_room r;
+    uint64_t need;
 
-    if (a->put_bytes == 0 || (!a->puts_data && a->deletes && a->put_bytes <= KVFS_ROCKS_HEAD_BYTES / 8))
+    if (a->put_bytes == 0 ||
+        (!a->puts_data && a->deletes && a->put_bytes <= KVFS_ROCKS_HEAD_BYTES / 8))
         return 0;
+    kvfs_rocks_room(a->db, &r);
+    kvfs_rocks_collect(a->db, &r);
     /* In the log, in a table or blob file, and once more while that is compacted. */
-    need = 2 * a->put_bytes + (a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2);
-    if (kvfs_rocks_room(a->db, &store) >= need)
+    need = 2 * a->put_bytes + (a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2) +
+           (a->db->limit_bytes > 0 ? 0 : r.tables_bytes);
+    if (r.room_bytes >= need)
         return 0;
-    apply_reclaim(a->db);
-    if (kvfs_rocks_room(a->db, &store) >= need)
+    kvfs_rocks_squeeze(a->db);
+    kvfs_rocks_room(a->db, &r);
+    if (r.room_bytes >= need)
         return 0;
     return kvfs_error_set(a->err, -ENOSPC, "%s: %s full: the batch needs %llu KiB", a->db->folder,
                           a->db->limit_bytes > 0 ? "the store is" : "the file system is",
                           (unsigned long long)need >> 10);
 }
 
-/* What was deleted is room for the very next batch: where room is short, it goes now.  That
+/* What was deleted is room for the very next batch: where that is much beside what there is,
+ * it goes now, and with it what lies in the log and will lie in a table.  That
  * rewrites the store, so of a large one only now and then. */
 static void
 apply_deleted(struct kvfs_db *db)
 {
-    uint64_t store;
+    struct kvfs_rocks_room r;
     time_t begun = time(NULL);
 
-    if (kvfs_rocks_room(db, &store) >= APPLY_SHORT_BYTES ||
-        (store > APPLY_SMALL_BYTES && begun < db->reclaim_next))
+    kvfs_rocks_room(db, &r);
+    /* Of what lies in tables RocksDB does not know what a deleted range has left of it. */
+    if (r.room_bytes / 4 >= r.tables_bytes + r.memory_bytes + r.garbage_bytes ||
+        (r.store_bytes > APPLY_SMALL_BYTES && begun < db->reclaim_next))
         return;
-    apply_reclaim(db);
+    kvfs_rocks_squeeze(db);
     db->reclaim_next = time(NULL) + APPLY_RECLAIM_PAUSE * (time(NULL) - begun);
 }
 

@@ -96,6 +96,24 @@ open_family_options(struct kvfs_db *db, int which)
     return o;
 }
 
+/* Room is what the file system says is free: files take none before they are written. */
+static void
+open_no_fallocate(struct kvfs_db *db)
+{
+    rocksdb_options_t *o = rocksdb_options_create();
+    char *text = NULL;
+
+    rocksdb_get_options_from_string(db->options, "allow_fallocate=false", o, &text);
+    if (text == NULL) {
+        rocksdb_options_t *was = db->options;
+
+        db->options = o;
+        o = was;
+    }
+    rocksdb_free(text);
+    rocksdb_options_destroy(o);
+}
+
 static void
 open_options(struct kvfs_db *db, bool create)
 {
@@ -114,6 +132,7 @@ open_options(struct kvfs_db *db, bool create)
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     rocksdb_options_set_stats_persist_period_sec(o, 0);
     rocksdb_options_set_max_background_jobs(o, 2);
+    open_no_fallocate(db);
     db->cache = rocksdb_cache_create_lru(OPEN_CACHE_BYTES);
     for (int i = 0; i < ROCKS_FAMILIES; i++)
         db->family_options[i] = open_family_options(db, i);
@@ -177,6 +196,7 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
     db->holder_fd = -1;
     db->limit_bytes = options->store_max_bytes;
     db->generation = kvfs_fork_generation();
+    db->collects = true;
     (void)pthread_mutex_init(&db->apply_lock, NULL);
     (void)pthread_mutex_init(&db->pool_lock, NULL);
     db->folder = strdup(path);
@@ -195,31 +215,15 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
     return rc;
 }
 
-/* Damage to a log's end looks as if the log had ended there.  So what it holds goes into
- * tables, whose checksums tell damage, when a store is closed in order; where that fails,
- * the log still holds it. */
-static void
-open_settle(struct kvfs_db *db)
-{
-    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
-
-    rocksdb_flushoptions_set_wait(o, 1);
-    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
-        char *text = NULL;
-
-        rocksdb_flush_cf(db->db, o, db->family[i], &text);
-        rocksdb_free(text);
-    }
-    rocksdb_flushoptions_destroy(o);
-}
-
 void
 kvfs_rocks_close(struct kvfs_db *db)
 {
     /* In a forked child RocksDB's threads do not exist: nothing can be closed. */
     if (kvfs_fork_check(db->generation, db->folder, NULL) == 0) {
+        /* Damage to a log's end looks as if the log had ended there.  So what it holds goes
+         * into tables, whose checksums tell damage. */
         if (db->db != NULL && !db->readonly && !atomic_load(&db->poisoned))
-            open_settle(db);
+            kvfs_rocks_flush(db);
         for (int i = 0; i < ROCKS_FAMILIES; i++)
             if (db->family[i] != NULL)
                 rocksdb_column_family_handle_destroy(db->family[i]);

@@ -22,6 +22,7 @@
 
 #define ROCKS_SNAPSHOTS_MAX 65536u
 #define ROCKS_VERIFY_STEP   1024u /* records between two calls of progress */
+#define ROCKS_SQUEEZE_BYTES ((uint64_t)1 << 20) /* that rewriting leaves free */
 
 static uint64_t
 rocks_number(struct kvfs_db *db, int family, const char *name)
@@ -31,46 +32,122 @@ rocks_number(struct kvfs_db *db, int family, const char *name)
     return rocksdb_property_int_cf(db->db, db->family[family], name, &n) == 0 ? n : 0;
 }
 
-uint64_t
-kvfs_rocks_room(struct kvfs_db *db, uint64_t *store_bytes)
+void
+kvfs_rocks_room(struct kvfs_db *db, struct kvfs_rocks_room *r)
 {
-    uint64_t room = 0, used = 0, memory = 0;
     struct statvfs vfs;
 
-    for (int i = ROCKS_META; i <= ROCKS_DATA; i++)
-        memory += rocks_number(db, i, "rocksdb.size-all-mem-tables");
-    for (int i = ROCKS_META; i <= ROCKS_DATA; i++)
-        used += rocks_number(db, i, "rocksdb.live-sst-files-size") +
-                rocks_number(db, i, "rocksdb.live-blob-file-size") +
-                rocks_number(db, i, "rocksdb.size-all-mem-tables"); /* as much in the log */
-    *store_bytes = used;
-    if (statvfs(db->folder, &vfs) == 0)
-        room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    room = room > memory ? room - memory : 0; /* what is in the log will be in tables too */
-    if (db->limit_bytes > 0) {
-        uint64_t most = db->limit_bytes > used ? db->limit_bytes - used : 0;
-
-        room = room < most ? room : most;
+    *r = (struct kvfs_rocks_room){.medium_bytes = 0};
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
+        r->memory_bytes += rocks_number(db, i, "rocksdb.size-all-mem-tables");
+        r->tables_bytes += rocks_number(db, i, "rocksdb.live-sst-files-size");
+        r->blobs_bytes += rocks_number(db, i, "rocksdb.live-blob-file-size");
+        r->garbage_bytes += rocks_number(db, i, "rocksdb.live-blob-file-garbage-size");
+        r->live_bytes += rocks_number(db, i, "rocksdb.estimate-live-data-size");
     }
-    return room;
+    r->store_bytes = r->tables_bytes + r->blobs_bytes + r->memory_bytes; /* as much in the log */
+    r->live_bytes += r->blobs_bytes - r->garbage_bytes + r->memory_bytes;
+    if (r->live_bytes > r->store_bytes)
+        r->live_bytes = r->store_bytes;
+    if (statvfs(db->folder, &vfs) == 0)
+        r->medium_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    /* What is in the log will be in tables too. */
+    r->medium_bytes -= r->medium_bytes < r->memory_bytes ? r->medium_bytes : r->memory_bytes;
+    r->room_bytes = r->medium_bytes;
+    if (db->limit_bytes > 0) {
+        uint64_t most = db->limit_bytes > r->store_bytes ? db->limit_bytes - r->store_bytes : 0;
+
+        r->room_bytes = r->room_bytes < most ? r->room_bytes : most;
+    }
 }
 
 void
-kvfs_rocks_squeeze(struct kvfs_db *db, int family)
+kvfs_rocks_flush(struct kvfs_db *db)
 {
-    static const char *const keys[] = {"blob_garbage_collection_age_cutoff"};
-    static const char *const all[] = {"1.0"}, *const usual[] = {KVFS_ROCKS_BLOB_CUTOFF};
-    rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
+    rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
+
+    rocksdb_flushoptions_set_wait(o, 1);
+    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
+        char *text = NULL;
+
+        rocksdb_flush_cf(db->db, o, db->family[i], &text);
+        rocksdb_free(text); /* the log still holds it */
+    }
+    rocksdb_flushoptions_destroy(o);
+}
+
+void
+kvfs_rocks_purge(struct kvfs_db *db)
+{
     char *text = NULL;
 
-    /* The lowest level too, which RocksDB leaves as it is otherwise, and every blob file. */
+    rocksdb_enable_file_deletions(db->db, 1, &text); /* which looks for them */
+    rocksdb_free(text);
+}
+
+/* Rewrite a family's tables, and those of its blob files that are older than CUTOFF, a
+ * part of them all. */
+static void
+rocks_rewrite(struct kvfs_db *db, int family, double cutoff)
+{
+    static const char *const keys[] = {"blob_garbage_collection_age_cutoff"};
+    rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
+    const char *values[] = {KVFS_ROCKS_BLOB_CUTOFF};
+    char *text = NULL, part[32];
+
+    /* The lowest level too, which RocksDB leaves as it is otherwise. */
     rocksdb_compactoptions_set_bottommost_level_compaction(o, 2);
-    rocksdb_set_options_cf(db->db, db->family[family], 1, keys, all, &text);
-    rocksdb_compact_range_cf_opt(db->db, db->family[family], o, NULL, 0, NULL, 0);
+    (void)snprintf(part, sizeof(part), "%.3f", cutoff);
+    values[0] = part;
+    rocksdb_set_options_cf(db->db, db->family[family], 1, keys, values, &text);
     if (text == NULL)
-        rocksdb_set_options_cf(db->db, db->family[family], 1, keys, usual, &text);
+        rocksdb_compact_range_cf_opt(db->db, db->family[family], o, NULL, 0, NULL, 0);
+    values[0] = KVFS_ROCKS_BLOB_CUTOFF;
+    if (text == NULL)
+        rocksdb_set_options_cf(db->db, db->family[family], 1, keys, values, &text);
     rocksdb_free(text);
     rocksdb_compactoptions_destroy(o);
+}
+
+void
+kvfs_rocks_squeeze(struct kvfs_db *db)
+{
+    struct kvfs_rocks_room r;
+
+    kvfs_rocks_flush(db);
+    kvfs_rocks_purge(db);
+    kvfs_rocks_room(db, &r);
+    if (r.medium_bytes < r.tables_bytes + ROCKS_SQUEEZE_BYTES)
+        return;
+    /* Without blob files this takes least; those that hold nothing any more go. */
+    rocks_rewrite(db, ROCKS_META, 0);
+    rocks_rewrite(db, ROCKS_DATA, 0);
+    kvfs_rocks_purge(db);
+    kvfs_rocks_room(db, &r);
+    if (r.garbage_bytes > 0 && r.medium_bytes > r.tables_bytes + ROCKS_SQUEEZE_BYTES) {
+        double room = (double)(r.medium_bytes - r.tables_bytes - ROCKS_SQUEEZE_BYTES);
+
+        rocks_rewrite(db, ROCKS_DATA,
+                      room < (double)r.blobs_bytes ? room / (double)r.blobs_bytes : 1.0);
+        kvfs_rocks_purge(db);
+    }
+}
+
+void
+kvfs_rocks_collect(struct kvfs_db *db, const struct kvfs_rocks_room *r)
+{
+    static const char *const keys[] = {"enable_blob_garbage_collection"};
+    uint64_t need = r->blobs_bytes + r->tables_bytes + KVFS_ROCKS_HEAD_BYTES;
+    bool collects = r->medium_bytes > (db->collects ? need / 2 : need);
+    const char *values[] = {collects ? "true" : "false"};
+    char *text = NULL;
+
+    if (collects == db->collects)
+        return;
+    rocksdb_set_options_cf(db->db, db->family[ROCKS_DATA], 1, keys, values, &text);
+    if (text == NULL)
+        db->collects = collects;
+    rocksdb_free(text);
 }
 
 static void
@@ -87,30 +164,26 @@ rocks_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)
 static int
 rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *err)
 {
-    uint64_t live = 0, memory = 0, store, room;
+    struct kvfs_rocks_room r;
+    uint64_t room, keep;
     int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
         return rc;
-    room = kvfs_rocks_room(db, &store);
-    for (int i = ROCKS_META; i <= ROCKS_DATA; i++) {
-        live += rocks_number(db, i, "rocksdb.estimate-live-data-size") +
-                rocks_number(db, i, "rocksdb.live-blob-file-size") -
-                rocks_number(db, i, "rocksdb.live-blob-file-garbage-size");
-        memory += rocks_number(db, i, "rocksdb.size-all-mem-tables");
-    }
-    live = live + memory < store ? live + memory : store;
+    kvfs_rocks_room(db, &r);
     *stat = (struct kvfs_engine_stat){
         .meta_records = rocks_number(db, ROCKS_META, "rocksdb.estimate-num-keys"),
         .data_records = rocks_number(db, ROCKS_DATA, "rocksdb.estimate-num-keys"),
-        .store_bytes = store,
-        .used_bytes = live,
-        .free_bytes = store - live,
+        .store_bytes = r.store_bytes,
+        .used_bytes = r.live_bytes,
+        .free_bytes = r.store_bytes - r.live_bytes,
         .commits = atomic_load(&db->commits),
     };
-    room += stat->free_bytes; /* a batch that needs it compacts first */
-    if (room > KVFS_ROCKS_HEAD_BYTES)
-        stat->avail_bytes = (room - KVFS_ROCKS_HEAD_BYTES) / 2; /* the log, and a table */
+    /* A batch that needs it compacts first, where there is room for that. */
+    room = r.room_bytes + (r.medium_bytes > r.store_bytes ? stat->free_bytes : 0);
+    keep = KVFS_ROCKS_HEAD_BYTES + (db->limit_bytes > 0 ? 0 : r.tables_bytes);
+    if (room > keep)
+        stat->avail_bytes = (room - keep) / 2; /* the log, and a table */
     (void)pthread_mutex_lock(&db->pool_lock);
     stat->readers = db->open_count;
     if (db->oldest != NULL) {
@@ -222,12 +295,10 @@ rocks_compact(const struct kvfs_engine *self, const char *path, kvfs_progress_fn
 
     if (rc != 0)
         return rc;
-    for (int i = ROCKS_META; i <= ROCKS_DATA && rc == 0; i++) {
-        if (progress != NULL && progress(progress_arg, (uint64_t)i - 1, 2) != 0)
-            rc = kvfs_error_set(err, -EINTR, "%s: interrupted", path);
-        else
-            kvfs_rocks_squeeze(db, i);
-    }
+    if (progress != NULL && progress(progress_arg, 0, 1) != 0)
+        rc = kvfs_error_set(err, -EINTR, "%s: interrupted", path);
+    else
+        kvfs_rocks_squeeze(db);
     kvfs_rocks_close(db);
     return rc;
 }

@@ -46,6 +46,7 @@ struct kvfs_db {
     rocksdb_writeoptions_t *write_plain, *write_sync;
 
     pthread_mutex_t apply_lock;
+    bool collects;       /* blob files, on its own; under apply_lock */
     time_t reclaim_next; /* when a large store may be rewritten again; under apply_lock */
     atomic_int poisoned;
     atomic_uint_fast64_t commits;
@@ -89,9 +90,23 @@ int kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                      enum kvfs_durability durability, struct kvfs_error *err);
 int kvfs_rocks_sync(struct kvfs_db *db, struct kvfs_error *err);
 
-/* Rewrite a family without what was deleted. */
-void kvfs_rocks_squeeze(struct kvfs_db *db, int family);
-/* Bytes that the file system, or the limit, still lets the store grow. */
-uint64_t kvfs_rocks_room(struct kvfs_db *db, uint64_t *store_bytes);
+/* Bring the log's records into tables, and wait for that. */
+void kvfs_rocks_flush(struct kvfs_db *db);
+/* Remove the files that are of no use any more now, not some time. */
+void kvfs_rocks_purge(struct kvfs_db *db);
+struct kvfs_rocks_room {
+    uint64_t medium_bytes; /* that the file system has beside what is in memory and the log, */
+    uint64_t room_bytes;   /* the same, or less by the limit */
+    uint64_t store_bytes;  /* that the store takes */
+    uint64_t live_bytes;   /* and of that the records, as RocksDB estimates */
+    uint64_t tables_bytes; /* of both families: what compacting them writes anew */
+    uint64_t blobs_bytes, garbage_bytes; /* in blob files, and of that of no use any more */
+    uint64_t memory_bytes;
+};
+void kvfs_rocks_room(struct kvfs_db *db, struct kvfs_rocks_room *r);
+/* Rewrite the families without what was deleted, as far as there is room to do so. */
+void kvfs_rocks_squeeze(struct kvfs_db *db);
+/* Collecting blob files needs room; RocksDB does so on its own only where there is enough. */
+void kvfs_rocks_collect(struct kvfs_db *db, const struct kvfs_rocks_room *r);
 
 #endif /* KVFS_ROCKSDB_PRIV_H */

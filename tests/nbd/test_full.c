@@ -100,12 +100,14 @@ run_full(const char *size, uint32_t block_size)
     printf("%s, blocks of %u: full after %llu MiB\n", size, block_size, (unsigned long long)kept);
     assert_true(kept >= (chosen_is("lmdb") ? 20 : 2)); /* sled keeps much room for itself */
     fill_up_small(nbd, buf, &seed);
-    /* Reads go on, and so do refusals. */
+    /* Reads go on, and so do refusals: but what is rewritten from behind may have made room. */
     for (uint64_t i = 0; i < kept; i++)
         expect_piece(nbd, buf, want, i);
     fill(buf, 250);
-    assert_int_equal(nbd_pwrite(nbd, buf, MIB, 250 * MIB, LIBNBD_CMD_FLAG_FUA), -1);
-    assert_int_equal(nbd_get_errno(), ENOSPC);
+    if (nbd_pwrite(nbd, buf, MIB, 250 * MIB, LIBNBD_CMD_FLAG_FUA) == 0)
+        assert_false(chosen_is("lmdb"));
+    else
+        assert_int_equal(nbd_get_errno(), ENOSPC);
     /* A trim is always possible and gives room, which comes from behind. */
     assert_int_equal(nbd_trim(nbd, kept / 2 * MIB, 0, 0), 0);
     assert_int_equal(nbd_trim(nbd, 50 * MIB, 200 * MIB, 0), 0); /* the small pieces */
@@ -200,7 +202,7 @@ start__read_only_medium__readonly_serves_it(void **state)
     harness_end(&h);
 }
 
-/* An argument is a pattern of the cases to run. */
+/* Arguments are patterns of cases: those to run, those to leave out. */
 int
 main(int argc, char **argv)
 {
@@ -214,5 +216,7 @@ main(int argc, char **argv)
     harness_need_nbdkit();
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
+    if (argc > 2)
+        cmocka_set_skip_filter(argv[2]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
