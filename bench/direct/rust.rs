@@ -67,7 +67,8 @@ impl Store for Jamm {
     }
 }
 
-struct Sled(sled::Db);
+/// The file is sled's log: the adapter syncs it, too.
+struct Sled(sled::Db, std::fs::File);
 
 impl Store for Sled {
     fn put(&self, indexes: &[u32], version: u64) {
@@ -84,6 +85,7 @@ impl Store for Sled {
         }
         self.0.apply_batch(batch).unwrap();
         self.0.flush().unwrap();
+        self.1.sync_data().unwrap();
     }
 }
 
@@ -133,7 +135,14 @@ fn main() {
                 .open(format!("{folder}/store.jammdb"))
                 .unwrap(),
         ))),
-        "direct:sled" => Box::new(Sled(sled::open(format!("{folder}/sled")).unwrap())),
+        "direct:sled" => {
+            let db = sled::open(format!("{folder}/sled")).unwrap();
+            let log = std::fs::File::options()
+                .write(true)
+                .open(format!("{folder}/sled/db"))
+                .unwrap();
+            Box::new(Sled(db, log))
+        }
         _ => panic!("--store={kind}: not built in"),
     };
     for (version, name) in [(1, "fill"), (2, "overwrite")] {

@@ -2,8 +2,9 @@
  *
  * apply.c - one batch, one write batch of RocksDB.
  *
- *  1. Expectations are judged and the batch is written under apply_lock; nobody else
- *     writes, for a store has one process.
+ *  1. A batch with expectations is judged and written while nobody else writes, for a
+ *     store has one process.  Others are written beside each other: RocksDB makes one
+ *     write and one sync of those that wait together.
  *  2. A write without sync is in the log, which is read up to its first damaged
  *     record: ORDERED.  With sync it is DURABLE, and so is all before it, since there
  *     is one log.
@@ -22,13 +23,15 @@
 /* A store up to that size is rewritten at once, a larger one at most for a tenth of the time. */
 #define APPLY_SMALL_BYTES   ((uint64_t)256 << 20)
 #define APPLY_RECLAIM_PAUSE 9
+#define APPLY_GRANT_BYTES   KVFS_ROCKS_HEAD_BYTES /* of room, before it is looked at again */
 
 struct apply {
     struct kvfs_db *db;
     const struct kvfs_batch *batch;
     struct kvfs_error *err;
     uint64_t put_bytes;
-    bool puts_data, deletes;
+    bool puts_data, deletes, expects;
+    uint64_t granted_bytes; /* of the room */
 };
 
 /* For kvfs_batch_check(). */
@@ -50,6 +53,7 @@ apply_count(struct apply *a)
             a->puts_data = a->puts_data || op->keyspace == KVFS_DATA;
         }
         a->deletes = a->deletes || op->type == KVFS_OP_DEL || op->type == KVFS_OP_DEL_RANGE;
+        a->expects = a->expects || op->type >= KVFS_OP_EXPECT;
     }
 }
 
@@ -192,26 +196,54 @@ apply_write(struct apply *a, enum kvfs_durability durability)
 
 /* --- room ------------------------------------------------------------------------ */
 
+/* Is there room for NEED bytes beside those that are being written?  What is more is granted
+ * to the batches that follow, in part. */
+static bool
+apply_room_look(struct apply *a, uint64_t need)
+{
+    struct kvfs_db *db = a->db;
+    struct kvfs_rocks_room r;
+
+    kvfs_rocks_room(db, &r);
+    kvfs_rocks_collect(db, &r);
+    need += db->writing_bytes + (db->limit_bytes > 0 ? 0 : r.tables_bytes);
+    if (r.room_bytes < need)
+        return false;
+    db->room_bytes = (r.room_bytes - need) / 4;
+    if (db->room_bytes > APPLY_GRANT_BYTES)
+        db->room_bytes = APPLY_GRANT_BYTES;
+    return true;
+}
+
+static bool
+apply_grant(struct kvfs_db *db, uint64_t bytes)
+{
+    if (db->room_bytes < bytes)
+        return false;
+    db->room_bytes -= bytes;
+    return true;
+}
+
+/* Under apply_lock. */
 static int
 apply_room(struct apply *a)
 {
-    struct kvfs_rocks_room r;
-    uint64_t need;
+    uint64_t need, head = a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2;
 
     if (a->put_bytes == 0 ||
         (!a->puts_data && a->deletes && a->put_bytes <= KVFS_ROCKS_HEAD_BYTES / 8))
         return 0;
-    kvfs_rocks_room(a->db, &r);
-    kvfs_rocks_collect(a->db, &r);
-    /* In the log, in a table or blob file, and once more while that is compacted. */
-    need = 2 * a->put_bytes + (a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2) +
-           (a->db->limit_bytes > 0 ? 0 : r.tables_bytes);
-    if (r.room_bytes >= need)
+    need = 2 * a->put_bytes; /* in the log, and in a table or blob file */
+    a->granted_bytes = need;
+    if (apply_grant(a->db, need))
+        return 0;
+    need += head;
+    if (apply_room_look(a, need))
         return 0;
     kvfs_rocks_squeeze(a->db);
-    kvfs_rocks_room(a->db, &r);
-    if (r.room_bytes >= need)
+    if (apply_room_look(a, need))
         return 0;
+    a->granted_bytes = 0;
     return kvfs_error_set(a->err, -ENOSPC, "%s: %s full: the batch needs %llu KiB", a->db->folder,
                           a->db->limit_bytes > 0 ? "the store is" : "the file system is",
                           (unsigned long long)need >> 10);
@@ -246,6 +278,63 @@ apply_store_check(struct kvfs_db *db, struct kvfs_error *err)
                           strerrordesc_np(errno));
 }
 
+static int
+apply_poisoned(const struct apply *a)
+{
+    return !atomic_load(&a->db->poisoned)
+               ? 0
+               : kvfs_error_set(a->err, -EIO, "%s: an earlier batch failed, open the store again",
+                                a->db->folder);
+}
+
+static int
+apply_admit(struct apply *a)
+{
+    struct kvfs_db *db = a->db;
+    int rc;
+
+    (void)pthread_mutex_lock(&db->apply_lock);
+    rc = apply_poisoned(a);
+    if (rc == 0)
+        rc = apply_store_check(db, a->err);
+    if (rc == 0)
+        rc = apply_room(a);
+    db->writing_bytes += a->granted_bytes;
+    (void)pthread_mutex_unlock(&db->apply_lock);
+    return rc;
+}
+
+static void
+apply_leave(struct apply *a, bool done)
+{
+    struct kvfs_db *db = a->db;
+
+    if (done)
+        (void)atomic_fetch_add(&db->commits, 1);
+    (void)pthread_mutex_lock(&db->apply_lock);
+    db->writing_bytes -= a->granted_bytes;
+    if (done && a->deletes)
+        apply_deleted(db);
+    (void)pthread_mutex_unlock(&db->apply_lock);
+}
+
+/* Alone, if anything is expected. */
+static int
+apply_alone(struct apply *a, enum kvfs_durability durability)
+{
+    int rc;
+
+    (void)(a->expects ? pthread_rwlock_wrlock(&a->db->write_lock)
+                      : pthread_rwlock_rdlock(&a->db->write_lock));
+    rc = apply_poisoned(a);
+    if (rc == 0)
+        rc = apply_expects(a);
+    if (rc == 0)
+        rc = apply_write(a, durability);
+    (void)pthread_rwlock_unlock(&a->db->write_lock);
+    return rc;
+}
+
 /* --- the calls ----------------------------------------------------------------------- */
 
 int
@@ -263,23 +352,11 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
     if (rc != 0)
         return rc;
     apply_count(&a);
-    (void)pthread_mutex_lock(&db->apply_lock);
-    if (atomic_load(&db->poisoned))
-        rc = kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
-                            db->folder);
-    if (rc == 0)
-        rc = apply_store_check(db, err);
-    if (rc == 0)
-        rc = apply_expects(&a);
-    if (rc == 0)
-        rc = apply_room(&a);
-    if (rc == 0)
-        rc = apply_write(&a, durability);
-    if (rc == 0)
-        (void)atomic_fetch_add(&db->commits, 1);
-    if (rc == 0 && a.deletes)
-        apply_deleted(db);
-    (void)pthread_mutex_unlock(&db->apply_lock);
+    rc = apply_admit(&a);
+    if (rc != 0)
+        return rc;
+    rc = apply_alone(&a, durability);
+    apply_leave(&a, rc == 0);
     return rc;
 }
 

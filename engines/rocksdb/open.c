@@ -187,6 +187,7 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
                 struct kvfs_error *err)
 {
     struct kvfs_db *db = calloc(1, sizeof(*db));
+    pthread_rwlockattr_t attr;
     int rc;
 
     (void)self;
@@ -198,6 +199,10 @@ kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
     db->generation = kvfs_fork_generation();
     db->collects = true;
     (void)pthread_mutex_init(&db->apply_lock, NULL);
+    (void)pthread_rwlockattr_init(&attr); /* who expects waits for those before, not for ever */
+    (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    (void)pthread_rwlock_init(&db->write_lock, &attr);
+    (void)pthread_rwlockattr_destroy(&attr);
     (void)pthread_mutex_init(&db->pool_lock, NULL);
     db->folder = strdup(path);
     if (asprintf(&db->current_path, "%s/CURRENT", path) < 0)
@@ -243,6 +248,7 @@ kvfs_rocks_close(struct kvfs_db *db)
     }
     kvfs_holder_drop(db->holder_fd); /* a child's copy keeps the lock with the parent */
     (void)pthread_mutex_destroy(&db->pool_lock);
+    (void)pthread_rwlock_destroy(&db->write_lock);
     (void)pthread_mutex_destroy(&db->apply_lock);
     free(db->folder);
     free(db->current_path);

@@ -3,7 +3,8 @@
  * rocksdb_priv.h - what the files of the rocksdb engine know of an open store.
  *
  * Locking order, outermost first:
- *   apply_lock   expectations are judged and their batch written under it
+ *   apply_lock   room is looked for and granted, what was deleted is compacted away
+ *   write_lock   shared by batches that are written, exclusive for one that expects
  *   pool_lock    the list of open snapshots
  */
 #ifndef KVFS_ROCKSDB_PRIV_H
@@ -46,6 +47,8 @@ struct kvfs_db {
     rocksdb_writeoptions_t *write_plain, *write_sync;
 
     pthread_mutex_t apply_lock;
+    uint64_t room_bytes, writing_bytes; /* granted to batches to come; to those that are written */
+    pthread_rwlock_t write_lock;
     bool collects;       /* blob files, on its own; under apply_lock */
     time_t reclaim_next; /* when a large store may be rewritten again; under apply_lock */
     atomic_int poisoned;

@@ -634,7 +634,6 @@ sled_room(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error 
                           (unsigned long long)(counts[3] + n.put_bytes) >> 10);
 }
 
-/* Under apply_lock. */
 static int
 sled_flush(struct kvfs_db *db, enum kvfs_durability durability, struct kvfs_error *err)
 {
@@ -651,8 +650,7 @@ sled_flush(struct kvfs_db *db, enum kvfs_durability durability, struct kvfs_erro
 }
 
 static int
-sled_apply_locked(struct kvfs_db *db, const struct kvfs_batch *batch,
-                  enum kvfs_durability durability, struct kvfs_error *err)
+sled_apply_locked(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err)
 {
     KVFS_RUST_TEXT(text);
     int rc;
@@ -664,7 +662,7 @@ sled_apply_locked(struct kvfs_db *db, const struct kvfs_batch *batch,
         kvfs_keeper_done(db->keeper);
     (void)pthread_rwlock_unlock(&db->gate);
     if (rc == 0)
-        return sled_flush(db, durability, err);
+        return 0;
     if (rc != -EAGAIN) {
         atomic_store(&db->poisoned, true);
         rc = -EIO;
@@ -683,9 +681,10 @@ sled_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durabil
     if (rc == 0)
         rc = sled_room(db, batch, err);
     if (rc == 0)
-        rc = sled_apply_locked(db, batch, durability, err);
+        rc = sled_apply_locked(db, batch, err);
     (void)pthread_mutex_unlock(&db->apply_lock);
-    return rc;
+    /* Beside others: one flush is good for all batches before it. */
+    return rc == 0 ? sled_flush(db, durability, err) : rc;
 }
 
 static int
