@@ -41,10 +41,13 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "lmdb_priv.h"
 
 #define APPLY_READER_CHECK_EVERY 64u
+#define APPLY_WAITS              50u /* for room that snapshots hold back */
+#define APPLY_WAIT_NS            2000000L
 #define APPLY_LOCK_AT            ((off_t)1 << 62) /* byte of data.mdb; LMDB locks none there */
 
 struct apply {
@@ -59,7 +62,7 @@ struct apply {
     size_t failed_op; /* of an expectation */
     enum kvfs_lmdb_room_answer room;
     bool damage_told; /* ERR names the page */
-    bool turned; /* one more transaction has been made for room */
+    struct kvfs_lmdb_patience patience; /* that is left for room */
 };
 
 /* For kvfs_batch_check(). */
@@ -321,7 +324,7 @@ apply_work_guarded(void *arg)
     if (rc != 0)
         return rc;
     kvfs_lmdb_need(a->db, a->batch, &usage, &need);
-    a->room = kvfs_lmdb_room_check(a->db, &need, &usage, a->turned, a->err);
+    a->room = kvfs_lmdb_room_check(a->db, &need, &usage, a->patience, a->err);
     if (a->room != KVFS_LMDB_ROOM_OK)
         return ENOSPC;
     rc = kvfs_lmdb_path_check(a->db, a->txn, a->batch, &need, a->err);
@@ -460,7 +463,7 @@ apply_locked(struct apply *a, bool *resized)
     int rc = apply_transaction(a, apply_work_guarded, resized);
 
     if (rc == -ENOSPC && a->room == KVFS_LMDB_ROOM_TURN) {
-        a->turned = true;
+        a->patience.turns = false;
         rc = apply_transaction(a, apply_turn_guarded, resized);
         if (rc == 0)
             rc = apply_transaction(a, apply_work_guarded, resized);
@@ -502,6 +505,26 @@ apply_file_there(struct kvfs_db *db, struct kvfs_error *err)
     return kvfs_error_set(err, -EIO, "%s: was removed or replaced while it was in use", db->path);
 }
 
+/* One try, alone. */
+static int
+apply_once(struct apply *a, bool *resized)
+{
+    struct kvfs_db *db = a->db;
+    int rc;
+
+    if (atomic_load(&db->poisoned))
+        return kvfs_error_set(a->err, -EIO, "%s: an earlier batch failed, open the store again",
+                              db->path);
+    (void)pthread_mutex_lock(&db->apply_lock);
+    apply_file_lock(db, F_WRLCK);
+    rc = apply_file_there(db, a->err);
+    if (rc == 0)
+        rc = apply_locked(a, resized);
+    apply_file_lock(db, F_UNLCK);
+    (void)pthread_mutex_unlock(&db->apply_lock);
+    return rc;
+}
+
 int
 kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                 enum kvfs_durability durability, struct kvfs_error *err)
@@ -514,21 +537,18 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
     if (db->readonly)
         return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
     rc = kvfs_batch_check(batch, &apply_limits, db->path, err);
-    for (unsigned tries = 0; rc == 0; tries++) {
-        bool resized;
+    for (unsigned tries = 0, waits = 0; rc == 0;) {
+        bool resized = false;
 
-        if (atomic_load(&db->poisoned))
-            return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
-                                  db->path);
-        (void)pthread_mutex_lock(&db->apply_lock);
-        apply_file_lock(db, F_WRLCK);
-        rc = apply_file_there(db, err);
-        resized = false;
-        if (rc == 0)
-            rc = apply_locked(&a, &resized);
-        apply_file_lock(db, F_UNLCK);
-        (void)pthread_mutex_unlock(&db->apply_lock);
-        if (!resized || tries > 0)
+        a.patience = (struct kvfs_lmdb_patience){.turns = true, .waits = waits < APPLY_WAITS};
+        rc = apply_once(&a, &resized);
+        if (rc == -ENOSPC && a.room == KVFS_LMDB_ROOM_HELD) {
+            (void)nanosleep(&(struct timespec){.tv_nsec = APPLY_WAIT_NS}, NULL);
+            waits++;
+            rc = 0;
+            continue;
+        }
+        if (!resized || tries++ > 0)
             break;
         rc = kvfs_lmdb_map_grow(db, err);
     }

@@ -282,14 +282,20 @@ void kvfs_lmdb_need(const struct kvfs_db *db, const struct kvfs_batch *batch,
 enum kvfs_lmdb_room_answer {
     KVFS_LMDB_ROOM_OK,
     KVFS_LMDB_ROOM_TURN, /* after one more transaction */
+    KVFS_LMDB_ROOM_HELD, /* when snapshots that are open have ended */
     KVFS_LMDB_ROOM_FULL, /* ERR is set */
 };
 
-/* Is there room for a batch that takes NEED?  TURNED: that transaction has been.
- * Under apply_lock, inside a write transaction. */
+struct kvfs_lmdb_patience { /* what a batch that lacks room may still try */
+    bool turns, waits;
+};
+
+/* Is there room for a batch that takes NEED?  Under apply_lock, inside a write
+ * transaction. */
 enum kvfs_lmdb_room_answer kvfs_lmdb_room_check(struct kvfs_db *db,
                                                 const struct kvfs_lmdb_need *need,
-                                                const struct kvfs_lmdb_usage *u, bool turned,
+                                                const struct kvfs_lmdb_usage *u,
+                                                struct kvfs_lmdb_patience patience,
                                                 struct kvfs_error *err);
 /* Bring the reserve behind the used pages up to its size.  Under apply_lock. */
 void kvfs_lmdb_room_reserve(struct kvfs_db *db);

@@ -22,6 +22,8 @@
  *     newest transaction freed may be taken not by the next one but by the one
  *     after it; if that would do, an empty transaction is put in between, or a
  *     store emptied by one large delete would stay full.
+ *     What snapshots hold back that last only for a moment, as a look at the store's
+ *     size does, a batch waits for a little.
  *  4. Estimates may be wrong (the free pages may not lie in a row as a large value
  *     needs); then LMDB meets the end of the map or ENOSPC itself, aborts, and
  *     nothing is changed either.
@@ -114,6 +116,7 @@ struct room_free {
     uint64_t oldest_reader; /* of others; UINT64_MAX: none */
     uint64_t now;           /* pages that the next transaction may take */
     uint64_t later;         /* pages that the one after it may take besides */
+    uint64_t held;          /* and those that readers hold back */
 };
 
 static int
@@ -135,8 +138,8 @@ room_free_guarded(void *arg)
         memcpy(&txnid, key.mv_data, sizeof(txnid));
         memcpy(&count, data.mv_data, sizeof(count));
         if (txnid >= f->oldest_reader)
-            break;
-        if (txnid < newest)
+            f->held += count;
+        else if (txnid < newest)
             f->now += count;
         else
             f->later += count;
@@ -155,7 +158,7 @@ room_free_pages(struct kvfs_db *db, struct kvfs_db_snap *snap, struct room_free 
     kvfs_lmdb_readers(db, snap, &readers);
     f->oldest_reader = readers.oldest_txnid != 0 ? readers.oldest_txnid : UINT64_MAX;
     if (kvfs_lmdb_guard(room_free_guarded, f) != 0)
-        f->now = f->later = 0;
+        f->now = f->later = f->held = 0;
 }
 
 /* --- what a batch takes --------------------------------------------------------------- */
@@ -210,7 +213,8 @@ kvfs_lmdb_need(const struct kvfs_db *db, const struct kvfs_batch *batch,
 
 enum kvfs_lmdb_room_answer
 kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
-                     const struct kvfs_lmdb_usage *u, bool turned, struct kvfs_error *err)
+                     const struct kvfs_lmdb_usage *u, struct kvfs_lmdb_patience patience,
+                     struct kvfs_error *err)
 {
     struct room_free f = {.now = 0};
     struct kvfs_db_snap *snap;
@@ -236,8 +240,10 @@ kvfs_lmdb_room_check(struct kvfs_db *db, const struct kvfs_lmdb_need *n,
     room += f.now;
     if (room >= need + keep)
         return KVFS_LMDB_ROOM_OK;
-    if (room + f.later >= need + keep && !turned)
+    if (room + f.later >= need + keep && patience.turns)
         return KVFS_LMDB_ROOM_TURN;
+    if (room + f.later + f.held >= need + keep && patience.waits)
+        return KVFS_LMDB_ROOM_HELD;
     (void)kvfs_error_set(err, -ENOSPC,
                          "%s: %s full: the batch needs %llu KiB, %llu KiB are left beside %llu "
                          "KiB kept for deletes",
