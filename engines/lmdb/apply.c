@@ -540,6 +540,7 @@ kvfs_lmdb_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
     for (unsigned tries = 0, waits = 0; rc == 0;) {
         bool resized = false;
 
+        a.room = KVFS_LMDB_ROOM_OK;
         a.patience = (struct kvfs_lmdb_patience){.turns = true, .waits = waits < APPLY_WAITS};
         rc = apply_once(&a, &resized);
         if (rc == -ENOSPC && a.room == KVFS_LMDB_ROOM_HELD) {
@@ -569,12 +570,18 @@ kvfs_lmdb_sync(struct kvfs_db *db, struct kvfs_error *err)
                               db->path);
     if (db->params.unsafe_nosync)
         return 0;
-    kvfs_lmdb_hold(db);
-    rc = mdb_env_sync(db->env, 1);
-    kvfs_lmdb_unhold(db);
-    if (rc == 0)
-        return apply_file_there(db, err);
+    /* Of two flushes at once the kernel tells only one that writing failed. */
+    (void)pthread_mutex_lock(&db->sync_lock);
+    rc = EIO;
+    if (!atomic_load(&db->poisoned)) {
+        kvfs_lmdb_hold(db);
+        rc = mdb_env_sync(db->env, 1);
+        kvfs_lmdb_unhold(db);
+    }
     /* The kernel may have dropped the pages that it could not write. */
-    atomic_store(&db->poisoned, 1);
-    return kvfs_lmdb_error_io(err, rc, db->path, "flushing");
+    if (rc != 0)
+        atomic_store(&db->poisoned, 1);
+    (void)pthread_mutex_unlock(&db->sync_lock);
+    return rc == 0 ? apply_file_there(db, err)
+                   : kvfs_lmdb_error_io(err, rc, db->path, "flushing");
 }

@@ -5,6 +5,7 @@
  * Locking order, outermost first:
  *   apply_lock   one write transaction, or one change of the map, at a time
  *   LMDB's writer mutex (shared with other processes)
+ *   sync_lock    a flush, and what became of it
  *   pool_lock    snapshots: idle ones, the number of open ones, the gate that
  *                keeps new ones out
  * Nothing that waits for the medium happens under pool_lock.
@@ -68,6 +69,7 @@ struct kvfs_db {
     size_t map_bytes;
 
     pthread_mutex_t apply_lock;
+    pthread_mutex_t sync_lock;
     atomic_int poisoned; /* a fault inside a write transaction, a failed flush */
     bool wedged;         /* under apply_lock: LMDB's writer mutex is lost to a fault */
     struct kvfs_lmdb_room room; /* written under apply_lock */

@@ -269,6 +269,7 @@ open_free(struct kvfs_db *db)
 {
     (void)pthread_cond_destroy(&db->pool_cond);
     (void)pthread_mutex_destroy(&db->pool_lock);
+    (void)pthread_mutex_destroy(&db->sync_lock);
     (void)pthread_mutex_destroy(&db->apply_lock);
     free(db->path_state);
     free(db->path);
@@ -301,6 +302,7 @@ open_new(const char *folder)
         return NULL;
     }
     (void)pthread_mutex_init(&db->apply_lock, NULL);
+    (void)pthread_mutex_init(&db->sync_lock, NULL);
     (void)pthread_mutex_init(&db->pool_lock, NULL);
     (void)pthread_cond_init(&db->pool_cond, NULL);
     db->generation = kvfs_fork_generation();

@@ -21,7 +21,7 @@
 #include "rocksdb_priv.h"
 
 /* A store up to that size is rewritten at once, a larger one at most for a tenth of the time. */
-#define APPLY_SMALL_BYTES   ((uint64_t)256 << 20)
+#define APPLY_SMALL_BYTES   ((uint64_t)64 << 20)
 #define APPLY_RECLAIM_PAUSE 9
 #define APPLY_GRANT_BYTES   KVFS_ROCKS_HEAD_BYTES /* of room, before it is looked at again */
 
@@ -201,15 +201,21 @@ apply_write(struct apply *a, enum kvfs_durability durability)
 static bool
 apply_room_look(struct apply *a, uint64_t need)
 {
+    uint64_t head = a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2, room;
     struct kvfs_db *db = a->db;
     struct kvfs_rocks_room r;
 
+    db->room_bytes = 0;
     kvfs_rocks_room(db, &r);
     kvfs_rocks_collect(db, &r);
-    need += db->writing_bytes + (db->limit_bytes > 0 ? 0 : r.tables_bytes);
-    if (r.room_bytes < need)
+    need += atomic_load(&db->writing_bytes);
+    /* Compacting must not meet a full medium either. */
+    room = r.medium_bytes > r.tables_bytes ? r.medium_bytes - r.tables_bytes : 0;
+    room = room < r.room_bytes ? room : r.room_bytes;
+    if (room < need + head)
         return false;
-    db->room_bytes = (r.room_bytes - need) / 4;
+    if (room > need + KVFS_ROCKS_HEAD_BYTES)
+        db->room_bytes = (room - need - KVFS_ROCKS_HEAD_BYTES) / 4;
     if (db->room_bytes > APPLY_GRANT_BYTES)
         db->room_bytes = APPLY_GRANT_BYTES;
     return true;
@@ -228,7 +234,7 @@ apply_grant(struct kvfs_db *db, uint64_t bytes)
 static int
 apply_room(struct apply *a)
 {
-    uint64_t need, head = a->puts_data ? KVFS_ROCKS_HEAD_BYTES : KVFS_ROCKS_HEAD_BYTES / 2;
+    uint64_t need;
 
     if (a->put_bytes == 0 ||
         (!a->puts_data && a->deletes && a->put_bytes <= KVFS_ROCKS_HEAD_BYTES / 8))
@@ -237,7 +243,6 @@ apply_room(struct apply *a)
     a->granted_bytes = need;
     if (apply_grant(a->db, need))
         return 0;
-    need += head;
     if (apply_room_look(a, need))
         return 0;
     kvfs_rocks_squeeze(a->db);
@@ -246,7 +251,16 @@ apply_room(struct apply *a)
     a->granted_bytes = 0;
     return kvfs_error_set(a->err, -ENOSPC, "%s: %s full: the batch needs %llu KiB", a->db->folder,
                           a->db->limit_bytes > 0 ? "the store is" : "the file system is",
-                          (unsigned long long)need >> 10);
+                          (unsigned long long)(need + KVFS_ROCKS_HEAD_BYTES) >> 10);
+}
+
+static uint64_t
+apply_now_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 /* What was deleted is room for the very next batch: where that is much beside what there is,
@@ -256,15 +270,18 @@ static void
 apply_deleted(struct kvfs_db *db)
 {
     struct kvfs_rocks_room r;
-    time_t begun = time(NULL);
+    uint64_t begun = apply_now_ms(), took;
 
     kvfs_rocks_room(db, &r);
+    kvfs_rocks_collect(db, &r);
     /* Of what lies in tables RocksDB does not know what a deleted range has left of it. */
     if (r.room_bytes / 4 >= r.tables_bytes + r.memory_bytes + r.garbage_bytes ||
         (r.store_bytes > APPLY_SMALL_BYTES && begun < db->reclaim_next))
         return;
     kvfs_rocks_squeeze(db);
-    db->reclaim_next = time(NULL) + APPLY_RECLAIM_PAUSE * (time(NULL) - begun);
+    took = apply_now_ms() - begun;
+    db->reclaim_next = begun + took +
+                       (APPLY_RECLAIM_PAUSE * took > 1000 ? APPLY_RECLAIM_PAUSE * took : 1000);
 }
 
 /* A store without CURRENT does not open any more: what is written to it is lost. */
@@ -299,7 +316,7 @@ apply_admit(struct apply *a)
         rc = apply_store_check(db, a->err);
     if (rc == 0)
         rc = apply_room(a);
-    db->writing_bytes += a->granted_bytes;
+    (void)atomic_fetch_add(&db->writing_bytes, a->granted_bytes);
     (void)pthread_mutex_unlock(&db->apply_lock);
     return rc;
 }
@@ -311,10 +328,11 @@ apply_leave(struct apply *a, bool done)
 
     if (done)
         (void)atomic_fetch_add(&db->commits, 1);
+    (void)atomic_fetch_sub(&db->writing_bytes, a->granted_bytes); /* others may wait for room */
+    if (!done || !a->deletes)
+        return;
     (void)pthread_mutex_lock(&db->apply_lock);
-    db->writing_bytes -= a->granted_bytes;
-    if (done && a->deletes)
-        apply_deleted(db);
+    apply_deleted(db);
     (void)pthread_mutex_unlock(&db->apply_lock);
 }
 
@@ -352,7 +370,9 @@ kvfs_rocks_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
     if (rc != 0)
         return rc;
     apply_count(&a);
-    rc = apply_admit(&a);
+    rc = apply_expects(&a); /* they come before room; they are judged once more when alone */
+    if (rc == 0)
+        rc = apply_admit(&a);
     if (rc != 0)
         return rc;
     rc = apply_alone(&a, durability);

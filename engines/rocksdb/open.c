@@ -23,7 +23,6 @@
 #define OPEN_CACHE_BYTES    ((size_t)8 << 20)
 #define OPEN_LOG_BYTES      ((uint64_t)64 << 20)
 #define OPEN_BLOB_MIN_BYTES 1024
-#define OPEN_BLOB_FILE      ((uint64_t)64 << 20)
 #define OPEN_FILES          256 /* descriptors */
 
 static atomic_uint open_first; /* generation that used RocksDB first; ../fork.h */
@@ -87,10 +86,10 @@ open_family_options(struct kvfs_db *db, int which)
     if (which == ROCKS_DATA) {
         rocksdb_options_set_enable_blob_files(o, 1);
         rocksdb_options_set_min_blob_size(o, OPEN_BLOB_MIN_BYTES);
-        rocksdb_options_set_blob_file_size(o, OPEN_BLOB_FILE);
+        rocksdb_options_set_blob_file_size(o, KVFS_ROCKS_BLOB_FILE);
         rocksdb_options_set_blob_compression_type(o, rocksdb_no_compression);
         rocksdb_options_set_enable_blob_gc(o, 1);
-        rocksdb_options_set_blob_gc_age_cutoff(o, strtod(KVFS_ROCKS_BLOB_CUTOFF, NULL));
+        rocksdb_options_set_blob_gc_age_cutoff(o, KVFS_ROCKS_BLOB_CUTOFF);
         rocksdb_options_set_blob_gc_force_threshold(o, 0.5);
     }
     return o;
@@ -178,7 +177,15 @@ open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
     else
         db->db = rocksdb_open_column_families(db->options, db->folder, ROCKS_FAMILIES, open_names,
                                               family_options, db->family, &text);
-    return text != NULL ? kvfs_rocks_error(err, text, db->folder, "opening") : 0;
+    if (text != NULL)
+        return kvfs_rocks_error(err, text, db->folder, "opening");
+    if (!db->readonly) {
+        struct kvfs_rocks_room r;
+
+        kvfs_rocks_room(db, &r);
+        kvfs_rocks_collect(db, &r);
+    }
+    return 0;
 }
 
 int

@@ -81,73 +81,91 @@ kvfs_rocks_purge(struct kvfs_db *db)
 {
     char *text = NULL;
 
-    rocksdb_enable_file_deletions(db->db, 1, &text); /* which looks for them */
+    /* Enabling looks for such files, unless somebody else holds them: a backup, or RocksDB
+     * after an error. */
+    rocksdb_disable_file_deletions(db->db, &text);
+    if (text == NULL)
+        rocksdb_enable_file_deletions(db->db, 0, &text);
     rocksdb_free(text);
 }
 
-/* Rewrite a family's tables, and those of its blob files that are older than CUTOFF, a
- * part of them all. */
-static void
-rocks_rewrite(struct kvfs_db *db, int family, double cutoff)
+/* Blob files that compactions rewrite: from now on the oldest PART of them, 0: none. */
+static bool
+rocks_set_collect(struct kvfs_db *db, double part)
 {
-    static const char *const keys[] = {"blob_garbage_collection_age_cutoff"};
+    static const char *const keys[] = {"enable_blob_garbage_collection",
+                                       "blob_garbage_collection_age_cutoff"};
+    char number[32], *text = NULL;
+    const char *values[] = {part > 0 ? "true" : "false", number};
+
+    (void)snprintf(number, sizeof(number), "%.6f", part);
+    rocksdb_set_options_cf(db->db, db->family[ROCKS_DATA], 2, keys, values, &text);
+    rocksdb_free(text);
+    return text == NULL;
+}
+
+static bool
+rocks_compact_family(struct kvfs_db *db, int family)
+{
     rocksdb_compactoptions_t *o = rocksdb_compactoptions_create();
-    const char *values[] = {KVFS_ROCKS_BLOB_CUTOFF};
-    char *text = NULL, part[32];
+    uint64_t errors = rocks_number(db, family, "rocksdb.background-errors");
 
     /* The lowest level too, which RocksDB leaves as it is otherwise. */
     rocksdb_compactoptions_set_bottommost_level_compaction(o, 2);
-    (void)snprintf(part, sizeof(part), "%.3f", cutoff);
-    values[0] = part;
-    rocksdb_set_options_cf(db->db, db->family[family], 1, keys, values, &text);
-    if (text == NULL)
-        rocksdb_compact_range_cf_opt(db->db, db->family[family], o, NULL, 0, NULL, 0);
-    values[0] = KVFS_ROCKS_BLOB_CUTOFF;
-    if (text == NULL)
-        rocksdb_set_options_cf(db->db, db->family[family], 1, keys, values, &text);
-    rocksdb_free(text);
+    rocksdb_compact_range_cf_opt(db->db, db->family[family], o, NULL, 0, NULL, 0);
     rocksdb_compactoptions_destroy(o);
+    return rocks_number(db, family, "rocksdb.background-errors") == errors;
+}
+
+/* Of blob files that take BYTES the part that fits into ROOM once more.  Of a file's size is
+ * known only what is the most. */
+static double
+rocks_part(struct kvfs_db *db, uint64_t bytes, uint64_t room)
+{
+    uint64_t count = rocks_number(db, ROCKS_DATA, "rocksdb.num-blob-files");
+    uint64_t fit = room / KVFS_ROCKS_BLOB_FILE;
+
+    if (room >= bytes)
+        return 1.0;
+    return fit > 0 && fit < count ? ((double)fit + 0.5) / (double)count : 0;
 }
 
 void
 kvfs_rocks_squeeze(struct kvfs_db *db)
 {
     struct kvfs_rocks_room r;
+    uint64_t keep;
+    double part;
 
+    db->room_bytes = 0;
     kvfs_rocks_flush(db);
     kvfs_rocks_purge(db);
     kvfs_rocks_room(db, &r);
-    if (r.medium_bytes < r.tables_bytes + ROCKS_SQUEEZE_BYTES)
+    keep = r.tables_bytes + atomic_load(&db->writing_bytes) + ROCKS_SQUEEZE_BYTES;
+    if (r.medium_bytes < keep || !rocks_set_collect(db, 0))
         return;
     /* Without blob files this takes least; those that hold nothing any more go. */
-    rocks_rewrite(db, ROCKS_META, 0);
-    rocks_rewrite(db, ROCKS_DATA, 0);
-    kvfs_rocks_purge(db);
-    kvfs_rocks_room(db, &r);
-    if (r.garbage_bytes > 0 && r.medium_bytes > r.tables_bytes + ROCKS_SQUEEZE_BYTES) {
-        double room = (double)(r.medium_bytes - r.tables_bytes - ROCKS_SQUEEZE_BYTES);
-
-        rocks_rewrite(db, ROCKS_DATA,
-                      room < (double)r.blobs_bytes ? room / (double)r.blobs_bytes : 1.0);
+    if (rocks_compact_family(db, ROCKS_META) && rocks_compact_family(db, ROCKS_DATA)) {
         kvfs_rocks_purge(db);
+        kvfs_rocks_room(db, &r);
+        keep = r.tables_bytes + atomic_load(&db->writing_bytes) + ROCKS_SQUEEZE_BYTES;
+        part = r.garbage_bytes > 0 && r.medium_bytes > keep
+                   ? rocks_part(db, r.blobs_bytes, r.medium_bytes - keep)
+                   : 0;
+        if (part > 0 && rocks_set_collect(db, part) && rocks_compact_family(db, ROCKS_DATA))
+            kvfs_rocks_purge(db);
     }
+    (void)rocks_set_collect(db, db->collects ? KVFS_ROCKS_BLOB_CUTOFF : 0);
 }
 
 void
 kvfs_rocks_collect(struct kvfs_db *db, const struct kvfs_rocks_room *r)
 {
-    static const char *const keys[] = {"enable_blob_garbage_collection"};
     uint64_t need = r->blobs_bytes + r->tables_bytes + KVFS_ROCKS_HEAD_BYTES;
     bool collects = r->medium_bytes > (db->collects ? need / 2 : need);
-    const char *values[] = {collects ? "true" : "false"};
-    char *text = NULL;
 
-    if (collects == db->collects)
-        return;
-    rocksdb_set_options_cf(db->db, db->family[ROCKS_DATA], 1, keys, values, &text);
-    if (text == NULL)
+    if (collects != db->collects && rocks_set_collect(db, collects ? KVFS_ROCKS_BLOB_CUTOFF : 0))
         db->collects = collects;
-    rocksdb_free(text);
 }
 
 static void
@@ -165,7 +183,7 @@ static int
 rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *err)
 {
     struct kvfs_rocks_room r;
-    uint64_t room, keep;
+    uint64_t room, medium;
     int rc = kvfs_fork_check(db->generation, db->folder, err);
 
     if (rc != 0)
@@ -177,14 +195,17 @@ rocks_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error 
         .store_bytes = r.store_bytes,
         .used_bytes = r.live_bytes,
         .free_bytes = r.store_bytes - r.live_bytes,
-        .commits = atomic_load(&db->commits),
     };
     /* A batch that needs it compacts first, where there is room for that. */
-    room = r.room_bytes + (r.medium_bytes > r.store_bytes ? stat->free_bytes : 0);
-    keep = KVFS_ROCKS_HEAD_BYTES + (db->limit_bytes > 0 ? 0 : r.tables_bytes);
-    if (room > keep)
-        stat->avail_bytes = (room - keep) / 2; /* the log, and a table */
+    medium = r.medium_bytes > r.store_bytes ? stat->free_bytes : 0;
+    room = r.room_bytes + medium;
+    medium += r.medium_bytes;
+    medium -= medium < r.tables_bytes ? medium : r.tables_bytes;
+    room = room < medium ? room : medium;
+    if (room > KVFS_ROCKS_HEAD_BYTES)
+        stat->avail_bytes = (room - KVFS_ROCKS_HEAD_BYTES) / 2; /* the log, and a table */
     (void)pthread_mutex_lock(&db->pool_lock);
+    stat->commits = atomic_load(&db->commits);
     stat->readers = db->open_count;
     if (db->oldest != NULL) {
         stat->readers_lag = stat->commits - db->oldest->commits;

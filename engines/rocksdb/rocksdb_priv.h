@@ -14,7 +14,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
 
 #include <rocksdb/c.h>
 
@@ -28,7 +27,8 @@
 #define KVFS_ROCKS_BATCH_MAX_OPS   (1u << 20)
 /* Room that only batches with deletes may use: the log and one flush of each family. */
 #define KVFS_ROCKS_HEAD_BYTES      ((uint64_t)4 << 20)
-#define KVFS_ROCKS_BLOB_CUTOFF     "0.5" /* blob files up to that age are collected */
+#define KVFS_ROCKS_BLOB_CUTOFF     0.5 /* blob files up to that age are collected */
+#define KVFS_ROCKS_BLOB_FILE       ((uint64_t)64 << 20)
 
 enum { ROCKS_DEFAULT, ROCKS_META, ROCKS_DATA, ROCKS_FAMILIES };
 
@@ -47,10 +47,11 @@ struct kvfs_db {
     rocksdb_writeoptions_t *write_plain, *write_sync;
 
     pthread_mutex_t apply_lock;
-    uint64_t room_bytes, writing_bytes; /* granted to batches to come; to those that are written */
+    uint64_t room_bytes;            /* granted to batches to come */
+    _Atomic uint64_t writing_bytes; /* to those that are written */
     pthread_rwlock_t write_lock;
     bool collects;       /* blob files, on its own; under apply_lock */
-    time_t reclaim_next; /* when a large store may be rewritten again; under apply_lock */
+    uint64_t reclaim_next; /* ms: when a large store may be rewritten again; under apply_lock */
     atomic_int poisoned;
     atomic_uint_fast64_t commits;
 
