@@ -13,7 +13,7 @@
  *     only what it lacks is replayed, in order.  Where DATA's engine keeps no order
  *     over a power cut, "done" proves nothing; then every batch has an intent (apply.c)
  *     and all of them are replayed: an operation says what shall be, so once more does
- *     no harm.
+ *     no harm.  META is synced before.
  *  3. A record is replayed as one batch with its own "done": a crash during the replay
  *     leaves less to do.  Nobody reads before the end.
  *  4. A record holds up to HYBRID_INTENT_BYTES, or one operation.
@@ -400,6 +400,10 @@ kvfs_hybrid_intent_replay(struct kvfs_db *db, struct kvfs_error *err)
     uint64_t done = 0;
     int rc = b == NULL ? kvfs_error_set(err, -ENOMEM, "%s: no memory", db->folder) : 0;
 
+    /* A process that died may have left the intents where a power cut takes them; DATA must
+     * not be ahead then (apply.c, 1). */
+    if (rc == 0)
+        rc = db->pair->side[HYBRID_META]->sync(db->side[HYBRID_META], err);
     if (rc == 0 && intent_done_proves(db))
         rc = intent_done_read(db, &done, err);
     if (rc == 0)

@@ -295,6 +295,24 @@ power_cut__at_any_step__state_of_one_batch(void **state)
         fail_msg("%s", p->wrong);
 }
 
+/* A death while META takes intents, another while they are replayed, and a power cut. */
+static void
+power_cut__seeds_that_found_something__state_of_one_batch(void **state)
+{
+    static const uint64_t seeds[] = {776234874, 178617547};
+    struct power *p = *state;
+
+    for (size_t i = 0; i < sizeof(seeds) / sizeof(seeds[0]); i++) {
+        p->number = 0;
+        p->seed = p->random = p->control->random = seeds[i];
+        power_run(p, "intents-bytes=300", POWER_STORES);
+        if (p->wrong[0] == '\0')
+            power_run(p, "", POWER_STORES);
+        if (p->wrong[0] != '\0')
+            fail_msg("%s", p->wrong);
+    }
+}
+
 static void
 power_cut__a_rule_is_broken__found(void **state)
 {
@@ -357,6 +375,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(power_cut__at_any_step__state_of_one_batch),
         cmocka_unit_test(power_cut__a_rule_is_broken__found),
+        cmocka_unit_test(power_cut__seeds_that_found_something__state_of_one_batch),
     };
 
     return cmocka_run_group_tests(tests, power_setup, power_teardown);
