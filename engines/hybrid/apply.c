@@ -311,6 +311,15 @@ apply_synced(struct kvfs_db *db, int side, struct kvfs_error *err)
 }
 
 int
+kvfs_hybrid_meta_sync(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = apply_synced(db, HYBRID_META, err);
+
+    db->meta_dirty = rc != 0;
+    return rc;
+}
+
+int
 kvfs_hybrid_data_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
     int rc = apply_synced(db, HYBRID_DATA, err);
@@ -378,10 +387,8 @@ apply_data_only(struct apply *a)
     struct kvfs_db *db = a->db;
     int rc = 0;
 
-    if (db->meta_dirty && db->bug != HYBRID_META_UNSYNCED) { /* rule 1 */
-        rc = apply_synced(db, HYBRID_META, a->err);
-        db->meta_dirty = rc != 0;
-    }
+    if (db->meta_dirty && db->bug != HYBRID_META_UNSYNCED) /* rule 1 */
+        rc = kvfs_hybrid_meta_sync(db, a->err);
     if (rc == 0)
         rc = apply_build(a);
     if (rc == 0) /* rule 4 wants order even where nobody asked for it */
@@ -531,11 +538,7 @@ apply_sync(struct kvfs_db *db, struct kvfs_error *err)
 {
     int rc = kvfs_hybrid_data_sync(db, err);
 
-    if (rc == 0)
-        rc = apply_synced(db, HYBRID_META, err);
-    if (rc == 0)
-        db->meta_dirty = false;
-    return rc;
+    return rc != 0 ? rc : kvfs_hybrid_meta_sync(db, err);
 }
 
 static int

@@ -132,6 +132,8 @@ int kvfs_hybrid_intent_verify(struct kvfs_db *db, struct kvfs_error *err);
 int kvfs_hybrid_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
                       enum kvfs_durability durability, struct kvfs_error *err);
 int kvfs_hybrid_sync(struct kvfs_db *db, struct kvfs_error *err);
+/* Sync META.  Under apply_lock. */
+int kvfs_hybrid_meta_sync(struct kvfs_db *db, struct kvfs_error *err);
 /* Sync DATA: what it has is durable, so no intent is needed.  Under apply_lock. */
 int kvfs_hybrid_data_sync(struct kvfs_db *db, struct kvfs_error *err);
 /* Delete the intents that are not needed, durably.  Under apply_lock. */

@@ -403,7 +403,7 @@ kvfs_hybrid_intent_replay(struct kvfs_db *db, struct kvfs_error *err)
     /* A process that died may have left the intents where a power cut takes them; DATA must
      * not be ahead then (apply.c, 1). */
     if (rc == 0)
-        rc = db->pair->side[HYBRID_META]->sync(db->side[HYBRID_META], err);
+        rc = kvfs_hybrid_meta_sync(db, err);
     if (rc == 0 && intent_done_proves(db))
         rc = intent_done_read(db, &done, err);
     if (rc == 0)

@@ -76,8 +76,9 @@ kvfs_rocks_flush(struct kvfs_db *db)
     rocksdb_flushoptions_destroy(o);
 }
 
-void
-kvfs_rocks_purge(struct kvfs_db *db)
+/* Remove the files that are of no use any more now, not some time. */
+static void
+rocks_purge(struct kvfs_db *db)
 {
     char *text = NULL;
 
@@ -139,21 +140,21 @@ kvfs_rocks_squeeze(struct kvfs_db *db)
 
     db->room_bytes = 0;
     kvfs_rocks_flush(db);
-    kvfs_rocks_purge(db);
+    rocks_purge(db);
     kvfs_rocks_room(db, &r);
     keep = r.tables_bytes + atomic_load(&db->writing_bytes) + ROCKS_SQUEEZE_BYTES;
     if (r.medium_bytes < keep || !rocks_set_collect(db, 0))
         return;
     /* Without blob files this takes least; those that hold nothing any more go. */
     if (rocks_compact_family(db, ROCKS_META) && rocks_compact_family(db, ROCKS_DATA)) {
-        kvfs_rocks_purge(db);
+        rocks_purge(db);
         kvfs_rocks_room(db, &r);
         keep = r.tables_bytes + atomic_load(&db->writing_bytes) + ROCKS_SQUEEZE_BYTES;
         part = r.garbage_bytes > 0 && r.medium_bytes > keep
                    ? rocks_part(db, r.blobs_bytes, r.medium_bytes - keep)
                    : 0;
         if (part > 0 && rocks_set_collect(db, part) && rocks_compact_family(db, ROCKS_DATA))
-            kvfs_rocks_purge(db);
+            rocks_purge(db);
     }
     (void)rocks_set_collect(db, db->collects ? KVFS_ROCKS_BLOB_CUTOFF : 0);
 }

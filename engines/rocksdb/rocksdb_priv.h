@@ -96,8 +96,6 @@ int kvfs_rocks_sync(struct kvfs_db *db, struct kvfs_error *err);
 
 /* Bring the log's records into tables, and wait for that. */
 void kvfs_rocks_flush(struct kvfs_db *db);
-/* Remove the files that are of no use any more now, not some time. */
-void kvfs_rocks_purge(struct kvfs_db *db);
 struct kvfs_rocks_room {
     uint64_t medium_bytes; /* that the file system has beside what is in memory and the log, */
     uint64_t room_bytes;   /* the same, or less by the limit */
