@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * commit.c - batches become a record of the log.
+ *
+ *  1. Batches that wait together share one record, one write and one flush.  One of their
+ *     threads leads: it takes what waits, in order, and wakes the others.
+ *  2. An expectation is judged against everything before its batch, batches of the same
+ *     record included.
+ *  3. Readers see a batch after its record is written, and flushed where one of the
+ *     record's batches is durable: nothing that could be lost was acknowledged as
+ *     durable, nor seen by whoever waits for that.
+ *  4. A record is only written if the engine below has ample room for all that is not folded;
+ *     else, and for a batch above a quarter of the ring, everything is folded and
+ *     the batch goes to the engine below itself, which says whether it fits.  So a fold
+ *     never meets a full medium.
+ *  5. After a failed write or flush nothing is acknowledged any more.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec.h"
+#include "log_priv.h"
+
+#define COMMIT_ROOM_BYTES ((uint64_t)8 << 20) /* that the engine below keeps in any case */
+#define COMMIT_ROOM_TIMES 3u /* what is folded, in a log of its own and in its pages */
+
+int
+kvfs_log_poison(struct kvfs_db *db, int code)
+{
+    int none = 0;
+
+    (void)atomic_compare_exchange_strong(&db->poisoned, &none, code);
+    return code;
+}
+
+int
+kvfs_log_usable(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = kvfs_fork_check(db->generation, db->path, err);
+
+    if (rc == 0 && atomic_load(&db->poisoned) != 0)
+        rc = kvfs_error_set(err, -EIO, "%s: an earlier write failed, open the store again",
+                            db->path);
+    return rc;
+}
+
+/* --- judging ---------------------------------------------------------------------------- */
+
+static bool
+commit_op_sound(const struct kvfs_op *op)
+{
+    bool data = op->keyspace == KVFS_DATA;
+    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
+
+    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
+        return false;
+    if (op->type == KVFS_OP_DEL_RANGE)
+        return op->key_len <= max && op->key_end_len <= max;
+    if (!data && op->key_len == max && *(const uint8_t *)op->key == 0)
+        return false; /* no room for the byte in front */
+    return op->key_len >= (data ? max : 1) && op->key_len <= max;
+}
+
+static int
+commit_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err)
+{
+    uint64_t bytes = 0;
+
+    if (batch->ops_count > db->limits.batch_max_ops)
+        return kvfs_error_set(err, -E2BIG, "%s: a batch of %zu operations", db->path,
+                              batch->ops_count);
+    for (size_t i = 0; i < batch->ops_count; i++) {
+        const struct kvfs_op *op = &batch->ops[i];
+        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
+
+        if (!commit_op_sound(op))
+            return kvfs_error_set(err, -EINVAL, "%s: operation %zu has a bad type, keyspace or key",
+                                  db->path, i);
+        if (op->value[0].iov_len > db->limits.value_max_bytes || len > db->limits.value_max_bytes)
+            return kvfs_error_set(err, -E2BIG, "%s: operation %zu has a value of %llu bytes",
+                                  db->path, i, (unsigned long long)len);
+        bytes += len + op->key_len;
+        bytes += op->type == KVFS_OP_DEL_RANGE ? op->key_end_len : 0u;
+    }
+    return bytes <= db->limits.batch_max_bytes
+               ? 0
+               : kvfs_error_set(err, -E2BIG, "%s: a batch of %llu bytes", db->path,
+                                (unsigned long long)bytes);
+}
+
+/* The engine's value for KEY equals the operation's? 0: yes, 1: no or absent. */
+static int
+commit_compare_below(struct kvfs_db *db, struct kvfs_db_snap *below, const struct kvfs_op *op,
+                     struct kvfs_error *err)
+{
+    size_t want = op->value[0].iov_len + op->value[1].iov_len, len, key_len = op->key_len;
+    uint8_t out[KVFS_META_KEY_MAX + 1], *value = malloc(want + 1);
+    struct iovec iov = {.iov_base = value, .iov_len = want};
+    const void *key = kvfs_log_key(op->keyspace, op->key, &key_len, out);
+    int rc;
+
+    if (value == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    rc = db->engine->get(below, op->keyspace, key, key_len, 0, &iov, 1, &len, err);
+    if (rc == 0)
+        rc = op->type == KVFS_OP_EXPECT_ABSENT || len != want ||
+             (op->value[0].iov_len > 0 &&
+              memcmp(value, op->value[0].iov_base, op->value[0].iov_len) != 0) ||
+             (op->value[1].iov_len > 0 &&
+              memcmp(value + op->value[0].iov_len, op->value[1].iov_base, op->value[1].iov_len) != 0);
+    else if (rc == -ENOENT)
+        rc = op->type == KVFS_OP_EXPECT_ABSENT ? 0 : 1;
+    free(value);
+    return rc;
+}
+
+static bool
+commit_record_equals(const struct kvfs_memrecord *r, const struct kvfs_op *op)
+{
+    const uint8_t *value = kvfs_memrecord_value(r) + 1;
+    size_t first = op->value[0].iov_len, second = op->value[1].iov_len;
+
+    return r->value_len - 1 == first + second &&
+           (first == 0 || memcmp(value, op->value[0].iov_base, first) == 0) &&
+           (second == 0 || memcmp(value + first, op->value[1].iov_base, second) == 0);
+}
+
+/* Judge all expectations against VIEW and what is under it. */
+static int
+commit_expect(struct kvfs_db *db, const struct log_view *view, const struct kvfs_db_snap *under,
+              const struct kvfs_batch *batch, struct kvfs_error *err)
+{
+    for (size_t i = 0; i < batch->ops_count; i++) {
+        const struct kvfs_op *op = &batch->ops[i];
+        const struct kvfs_memrecord *r = NULL;
+        enum log_found found;
+        int rc;
+
+        if (op->type < KVFS_OP_EXPECT)
+            continue;
+        found = kvfs_log_view_get(view, op->keyspace, op->key, op->key_len, &r);
+        if (found == LOG_UNKNOWN)
+            found = kvfs_log_view_get(&under->views[1], op->keyspace, op->key, op->key_len, &r);
+        if (found == LOG_UNKNOWN)
+            rc = commit_compare_below(db, under->below, op, err);
+        else if (found == LOG_ABSENT)
+            rc = op->type == KVFS_OP_EXPECT_ABSENT ? 0 : 1;
+        else
+            rc = op->type == KVFS_OP_EXPECT && commit_record_equals(r, op) ? 0 : 1;
+        if (rc < 0)
+            return rc;
+        if (rc > 0)
+            return kvfs_error_set(err, -EAGAIN, "%s: operation %zu finds another value", db->path,
+                                  i);
+    }
+    return 0;
+}
+
+static bool
+commit_expects(const struct kvfs_batch *batch)
+{
+    for (size_t i = 0; i < batch->ops_count; i++)
+        if (batch->ops[i].type >= KVFS_OP_EXPECT)
+            return true;
+    return false;
+}
+
+/* --- one group -------------------------------------------------------------------------- */
+
+struct group {
+    struct kvfs_db *db;
+    struct log_commit *first; /* those of the group, a list of its own */
+    struct log_view view;           /* `active` with their operations */
+    size_t bytes;
+    bool durable;
+};
+
+static void
+group_answer(const struct group *g, int rc, const struct kvfs_error *err)
+{
+    for (struct log_commit *c = g->first; c != NULL; c = c->next) {
+        if (c->rc != 0) /* has an answer of its own */
+            continue;
+        c->rc = rc;
+        if (rc != 0 && c->err != NULL)
+            *c->err = *err;
+    }
+}
+
+static int
+group_build(struct group *g, struct kvfs_error *err)
+{
+    struct kvfs_db *db = g->db;
+    struct kvfs_db_snap *under = NULL;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&db->lock);
+    g->view = kvfs_log_view_ref(&db->active);
+    (void)pthread_mutex_unlock(&db->lock);
+    for (struct log_commit *c = g->first; c != NULL && rc == 0; c = c->next) {
+        if (commit_expects(c->batch)) {
+            if (under == NULL)
+                rc = kvfs_log_begin(db, &under, err);
+            if (rc == 0)
+                c->rc = commit_expect(db, &g->view, under, c->batch, c->err);
+        }
+        for (size_t i = 0; i < c->batch->ops_count && rc == 0 && c->rc == 0; i++)
+            if (c->batch->ops[i].type < KVFS_OP_EXPECT)
+                rc = kvfs_log_view_apply(&g->view, &c->batch->ops[i], &db->random);
+        if (c->rc != 0)
+            continue;
+        g->bytes += c->bytes;
+        g->durable = g->durable || c->durability == KVFS_DURABLE;
+    }
+    if (under != NULL)
+        kvfs_log_end(under);
+    return rc == -ENOMEM ? kvfs_error_set(err, rc, "%s: no memory", db->path) : rc;
+}
+
+static int
+group_append(struct group *g, struct kvfs_error *err)
+{
+    struct kvfs_db *db = g->db;
+    uint8_t *payload;
+    void *buffer;
+    int rc;
+
+    if (g->bytes == 0) /* expectations only, or nothing */
+        return g->durable ? kvfs_ring_flush(db->ring, err) : 0;
+    buffer = kvfs_ring_buffer(g->bytes, &payload);
+    if (buffer == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    for (struct log_commit *c = g->first; c != NULL; c = c->next)
+        if (c->rc == 0)
+            payload = kvfs_log_encode(c->batch, payload);
+    rc = kvfs_ring_append(db->ring, buffer, g->bytes, g->durable && db->bug != LOG_BUG_NO_FLUSH,
+                          NULL, err);
+    free(buffer);
+    if (rc != 0 && rc != -ENOMEM)
+        (void)kvfs_log_poison(db, rc);
+    return rc;
+}
+
+/* A batch that goes past the log is as durable as all before it, which was folded. */
+static enum kvfs_durability
+direct_durability(const struct kvfs_db *db, const struct log_commit *c)
+{
+    return atomic_load(&db->logs) ? KVFS_DURABLE : c->durability;
+}
+
+/* Give one batch to the engine below, everything before it folded. */
+static void
+group_direct(struct kvfs_db *db, struct log_commit *c)
+{
+    struct kvfs_batch_builder *b = kvfs_batch_new();
+    struct kvfs_batch batch;
+    int rc = b == NULL ? -ENOMEM : 0;
+
+    if (rc == 0 && atomic_load(&db->pending_bytes) > 0)
+        rc = kvfs_log_fold(db, true, c->err);
+    for (size_t i = 0; i < c->batch->ops_count && rc == 0; i++)
+        rc = kvfs_log_below_add(b, &c->batch->ops[i]);
+    if (rc == 0)
+        rc = kvfs_batch_end(b, &batch);
+    if (rc == -ENOMEM)
+        (void)kvfs_error_set(c->err, rc, "%s: no memory", db->path);
+    if (rc == 0) {
+        (void)pthread_mutex_lock(&db->writer);
+        rc = batch.ops_count > 0 || c->durability != KVFS_DURABLE
+                 ? db->engine->apply(db->below, &batch, direct_durability(db, c), c->err)
+                 : db->engine->sync(db->below, c->err);
+        (void)pthread_mutex_lock(&db->lock);
+        db->commits += rc == 0;
+        (void)pthread_mutex_unlock(&db->lock);
+        (void)pthread_mutex_unlock(&db->writer);
+        if (rc != 0 && rc != -EAGAIN && rc != -E2BIG && rc != -ENOSPC && rc != -ENOMEM &&
+            rc != -EINVAL)
+            (void)kvfs_log_poison(db, rc);
+    }
+    kvfs_batch_free(b);
+    c->rc = rc;
+}
+
+static void
+group_direct_all(struct group *g)
+{
+    for (struct log_commit *c = g->first; c != NULL; c = c->next)
+        group_direct(g->db, c);
+}
+
+/* Log and publish one group.  There is room in the ring. */
+static void
+group_log(struct group *g)
+{
+    struct kvfs_error err = {.code = 0};
+    struct kvfs_db *db = g->db;
+    struct log_view old;
+    bool full;
+    int rc;
+
+    (void)pthread_mutex_lock(&db->writer);
+    if (!atomic_load(&db->logs)) { /* others came meanwhile */
+        (void)pthread_mutex_unlock(&db->writer);
+        group_direct_all(g);
+        return;
+    }
+    rc = group_build(g, &err);
+    if (rc == 0)
+        rc = group_append(g, &err);
+    if (rc == 0) {
+        (void)pthread_mutex_lock(&db->lock);
+        old = db->active;
+        db->active = g->view;
+        db->active_end = kvfs_ring_head(db->ring);
+        for (struct log_commit *c = g->first; c != NULL; c = c->next)
+            db->commits += c->rc == 0;
+        (void)pthread_mutex_unlock(&db->lock);
+        (void)atomic_fetch_add(&db->pending_bytes, g->bytes);
+        kvfs_log_view_drop(&old);
+    } else {
+        kvfs_log_view_drop(&g->view);
+    }
+    full = kvfs_ring_used(db->ring) > kvfs_ring_bytes(db->ring) / LOG_FOLD_PART;
+    (void)pthread_mutex_unlock(&db->writer);
+    if (full)
+        (void)kvfs_log_fold(db, false, NULL);
+    group_answer(g, rc, &err);
+}
+
+/* --- leading ---------------------------------------------------------------------------- */
+
+static bool
+commit_puts(const struct kvfs_batch *batch)
+{
+    for (size_t i = 0; i < batch->ops_count; i++)
+        if (batch->ops[i].type == KVFS_OP_PUT)
+            return true;
+    return false;
+}
+
+/* Has the engine below room for this and for all that is not folded? */
+static bool
+commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
+{
+    struct kvfs_engine_stat stat;
+
+    if (!commit_puts(c->batch))
+        return true;
+    return db->engine->stat(db->below, &stat, NULL) == 0 &&
+           COMMIT_ROOM_TIMES * (atomic_load(&db->pending_bytes) + c->bytes) + COMMIT_ROOM_BYTES <
+               stat.avail_bytes;
+}
+
+/* Wait until the ring has room for BYTES of payload. */
+static int
+commit_wait_room(struct kvfs_db *db, size_t bytes, struct kvfs_error *err)
+{
+    for (;;) {
+        bool fits;
+        int rc;
+
+        (void)pthread_mutex_lock(&db->writer);
+        fits = kvfs_ring_fits(db->ring, bytes);
+        (void)pthread_mutex_unlock(&db->writer);
+        if (fits)
+            return 0;
+        atomic_store(&db->ring_short, true);
+        rc = kvfs_log_fold(db, true, err);
+        if (rc != 0)
+            return rc;
+    }
+}
+
+/* May C go in one record with others that have BYTES? */
+static bool
+commit_joins(struct kvfs_db *db, const struct log_commit *c, size_t bytes)
+{
+    return bytes + c->bytes <= LOG_GROUP_BYTES &&
+           bytes + c->bytes <= kvfs_ring_bytes(db->ring) / 4 && commit_fits_below(db, c);
+}
+
+/* Take a group off the queue, with its bytes in *g. */
+static void
+commit_take(struct kvfs_db *db, struct group *g, bool *direct)
+{
+    struct log_commit *last;
+
+    (void)pthread_mutex_lock(&db->queue_lock);
+    last = db->first;
+    *g = (struct group){.db = db, .first = last, .bytes = last->bytes};
+    *direct = !atomic_load(&db->logs) || last->bytes > kvfs_ring_bytes(db->ring) / 4 ||
+              !commit_fits_below(db, last);
+    while (!*direct && last->next != NULL && commit_joins(db, last->next, g->bytes)) {
+        last = last->next;
+        g->bytes += last->bytes;
+    }
+    db->first = last->next;
+    if (db->first == NULL)
+        db->last = NULL;
+    last->next = NULL;
+    (void)pthread_mutex_unlock(&db->queue_lock);
+}
+
+/* Commit the first batches of the queue and wake their threads. */
+static void
+commit_lead(struct kvfs_db *db)
+{
+    struct kvfs_error err = {.code = 0};
+    struct group g;
+    bool direct;
+    int rc;
+
+    commit_take(db, &g, &direct);
+    rc = kvfs_log_usable(db, &err);
+    if (rc == 0 && !direct)
+        rc = commit_wait_room(db, g.bytes, &err);
+    g.bytes = 0;
+    if (rc != 0)
+        group_answer(&g, rc, &err);
+    else if (direct)
+        group_direct_all(&g);
+    else
+        group_log(&g);
+    (void)pthread_mutex_lock(&db->queue_lock);
+    for (struct log_commit *c = g.first; c != NULL; c = c->next) {
+        c->done = true;
+        (void)pthread_cond_signal(&c->cond);
+    }
+    (void)pthread_mutex_unlock(&db->queue_lock);
+}
+
+static void
+commit_queue(struct kvfs_db *db, struct log_commit *c)
+{
+    (void)pthread_cond_init(&c->cond, NULL);
+    (void)pthread_mutex_lock(&db->queue_lock);
+    if (db->last != NULL)
+        db->last->next = c;
+    else
+        db->first = c;
+    db->last = c;
+    while (!c->done) {
+        if (db->led) {
+            (void)pthread_cond_wait(&c->cond, &db->queue_lock);
+            continue;
+        }
+        db->led = true;
+        (void)pthread_mutex_unlock(&db->queue_lock);
+        commit_lead(db);
+        (void)pthread_mutex_lock(&db->queue_lock);
+        db->led = false;
+        if (db->first != NULL) /* the next to lead */
+            (void)pthread_cond_signal(&db->first->cond);
+    }
+    (void)pthread_mutex_unlock(&db->queue_lock);
+    (void)pthread_cond_destroy(&c->cond);
+}
+
+int
+kvfs_log_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durability durability,
+               struct kvfs_error *err)
+{
+    struct log_commit c = {.batch = batch, .durability = durability, .err = err};
+    int rc = kvfs_log_usable(db, err);
+
+    if (rc != 0)
+        return rc;
+    if (db->readonly)
+        return kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path);
+    rc = commit_check(db, batch, err);
+    if (rc != 0)
+        return rc;
+    c.bytes = kvfs_log_encoded(batch);
+    commit_queue(db, &c);
+    return c.rc;
+}
+
+int
+kvfs_log_sync(struct kvfs_db *db, struct kvfs_error *err)
+{
+    static const struct kvfs_batch nothing = {.ops = NULL};
+
+    return db->readonly ? kvfs_fork_check(db->generation, db->path, err)
+                        : kvfs_log_apply(db, &nothing, KVFS_DURABLE, err);
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * log_priv.h - an engine with an intent log in front of it.
+ *
+ * The store is a sum: what the engine below has, then `folding`, then `active`, each newer
+ * than what is left of it.  A commit appends a record to the ring, flushes it and adds it to
+ * `active`.  A fold makes `active` the `folding` view, brings that down to the engine below
+ * together with the place in the ring that it covers, and drops it.
+ *
+ * Locking order, outermost first:
+ *   queue_lock   waiting batches, who leads; never held over input or output
+ *   fold_lock    what a fold wants and has done; never held over input or output
+ *   writer       the ring's head, making a new `active`, and turning `active` into `folding`;
+ *                held over one write and one flush
+ *   lock         active, folding, folded_below: for instants, and while a snapshot
+ *                of the engine below begins
+ */
+#ifndef KVFS_LOG_PRIV_H
+#define KVFS_LOG_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <kvfs/batch.h>
+#include <kvfs/engine.h>
+
+#include "../fork.h"
+#include "ring.h"
+#include "view.h"
+
+#define LOG_FILE          "log"
+#define LOG_RING_FIRST    ((uint64_t)4 << 20)  /* it begins with */
+#define LOG_RING_BYTES    ((uint64_t)64 << 20) /* it may become */
+#define LOG_ROOM_PART     16u                  /* but no more than that part of what is free */
+#define LOG_GROUP_BYTES   ((size_t)1 << 20) /* batches that go in one record, if more than one */
+#define LOG_FOLD_PART     4u /* a fold begins when the ring is a 4th full */
+#define LOG_PIECE_BYTES   ((size_t)2 << 20) /* of a fold: one batch of the engine below */
+#define LOG_OWN_KEY       "\0log"
+#define LOG_OWN_KEY_LEN   4u
+
+/* What tests may break (parameter unsafe-bug). */
+enum log_bug {
+    LOG_SOUND,
+    LOG_BUG_NO_FLUSH,    /* durable batches are not flushed */
+    LOG_BUG_TAIL_EARLY,  /* the tail moves before the fold is applied */
+    LOG_BUG_LOST_RANGE,  /* a fold forgets deleted ranges */
+    LOG_BUG_STALE,       /* a snapshot leaves out what is being folded */
+};
+
+/* Where the ring begins to matter: kept by the engine below, in META. */
+struct log_place {
+    uint8_t id[KVFS_RING_ID];
+    uint64_t epoch;
+    struct kvfs_ring_at tail;
+};
+
+struct log_commit { /* a batch that waits for its turn, on its caller's stack */
+    const struct kvfs_batch *batch;
+    enum kvfs_durability durability;
+    size_t bytes; /* in the log */
+    struct kvfs_error *err;
+    int rc;
+    bool done, leads;
+    pthread_cond_t cond;
+    struct log_commit *next;
+};
+
+struct kvfs_db {
+    const struct kvfs_engine *engine; /* below */
+    struct kvfs_db *below;
+    char *path;
+    unsigned generation; /* of the process; ../fork.h */
+    bool readonly;
+    enum log_bug bug;
+    struct kvfs_engine_limits limits;
+    uint64_t ring_first, ring_max; /* bytes of the ring's file */
+    atomic_bool ring_short;        /* batches had to wait for room */
+
+    pthread_mutex_t queue_lock;
+    struct log_commit *first, *last; /* waiting */
+    bool led;                        /* somebody leads */
+
+    pthread_mutex_t writer;
+    struct kvfs_ring *ring;
+    uint64_t random;
+
+    pthread_mutex_t lock;
+    struct log_view active, folding;
+    struct kvfs_ring_at active_end; /* the ring's head when `active` was published */
+    struct kvfs_db_snap *oldest, *newest; /* open snapshots of this process, in order */
+    uint64_t commits;               /* batches since the store was opened */
+    _Atomic uint64_t pending_bytes; /* that the engine below is still to take */
+
+    pthread_mutex_t fold_lock;
+    pthread_cond_t fold_wake, fold_done;
+    pthread_t fold_thread;
+    bool fold_running, fold_stop;
+    uint64_t fold_wanted, fold_count, fold_finished; /* folds asked for, begun and done */
+    unsigned fold_held;               /* backups that need the engine below to stand still */
+    bool fold_busy;
+    int fold_error;
+
+    struct log_place place;    /* under writer */
+    struct log_place followed; /* readonly: what `active` begins at; under lock */
+    atomic_int poisoned;    /* the errno of the failure, 0: sound */
+
+    /* Other processes (share.c). */
+    atomic_bool logs;        /* batches are logged; changed under writer */
+    int share_fd;            /* -1: the engine below keeps others out */
+    struct log_share *share; /* mapped */
+    pthread_t share_thread;
+    bool share_running;
+    atomic_bool share_stop;
+};
+
+struct kvfs_db_snap {
+    struct kvfs_db *db;
+    struct kvfs_db_snap *below;
+    struct log_view views[2]; /* active, folding: newest first */
+    struct kvfs_db_snap *older, *newer;
+    uint64_t number; /* of the last commit in it */
+};
+
+/* --- below.c: keys of the engine below ------------------------------------------------- */
+
+/* A META key, or bound, as it lies below: OUT or KEY itself; *len follows.  Keys that begin
+ * with 00 get one more 00 in front; 00 and anything else is ours. */
+const void *kvfs_log_key(enum kvfs_keyspace ks, const void *key, size_t *len,
+                         uint8_t out[KVFS_META_KEY_MAX + 1]);
+/* Add the operation as it is for the engine below.  Its value must stay until the batch was
+ * applied, its key need not.  -ENOMEM. */
+int kvfs_log_below_add(struct kvfs_batch_builder *b, const struct kvfs_op *op);
+bool kvfs_log_own(enum kvfs_keyspace ks, const uint8_t *key, size_t len);
+int kvfs_log_place_read(struct kvfs_db *db, struct kvfs_db_snap *below, struct log_place *place,
+                        struct kvfs_error *err);
+/* The operation that keeps PLACE; VALUE is its memory. */
+struct kvfs_op kvfs_log_place_op(const struct log_place *place, uint8_t value[48]);
+
+/* --- fold.c ---------------------------------------------------------------------------- */
+
+int kvfs_log_fold_start(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_fold_stop(struct kvfs_db *db);
+/* Ask for a fold; with WAIT, until one that began after the call is done. */
+int kvfs_log_fold(struct kvfs_db *db, bool wait, struct kvfs_error *err);
+/* Keep the engine below as it is, at a commit, until _release(). */
+int kvfs_log_fold_hold(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_fold_release(struct kvfs_db *db);
+
+/* --- share.c --------------------------------------------------------------------------- */
+
+int kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_share_close(struct kvfs_db *db);
+/* Become a writer, one that logs or one beside others.  Waits up to ten seconds for one
+ * that logs.  -EBUSY: it does not answer; ERR names it. */
+int kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err);
+/* Keep others from replaying while this process looks for a log that was left. */
+int kvfs_log_share_replay(struct kvfs_db *db, bool lock);
+int kvfs_log_share_start(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_share_stop(struct kvfs_db *db);
+
+/* --- follow.c -------------------------------------------------------------------------- */
+
+/* In a process that only reads: begin a snapshot *belowp and make `active` what the ring
+ * has beyond it.  Under lock. */
+int kvfs_log_follow(struct kvfs_db *db, struct kvfs_db_snap **belowp, struct kvfs_error *err);
+
+/* --- commit.c -------------------------------------------------------------------------- */
+
+int kvfs_log_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
+                   enum kvfs_durability durability, struct kvfs_error *err);
+int kvfs_log_sync(struct kvfs_db *db, struct kvfs_error *err);
+int kvfs_log_poison(struct kvfs_db *db, int code);
+int kvfs_log_usable(struct kvfs_db *db, struct kvfs_error *err);
+
+/* --- read.c ---------------------------------------------------------------------------- */
+
+int kvfs_log_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err);
+void kvfs_log_end(struct kvfs_db_snap *snap);
+int kvfs_log_get(struct kvfs_db_snap *snap, enum kvfs_keyspace ks, const void *key, size_t key_len,
+                 size_t offset, const struct iovec *iov, int iov_count, size_t *value_len,
+                 struct kvfs_error *err);
+int kvfs_log_cursor_open(struct kvfs_db_snap *snap, enum kvfs_keyspace ks, const void *lo,
+                         size_t lo_len, const void *hi, size_t hi_len, unsigned flags,
+                         struct kvfs_db_cursor **cursorp, struct kvfs_error *err);
+int kvfs_log_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_len,
+                         size_t *value_len, struct kvfs_error *err);
+int kvfs_log_cursor_value(struct kvfs_db_cursor *c, size_t offset, const struct iovec *iov,
+                          int iov_count, struct kvfs_error *err);
+void kvfs_log_cursor_close(struct kvfs_db_cursor *c);
+
+/* --- open.c ---------------------------------------------------------------------------- */
+
+int kvfs_log_open(const struct kvfs_engine *below, const char *path,
+                  const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+                  struct kvfs_error *err);
+void kvfs_log_close(struct kvfs_db *db);
+/* Open the ring of db->place, or the empty one that follows it (then db->place follows too). */
+int kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err);
+/* Replace it by an empty one of BYTES.  Everything is folded; under writer. */
+int kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err);
+/* Add to `active` what the ring holds from FROM on. */
+int kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct kvfs_error *err);
+
+/* --- log.c ----------------------------------------------------------------------------- */
+
+/* The engine called NAME ("log:ENGINE"). */
+int kvfs_wrapper_log(const char *name, const struct kvfs_engine **enginep, struct kvfs_error *err);
+
+#endif /* KVFS_LOG_PRIV_H */

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * open.c - opening a store with its log, and closing it.
+ *
+ * Opening reads what the ring holds into memory and serves at once; folding it goes on
+ * behind.  A ring is made anew only while everything is folded: first the file with the next
+ * epoch, then the place in the engine below.  So a ring of the next epoch is an empty one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "codec.h"
+#include "log_priv.h"
+
+/* --- parameters ---------------------------------------------------------------------------- */
+
+static int
+open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *err)
+{
+    static const char *const bugs[] = {
+        [LOG_BUG_NO_FLUSH] = "no-flush",
+        [LOG_BUG_TAIL_EARLY] = "tail-early",
+        [LOG_BUG_LOST_RANGE] = "lost-range",
+        [LOG_BUG_STALE] = "stale",
+    };
+    static const char bug[] = "unsafe-log-bug=", size[] = "log-size=";
+
+    if (len > sizeof(size) - 1 && memcmp(text, size, sizeof(size) - 1) == 0) {
+        char *end;
+        unsigned long long bytes = strtoull(text + sizeof(size) - 1, &end, 10);
+
+        if (end != text + len || bytes < KVFS_RING_MIN || bytes > KVFS_RING_MAX ||
+            bytes % KVFS_RING_ALIGN != 0)
+            return kvfs_error_set(err, -EINVAL, "log: %.*s: bytes, a multiple of %u from %llu on",
+                                  (int)len, text, KVFS_RING_ALIGN,
+                                  (unsigned long long)KVFS_RING_MIN);
+        db->ring_max = bytes;
+        return 1;
+    }
+    for (size_t i = LOG_BUG_NO_FLUSH; i < sizeof(bugs) / sizeof(bugs[0]); i++)
+        if (len == sizeof(bug) - 1 + strlen(bugs[i]) && memcmp(text, bug, sizeof(bug) - 1) == 0 &&
+            memcmp(text + sizeof(bug) - 1, bugs[i], strlen(bugs[i])) == 0) {
+            db->bug = (enum log_bug)i;
+            return 1;
+        }
+    return 0;
+}
+
+/* Take our parameters; the others go to the engine below, in *rest (malloc'd). */
+static int
+open_params(struct kvfs_db *db, const char *params, char **rest, struct kvfs_error *err)
+{
+    const char *text = params != NULL ? params : "";
+    char *out = malloc(strlen(text) + 1);
+
+    *rest = out;
+    if (out == NULL)
+        return kvfs_error_set(err, -ENOMEM, "log: no memory");
+    *out = '\0';
+    while (*text != '\0') {
+        size_t len = strcspn(text, ",");
+        int rc = open_param(db, text, len, err);
+
+        if (rc < 0)
+            return rc;
+        if (rc == 0) {
+            if (out != *rest)
+                *out++ = ',';
+            memcpy(out, text, len);
+            out += len;
+            *out = '\0';
+        }
+        text += len + (text[len] == ',');
+    }
+    return 0;
+}
+
+/* --- the ring ------------------------------------------------------------------------------ */
+
+static int
+open_file(struct kvfs_db *db, char **pathp, struct kvfs_error *err)
+{
+    size_t len = strlen(db->path) + sizeof("/" LOG_FILE);
+
+    *pathp = malloc(len);
+    if (*pathp == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    (void)snprintf(*pathp, len, "%s/%s", db->path, LOG_FILE);
+    return 0;
+}
+
+static int
+open_place_write(struct kvfs_db *db, struct kvfs_error *err)
+{
+    uint8_t value[48];
+    struct kvfs_op op = kvfs_log_place_op(&db->place, value);
+    struct kvfs_batch batch = {.ops = &op, .ops_count = 1};
+
+    return db->engine->apply(db->below, &batch, KVFS_DURABLE, err);
+}
+
+/* A ring for an engine below that has none yet. */
+static int
+open_fresh(struct kvfs_db *db, struct kvfs_error *err)
+{
+    char *file;
+    int rc = open_file(db, &file, err);
+
+    if (rc != 0)
+        return rc;
+    if (getrandom(db->place.id, sizeof(db->place.id), 0) != (ssize_t)sizeof(db->place.id))
+        rc = kvfs_error_set(err, -EIO, "%s: no random numbers", db->path);
+    db->place.epoch = 1;
+    db->place.tail = kvfs_ring_first();
+    if (rc == 0)
+        rc = kvfs_ring_make(file, db->place.id, db->place.epoch, db->ring_first, err);
+    free(file);
+    return rc == 0 ? open_place_write(db, err) : rc;
+}
+
+int
+kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
+{
+    char *file;
+    int rc = open_file(db, &file, err);
+
+    if (rc != 0)
+        return rc;
+    rc = kvfs_ring_open(file, db->place.id, db->place.epoch, db->readonly, &db->ring, err);
+    if (rc == -EINVAL && kvfs_ring_open(file, db->place.id, db->place.epoch + 1, db->readonly,
+                                        &db->ring, NULL) == 0) {
+        db->place.epoch++;
+        db->place.tail = kvfs_ring_first();
+        rc = 0;
+    }
+    if (rc == -EINVAL || rc == -ENOENT)
+        rc = kvfs_error_set(err, -EIO, "%s: the log of this store is missing", file);
+    free(file);
+    return rc;
+}
+
+static int
+replay_op(void *arg, const struct kvfs_op *op)
+{
+    struct kvfs_db *db = arg;
+
+    return kvfs_log_view_apply(&db->active, op, &db->random);
+}
+
+static int
+replay_record(void *arg, const struct kvfs_ring_at *at, const void *payload, size_t len)
+{
+    struct kvfs_db *db = arg;
+
+    (void)at;
+    (void)atomic_fetch_add(&db->pending_bytes, len);
+    return kvfs_log_decode(payload, len, replay_op, db);
+}
+
+int
+kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err)
+{
+    struct kvfs_ring *old = db->ring;
+    char *file;
+    int rc = open_file(db, &file, err);
+
+    if (rc != 0)
+        return rc;
+    rc = kvfs_ring_make(file, db->place.id, db->place.epoch + 1, bytes, err);
+    free(file);
+    if (rc != 0)
+        return rc;
+    db->ring = NULL;
+    rc = kvfs_log_ring_open(db, err);
+    if (rc == 0)
+        rc = open_place_write(db, err);
+    if (rc != 0) {
+        kvfs_ring_close(db->ring);
+        db->ring = old;
+        return rc;
+    }
+    kvfs_ring_close(old);
+    (void)pthread_mutex_lock(&db->lock);
+    db->active_end = kvfs_ring_head(db->ring);
+    (void)pthread_mutex_unlock(&db->lock);
+    return 0;
+}
+
+int
+kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct kvfs_error *err)
+{
+    int rc = kvfs_ring_recover(db->ring, from, replay_record, db, err);
+
+    db->active_end = kvfs_ring_head(db->ring);
+    return rc != -EINVAL ? rc
+                         : kvfs_error_set(err, -EIO, "%s: a record of the log is sound but "
+                                          "cannot be understood", db->path);
+}
+
+/* For a writer: the ring, which may have to be made, and what is in it. */
+static int
+open_replay(struct kvfs_db *db, struct kvfs_error *err)
+{
+    struct kvfs_db_snap *below;
+    uint64_t epoch;
+    int rc = db->engine->begin(db->below, &below, err);
+
+    if (rc != 0)
+        return rc;
+    rc = kvfs_log_place_read(db, below, &db->place, err);
+    db->engine->end(below);
+    if (rc == -ENOENT)
+        rc = open_fresh(db, err);
+    epoch = db->place.epoch;
+    if (rc == 0)
+        rc = kvfs_log_ring_open(db, err);
+    if (rc == 0)
+        rc = kvfs_log_ring_read(db, &db->place.tail, err);
+    return rc != 0 || epoch == db->place.epoch ? rc : open_place_write(db, err);
+}
+
+/* --- open, close ---------------------------------------------------------------------------- */
+
+static int
+open_locks(struct kvfs_db *db, struct kvfs_error *err)
+{
+    pthread_condattr_t attr;
+
+    (void)pthread_mutex_init(&db->queue_lock, NULL);
+    (void)pthread_mutex_init(&db->writer, NULL);
+    (void)pthread_mutex_init(&db->lock, NULL);
+    (void)pthread_mutex_init(&db->fold_lock, NULL);
+    if (pthread_condattr_init(&attr) != 0 ||
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) != 0 ||
+        pthread_cond_init(&db->fold_wake, &attr) != 0 ||
+        pthread_cond_init(&db->fold_done, &attr) != 0)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    (void)pthread_condattr_destroy(&attr);
+    return 0;
+}
+
+/* What the ring takes of a store that may have MAX bytes. */
+static uint64_t
+open_share(uint64_t max)
+{
+    uint64_t bytes = max / 16 & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+
+    return bytes < KVFS_RING_MIN ? KVFS_RING_MIN : bytes < LOG_RING_BYTES ? bytes : LOG_RING_BYTES;
+}
+
+static int
+open_writer(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = kvfs_log_share_replay(db, true);
+
+    if (rc != 0)
+        return kvfs_error_set(err, rc, "%s: the log cannot be locked: %s", db->path,
+                              strerrordesc_np(-rc));
+    rc = open_replay(db, err);
+    if (rc == 0)
+        rc = kvfs_log_fold_start(db, err);
+    if (rc == 0 && !atomic_load(&db->logs)) /* beside others there is no log */
+        rc = kvfs_log_fold(db, true, err);
+    (void)kvfs_log_share_replay(db, false);
+    return rc == 0 ? kvfs_log_share_start(db, err) : rc;
+}
+
+static int
+open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kvfs_error *err)
+{
+    struct kvfs_engine_options below = *options;
+    char *rest = NULL;
+    int rc = open_params(db, options->params, &rest, err);
+
+    if (rc == 0 && !db->readonly && (db->engine->caps & KVFS_CAP_MULTIPROCESS) != 0) {
+        rc = kvfs_log_share_open(db, err);
+        if (rc == 0)
+            rc = kvfs_log_share_enter(db, err);
+    }
+    if (rc == 0) {
+        below.params = rest;
+        if (below.store_max_bytes > 0) {
+            uint64_t most = open_share(below.store_max_bytes);
+
+            db->ring_max = db->ring_max < most ? db->ring_max : most;
+            below.store_max_bytes -= db->ring_max;
+        }
+        db->ring_first = db->ring_max < LOG_RING_FIRST ? db->ring_max : LOG_RING_FIRST;
+        rc = db->engine->open(db->engine, db->path, &below, &db->below, err);
+    }
+    free(rest);
+    if (rc != 0)
+        return rc;
+    db->engine->limits(db->below, &db->limits);
+    return db->readonly ? 0 : open_writer(db, err);
+}
+
+int
+kvfs_log_open(const struct kvfs_engine *below, const char *path,
+              const struct kvfs_engine_options *options, struct kvfs_db **dbp,
+              struct kvfs_error *err)
+{
+    struct kvfs_db *db = calloc(1, sizeof(*db));
+    int rc;
+
+    if (db == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    db->engine = below;
+    db->generation = kvfs_fork_generation();
+    db->readonly = options->readonly;
+    db->share_fd = -1;
+    atomic_init(&db->logs, true);
+    db->ring_max = LOG_RING_BYTES;
+    db->random = 88172645463325252u ^ (uintptr_t)db;
+    db->path = strdup(path);
+    rc = db->path != NULL ? open_locks(db, err)
+                          : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    if (rc == 0)
+        rc = open_db(db, options, err);
+    if (rc == 0)
+        *dbp = db;
+    else
+        kvfs_log_close(db);
+    return rc;
+}
+
+void
+kvfs_log_close(struct kvfs_db *db)
+{
+    bool ours = db->generation == kvfs_fork_generation();
+
+    if (ours)
+        kvfs_log_share_stop(db);
+    if (ours && db->fold_running) {
+        (void)kvfs_log_fold(db, true, NULL); /* else the next open reads it from the ring */
+        kvfs_log_fold_stop(db);
+    }
+    kvfs_ring_close(db->ring);
+    if (db->below != NULL)
+        db->engine->close(db->below);
+    kvfs_log_share_close(db);
+    kvfs_log_view_drop(&db->active);
+    kvfs_log_view_drop(&db->folding);
+    free(db->path);
+    free(db);
+}

@@ -1,0 +1,551 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * ring.c - appending to the log's file, and finding its end after a crash.
+ *
+ *  1. A record is believed only if its checksum, the store, the epoch, its sequence
+ *     number and the checksum of the record before it are right.  An old lap has other
+ *     sequence numbers, an old file another epoch, so neither is taken for new.
+ *  2. Records lie in the order of their sequence numbers.  One that does not fit before
+ *     the file's end lies at its beginning; a reader that finds nothing looks there once.
+ *  3. A record never reaches the tail: when head and tail are equal the ring is empty.
+ *  4. All blocks of the file are written before its first record, so a record changes no
+ *     metadata of the file system, and one flush of data is enough.
+ *  5. After a write or a flush failed nothing more is written: what the kernel holds
+ *     of it is unknown, and a later flush could say success for lost pages.
+ *
+ * The file, numbers in little-endian:
+ *
+ *      0  magic 8, version 4, zero 4, id 16, epoch 8, bytes 8, XXH3 of these 8
+ *   4096  records, each at a multiple of 4096:
+ *           magic 4, payload length 4, id 16, epoch 8, seq 8, before 8, zero 8,
+ *           XXH3 of the record with this field zero 8, payload, zeros
+ */
+#include "ring.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define RING_MAGIC      "kvfslog"
+#define RING_VERSION    1u
+#define RING_RECORD     0x5266766bu /* "kvfR" */
+#define RING_ZERO_BYTES ((size_t)1 << 20)
+
+struct ring_head { /* of the file */
+    char magic[8];
+    uint32_t version, zero;
+    uint8_t id[KVFS_RING_ID];
+    uint64_t epoch, bytes, check;
+};
+
+struct ring_record {
+    uint32_t magic, len;
+    uint8_t id[KVFS_RING_ID];
+    uint64_t epoch, seq, before, zero, check;
+};
+
+_Static_assert(sizeof(struct ring_record) == KVFS_RING_HEAD, "a record's head");
+
+struct kvfs_ring {
+    char *path;
+    int fd;
+    bool failed;
+    bool dirty;    /* something written waits for a flush */
+    bool no_dsync; /* the file system refuses RWF_DSYNC */
+    uint8_t id[KVFS_RING_ID];
+    uint64_t epoch, end; /* of the file */
+    struct kvfs_ring_at head;
+    _Atomic uint64_t used;
+    uint64_t tail; /* offset */
+};
+
+static uint64_t
+ring_round(uint64_t len)
+{
+    return (len + KVFS_RING_ALIGN - 1) & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+}
+
+static int
+ring_errno(struct kvfs_error *err, const char *path, const char *what)
+{
+    int code = errno;
+
+    return kvfs_error_set(err, -code, "%s: %s: %s", path, what, strerrordesc_np(code));
+}
+
+/* --- the file ------------------------------------------------------------------------ */
+
+static void
+ring_head_fill(struct ring_head *h, const uint8_t id[KVFS_RING_ID], uint64_t epoch, uint64_t bytes)
+{
+    *h = (struct ring_head){
+        .magic = RING_MAGIC,
+        .version = htole32(RING_VERSION),
+        .epoch = htole64(epoch),
+        .bytes = htole64(bytes),
+    };
+    memcpy(h->id, id, KVFS_RING_ID);
+    h->check = htole64(XXH3_64bits(h, offsetof(struct ring_head, check)));
+}
+
+/* Write zeros over [at, end) and flush them.  -1, errno. */
+static int
+ring_zero(int fd, uint64_t at, uint64_t end)
+{
+    uint8_t *zeros = calloc(1, RING_ZERO_BYTES);
+    int rc = 0;
+
+    if (zeros == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    while (at < end && rc == 0) {
+        size_t want = end - at < RING_ZERO_BYTES ? (size_t)(end - at) : RING_ZERO_BYTES;
+        ssize_t n = pwrite(fd, zeros, want, (off_t)at);
+
+        if (n > 0)
+            at += (uint64_t)n;
+        else if (n == 0 || errno != EINTR)
+            rc = -1;
+    }
+    free(zeros);
+    return rc != 0 ? rc : fsync(fd);
+}
+
+static int
+ring_fill(int fd, const struct ring_head *h, uint64_t bytes)
+{
+    if (ring_zero(fd, 0, bytes) != 0 || pwrite(fd, h, sizeof(*h), 0) != (ssize_t)sizeof(*h))
+        return -1;
+    return fsync(fd);
+}
+
+static int
+ring_sync_folder(const char *path, struct kvfs_error *err)
+{
+    char *copy = strdup(path);
+    int fd, rc = 0;
+
+    if (copy == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0)
+        rc = ring_errno(err, copy, "flushing the folder");
+    if (fd >= 0)
+        (void)close(fd);
+    free(copy);
+    return rc;
+}
+
+int
+kvfs_ring_make(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, uint64_t bytes,
+               struct kvfs_error *err)
+{
+    size_t len = strlen(path) + sizeof(".new");
+    char *fresh = malloc(len);
+    struct ring_head h;
+    int fd, rc = 0;
+
+    if (fresh == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    (void)snprintf(fresh, len, "%s.new", path);
+    ring_head_fill(&h, id, epoch, bytes);
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0 || ring_fill(fd, &h, bytes) != 0 || rename(fresh, path) != 0)
+        rc = ring_errno(err, fresh, "making the log");
+    if (fd >= 0)
+        (void)close(fd);
+    if (rc != 0)
+        (void)unlink(fresh);
+    free(fresh);
+    return rc != 0 ? rc : ring_sync_folder(path, err);
+}
+
+/* Is this the log of ID and EPOCH?  NULL, or what is wrong. */
+static const char *
+ring_head_judge(const struct ring_head *h, const struct stat *st, const uint8_t id[KVFS_RING_ID],
+                uint64_t epoch)
+{
+    if (memcmp(h->magic, RING_MAGIC, sizeof(RING_MAGIC)) != 0)
+        return "not a log";
+    if (le64toh(h->check) != XXH3_64bits(h, offsetof(struct ring_head, check)))
+        return "the log's head is damaged";
+    if (le32toh(h->version) != RING_VERSION)
+        return "a log of another version";
+    if (memcmp(h->id, id, KVFS_RING_ID) != 0)
+        return "the log of another store";
+    if (le64toh(h->epoch) != epoch)
+        return "a log that was replaced";
+    if (le64toh(h->bytes) < KVFS_RING_MIN || le64toh(h->bytes) > KVFS_RING_MAX ||
+        le64toh(h->bytes) % KVFS_RING_ALIGN != 0 || (uint64_t)st->st_size < le64toh(h->bytes))
+        return "the log is shorter than its head says";
+    return NULL;
+}
+
+/* Read the head of the open file, which may have become longer. */
+static int
+ring_head_read(struct kvfs_ring *r, struct kvfs_error *err)
+{
+    struct ring_head h;
+    const char *what;
+    struct stat st;
+
+    if (fstat(r->fd, &st) != 0)
+        return ring_errno(err, r->path, "opening the log");
+    if (pread(r->fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
+        return kvfs_error_set(err, -EINVAL, "%s: not a log", r->path);
+    what = ring_head_judge(&h, &st, r->id, r->epoch);
+    if (what != NULL)
+        return kvfs_error_set(err, -EINVAL, "%s: %s", r->path, what);
+    r->end = le64toh(h.bytes);
+    return 0;
+}
+
+static int
+ring_open(struct kvfs_ring *r, bool readonly, struct kvfs_error *err)
+{
+    r->fd = open(r->path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (r->fd < 0)
+        return ring_errno(err, r->path, "opening the log");
+    return ring_head_read(r, err);
+}
+
+int
+kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, bool readonly,
+               struct kvfs_ring **ringp, struct kvfs_error *err)
+{
+    struct kvfs_ring *r = calloc(1, sizeof(*r));
+    int rc;
+
+    if (r == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    r->fd = -1;
+    r->epoch = epoch;
+    r->head = kvfs_ring_first();
+    r->tail = r->head.offset;
+    memcpy(r->id, id, KVFS_RING_ID);
+    r->path = strdup(path);
+    rc = r->path != NULL ? ring_open(r, readonly, err)
+                         : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    if (rc == 0)
+        *ringp = r;
+    else
+        kvfs_ring_close(r);
+    return rc;
+}
+
+void
+kvfs_ring_close(struct kvfs_ring *r)
+{
+    if (r == NULL)
+        return;
+    if (r->fd >= 0)
+        (void)close(r->fd);
+    free(r->path);
+    free(r);
+}
+
+struct kvfs_ring_at
+kvfs_ring_first(void)
+{
+    return (struct kvfs_ring_at){.offset = KVFS_RING_ALIGN, .seq = 1};
+}
+
+/* --- recovery ------------------------------------------------------------------------ */
+
+static ssize_t
+ring_pread(const struct kvfs_ring *r, void *to, size_t len, uint64_t offset)
+{
+    size_t got = 0;
+
+    while (got < len) {
+        ssize_t n = pread(r->fd, (uint8_t *)to + got, len - got, (off_t)(offset + got));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? n : (ssize_t)got;
+        got += (size_t)n;
+    }
+    return (ssize_t)got;
+}
+
+static uint64_t
+ring_check(struct ring_record *rec, size_t len)
+{
+    uint64_t kept = rec->check, check;
+
+    rec->check = 0;
+    check = XXH3_64bits(rec, sizeof(*rec) + len);
+    rec->check = kept;
+    return check;
+}
+
+/* The record at AT in *bufferp (which grows), and its payload's length; 1: it fits, 0: it does
+ * not. */
+static int
+ring_read(struct kvfs_ring *r, const struct kvfs_ring_at *at, void **bufferp, size_t *cap,
+          size_t *len)
+{
+    struct ring_record rec;
+    ssize_t n;
+
+    if (at->offset + KVFS_RING_ALIGN > r->end)
+        return 0;
+    n = ring_pread(r, &rec, sizeof(rec), at->offset);
+    if (n < 0)
+        return -errno;
+    *len = le32toh(rec.len);
+    if (n != (ssize_t)sizeof(rec) || rec.magic != htole32(RING_RECORD) ||
+        memcmp(rec.id, r->id, KVFS_RING_ID) != 0 || le64toh(rec.epoch) != r->epoch ||
+        le64toh(rec.seq) != at->seq || le64toh(rec.before) != at->before ||
+        *len > r->end - at->offset - sizeof(rec))
+        return 0;
+    if (*cap < sizeof(rec) + *len) {
+        void *more = realloc(*bufferp, sizeof(rec) + *len);
+
+        if (more == NULL)
+            return -ENOMEM;
+        *bufferp = more;
+        *cap = sizeof(rec) + *len;
+    }
+    n = ring_pread(r, *bufferp, sizeof(rec) + *len, at->offset);
+    if (n < 0)
+        return -errno;
+    return n == (ssize_t)(sizeof(rec) + *len) &&
+           ring_check(*bufferp, *len) == le64toh(((struct ring_record *)*bufferp)->check);
+}
+
+static uint64_t
+ring_distance(const struct kvfs_ring *r, uint64_t from, uint64_t to)
+{
+    return to >= from ? to - from : r->end - from + to - KVFS_RING_ALIGN;
+}
+
+int
+kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_ring_fn *fn, void *arg,
+                  struct kvfs_error *err)
+{
+    struct kvfs_ring_at at = *tail;
+    void *buffer = NULL;
+    size_t cap = 0, len;
+    int rc = ring_head_read(r, err);
+
+    if (rc != 0)
+        return rc;
+    if (at.offset < KVFS_RING_ALIGN || at.offset > r->end || at.offset % KVFS_RING_ALIGN != 0)
+        return kvfs_error_set(err, -EINVAL, "%s: no record can begin at %llu", r->path,
+                              (unsigned long long)at.offset);
+    r->tail = at.offset;
+    for (;;) {
+        struct kvfs_ring_at next = at;
+
+        rc = ring_read(r, &at, &buffer, &cap, &len);
+        if (rc == 0 && at.offset != KVFS_RING_ALIGN) {
+            next.offset = KVFS_RING_ALIGN;
+            rc = ring_read(r, &next, &buffer, &cap, &len);
+        }
+        if (rc <= 0)
+            break;
+        rc = fn(arg, &next, (uint8_t *)buffer + KVFS_RING_HEAD, len);
+        if (rc < 0)
+            break;
+        at.before = le64toh(((struct ring_record *)buffer)->check);
+        at.seq++;
+        at.offset = next.offset + ring_round(KVFS_RING_HEAD + len);
+    }
+    free(buffer);
+    r->head = at;
+    atomic_store(&r->used, ring_distance(r, r->tail, at.offset));
+    return rc == 0 ? 0 : kvfs_error_set(err, rc, "%s: reading the log: %s", r->path,
+                                        strerrordesc_np(-rc));
+}
+
+/* --- appending ------------------------------------------------------------------------ */
+
+void *
+kvfs_ring_buffer(size_t len, uint8_t **payload)
+{
+    size_t bytes = ring_round(KVFS_RING_HEAD + len);
+    uint8_t *buffer = aligned_alloc(KVFS_RING_ALIGN, bytes);
+
+    if (buffer == NULL)
+        return NULL;
+    memset(buffer + KVFS_RING_HEAD + len, 0, bytes - KVFS_RING_HEAD - len);
+    *payload = buffer + KVFS_RING_HEAD;
+    return buffer;
+}
+
+/* Where a record of BYTES goes; 0: nowhere (invariant 3). */
+static uint64_t
+ring_place(const struct kvfs_ring *r, uint64_t bytes)
+{
+    uint64_t at = r->head.offset;
+
+    if (at >= r->tail) {
+        if (bytes <= r->end - at)
+            return at;
+        at = KVFS_RING_ALIGN;
+        return at + bytes < r->tail ? at : 0;
+    }
+    return at + bytes < r->tail ? at : 0;
+}
+
+bool
+kvfs_ring_fits(const struct kvfs_ring *r, size_t len)
+{
+    return ring_place(r, ring_round(KVFS_RING_HEAD + len)) != 0;
+}
+
+/* Write, and with DSYNC flush what was written. */
+static int
+ring_write(const struct kvfs_ring *r, const void *buffer, size_t bytes, uint64_t offset, int flags)
+{
+    const uint8_t *from = buffer;
+
+    while (bytes > 0) {
+        struct iovec iov = {.iov_base = (void *)(uintptr_t)from, .iov_len = bytes};
+        ssize_t n = pwritev2(r->fd, &iov, 1, (off_t)offset, flags);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        from += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+static int
+ring_fail(struct kvfs_ring *r, int code, const char *what, struct kvfs_error *err)
+{
+    r->failed = true;
+    return kvfs_error_set(err, code == -EAGAIN ? -EIO : code, "%s: %s: %s", r->path, what,
+                          strerrordesc_np(-code));
+}
+
+static int
+ring_usable(const struct kvfs_ring *r, struct kvfs_error *err)
+{
+    return r->failed ? kvfs_error_set(err, -EIO, "%s: an earlier write failed", r->path) : 0;
+}
+
+int
+kvfs_ring_flush(struct kvfs_ring *r, struct kvfs_error *err)
+{
+    int rc = ring_usable(r, err);
+
+    if (rc != 0 || !r->dirty)
+        return rc;
+    if (fdatasync(r->fd) != 0)
+        return ring_fail(r, -errno, "flushing the log", err);
+    r->dirty = false;
+    return 0;
+}
+
+int
+kvfs_ring_append(struct kvfs_ring *r, void *buffer, size_t len, bool flush,
+                 struct kvfs_ring_at *at, struct kvfs_error *err)
+{
+    uint64_t bytes = ring_round(KVFS_RING_HEAD + len), offset = ring_place(r, bytes);
+    /* One call does both where nothing else waits for a flush. */
+    bool dsync = flush && !r->dirty && !r->no_dsync;
+    struct ring_record *rec = buffer;
+    int rc = ring_usable(r, err);
+
+    if (rc != 0)
+        return rc;
+    if (offset == 0)
+        return kvfs_error_set(err, -EAGAIN, "%s: no room for %zu bytes", r->path, len);
+    *rec = (struct ring_record){
+        .magic = htole32(RING_RECORD),
+        .len = htole32((uint32_t)len),
+        .epoch = htole64(r->epoch),
+        .seq = htole64(r->head.seq),
+        .before = htole64(r->head.before),
+    };
+    memcpy(rec->id, r->id, KVFS_RING_ID);
+    rec->check = htole64(ring_check(rec, len));
+    rc = ring_write(r, buffer, bytes, offset, dsync ? RWF_DSYNC : 0);
+    if (rc == -EOPNOTSUPP && dsync) {
+        r->no_dsync = true;
+        dsync = false;
+        rc = ring_write(r, buffer, bytes, offset, 0);
+    }
+    if (rc != 0)
+        return ring_fail(r, rc, "writing the log", err);
+    if (at != NULL)
+        *at = (struct kvfs_ring_at){offset, r->head.seq, r->head.before};
+    r->head = (struct kvfs_ring_at){offset + bytes, r->head.seq + 1, le64toh(rec->check)};
+    atomic_store(&r->used, ring_distance(r, r->tail, r->head.offset));
+    if (dsync)
+        return 0;
+    r->dirty = true;
+    return flush ? kvfs_ring_flush(r, err) : 0;
+}
+
+bool
+kvfs_ring_may_grow(const struct kvfs_ring *r)
+{
+    return r->head.offset >= r->tail && !r->failed;
+}
+
+int
+kvfs_ring_grow_prepare(const struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err)
+{
+    /* Behind the end that the head tells nobody reads. */
+    if (ring_zero(r->fd, r->end, bytes) == 0)
+        return 0;
+    (void)ring_errno(err, r->path, "making the log longer");
+    (void)ftruncate(r->fd, (off_t)r->end);
+    return -errno;
+}
+
+int
+kvfs_ring_grow(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err)
+{
+    struct ring_head h;
+
+    ring_head_fill(&h, r->id, r->epoch, bytes);
+    if (pwrite(r->fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) || fdatasync(r->fd) != 0)
+        return ring_fail(r, -errno, "making the log longer", err);
+    r->end = bytes;
+    atomic_store(&r->used, ring_distance(r, r->tail, r->head.offset));
+    return 0;
+}
+
+void
+kvfs_ring_release(struct kvfs_ring *r, const struct kvfs_ring_at *tail)
+{
+    r->tail = tail->offset;
+    atomic_store(&r->used, ring_distance(r, r->tail, r->head.offset));
+}
+
+struct kvfs_ring_at
+kvfs_ring_head(const struct kvfs_ring *r)
+{
+    return r->head;
+}
+
+uint64_t
+kvfs_ring_bytes(const struct kvfs_ring *r)
+{
+    return r->end - KVFS_RING_ALIGN;
+}
+
+uint64_t
+kvfs_ring_used(const struct kvfs_ring *r)
+{
+    return atomic_load(&r->used);
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * share.c - several processes at one store: who may log, and who asks for it.
+ *
+ *  1. A process logs only while it holds the lock file's first byte exclusively.  Every other
+ *     writer takes that byte shared before its first read, so there is none beside it.
+ *  2. Who wants the byte shared says so in a page that all map, and wakes the holder.  The
+ *     holder goes on without the log: it folds what it has and makes its lock a shared one.
+ *     From then on all of them write to the engine below, which knows several processes.
+ *  3. Who is alone again, as trying the exclusive lock tells, logs again.
+ *  4. The log of a process that died is replayed, under the lock of the second byte, by the
+ *     first writer to open, before it reads anything.
+ *  5. Processes that only read hold no byte: they look into the ring themselves
+ *     (follow.c).
+ *
+ * The kernel gives locks back when a process dies; they belong to the open file, so
+ * they are apart from what the engine below does with its own files.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log_priv.h"
+
+#define SHARE_FILE      "log.lock"
+#define SHARE_BYTES     4096
+#define SHARE_WRITE     0 /* bytes that are locked */
+#define SHARE_REPLAY    1
+#define SHARE_TRIES     100 /* for the shared lock, each of SHARE_TRY_MS */
+#define SHARE_TRY_MS    100
+#define SHARE_WAKE_ALL  INT_MAX
+
+enum { SHARE_QUIET, SHARE_ASKED, SHARE_GRANTED };
+
+struct log_share { /* the page; a hint, the locks are what counts */
+    atomic_uint wanted; /* do others want to write? */
+    atomic_int pid;     /* who logs */
+};
+
+static int
+share_lock(int fd, off_t byte, short type, bool wait)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    int rc;
+
+    do
+        rc = fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+    while (rc != 0 && errno == EINTR);
+    return rc == 0 ? 0 : -errno;
+}
+
+static long
+share_futex(atomic_uint *word, int op, int value, const struct timespec *timeout)
+{
+    return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+int
+kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
+{
+    static const uint8_t zeros[SHARE_BYTES];
+    size_t len = strlen(db->path) + sizeof("/" SHARE_FILE);
+    char *file = malloc(len);
+    void *page;
+
+    if (file == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    (void)snprintf(file, len, "%s/%s", db->path, SHARE_FILE);
+    db->share_fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (db->share_fd < 0 ||
+        (lseek(db->share_fd, 0, SEEK_END) < SHARE_BYTES && /* zeros over zeros do no harm */
+         pwrite(db->share_fd, zeros, SHARE_BYTES, 0) != SHARE_BYTES)) {
+        int code = errno != 0 ? errno : ENOSPC;
+
+        free(file);
+        return kvfs_error_set(err, -code, "%s/%s: %s", db->path, SHARE_FILE,
+                              strerrordesc_np(code));
+    }
+    free(file);
+    page = mmap(NULL, SHARE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, db->share_fd, 0);
+    if (page == MAP_FAILED)
+        return kvfs_error_set(err, -errno, "%s/%s: cannot be mapped", db->path, SHARE_FILE);
+    db->share = page;
+    return 0;
+}
+
+static void
+share_became_alone(struct kvfs_db *db)
+{
+    atomic_store(&db->share->wanted, SHARE_QUIET);
+    atomic_store(&db->share->pid, (int)getpid());
+}
+
+int
+kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
+{
+    const struct timespec pause = {.tv_nsec = SHARE_TRY_MS * 1000000L};
+    int rc = -EAGAIN;
+
+    for (unsigned i = 0; i < SHARE_TRIES && rc != 0; i++) {
+        rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false);
+        if (rc == 0) {
+            share_became_alone(db);
+            atomic_store(&db->logs, true);
+            return 0;
+        }
+        if (rc == -EAGAIN || rc == -EACCES)
+            rc = share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
+        if (rc == 0)
+            break;
+        if (rc != -EAGAIN && rc != -EACCES)
+            return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, SHARE_FILE,
+                                  strerrordesc_np(-rc));
+        atomic_store(&db->share->wanted, SHARE_ASKED);
+        (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+        (void)share_futex(&db->share->wanted, FUTEX_WAIT, SHARE_ASKED, &pause);
+    }
+    if (rc != 0)
+        return kvfs_error_set(err, -EBUSY, "%s: process %d logs here and does not answer", db->path,
+                              atomic_load(&db->share->pid));
+    atomic_store(&db->logs, false);
+    return 0;
+}
+
+void
+kvfs_log_share_close(struct kvfs_db *db)
+{
+    if (db->share != NULL)
+        (void)munmap(db->share, SHARE_BYTES);
+    if (db->share_fd >= 0)
+        (void)close(db->share_fd); /* and with it the locks */
+}
+
+int
+kvfs_log_share_replay(struct kvfs_db *db, bool lock)
+{
+    return db->share_fd < 0 ? 0
+                            : share_lock(db->share_fd, SHARE_REPLAY, lock ? F_WRLCK : F_UNLCK, lock);
+}
+
+/* --- while it is open ---------------------------------------------------------------------- */
+
+/* Others want to write: go on without the log. */
+static void
+share_yield(struct kvfs_db *db)
+{
+    (void)pthread_mutex_lock(&db->writer);
+    atomic_store(&db->logs, false);
+    (void)pthread_mutex_unlock(&db->writer);
+    /* Where it cannot be folded, nobody writes any more until this process is gone. */
+    if (kvfs_log_fold(db, true, NULL) != 0)
+        return;
+    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
+    atomic_store(&db->share->wanted, SHARE_GRANTED);
+    (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+}
+
+/* Alone again?  While others wrote, nobody logged: the ring is as it was left. */
+static void
+share_regain(struct kvfs_db *db)
+{
+    if (atomic_load(&db->poisoned) != 0 ||
+        share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false) != 0)
+        return;
+    share_became_alone(db);
+    (void)pthread_mutex_lock(&db->writer);
+    atomic_store(&db->logs, true);
+    (void)pthread_mutex_unlock(&db->writer);
+}
+
+static void *
+share_main(void *arg)
+{
+    const struct timespec second = {.tv_sec = 1};
+    struct kvfs_db *db = arg;
+
+    while (!atomic_load(&db->share_stop)) {
+        unsigned seen = atomic_load(&db->share->wanted);
+
+        if (!atomic_load(&db->logs))
+            share_regain(db);
+        else if (seen == SHARE_ASKED)
+            share_yield(db);
+        else /* shared by processes: not a private futex */
+            (void)share_futex(&db->share->wanted, FUTEX_WAIT, (int)seen, &second);
+        if (!atomic_load(&db->logs))
+            (void)share_futex(&db->share->wanted, FUTEX_WAIT,
+                              (int)atomic_load(&db->share->wanted), &second);
+    }
+    return NULL;
+}
+
+int
+kvfs_log_share_start(struct kvfs_db *db, struct kvfs_error *err)
+{
+    if (db->share_fd < 0)
+        return 0;
+    if (pthread_create(&db->share_thread, NULL, share_main, db) != 0)
+        return kvfs_error_set(err, -ENOMEM, "%s: no thread for the log", db->path);
+    db->share_running = true;
+    return 0;
+}
+
+void
+kvfs_log_share_stop(struct kvfs_db *db)
+{
+    if (!db->share_running)
+        return;
+    atomic_store(&db->share_stop, true);
+    do { /* it may have looked at share_stop just before */
+        (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+        (void)sched_yield();
+    } while (pthread_tryjoin_np(db->share_thread, NULL) == EBUSY);
+    db->share_running = false;
+}
