@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The log's ring: what is recovered is a prefix of what was appended, whatever a power cut
+ * or a worn medium made of the file's end.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../../engines/log/ring.h"
+
+#define RING_BYTES ((uint64_t)256 << 10)
+#define SECTOR     512u
+#define RECORDS    2000
+
+struct ring_world {
+    char folder[64], file[96];
+    struct kvfs_ring *ring;
+    uint64_t random;
+    struct kvfs_ring_at at[RECORDS]; /* of each record; its payload follows from its number */
+    size_t len[RECORDS];
+    unsigned count, tail; /* records; the first that is needed */
+    uint64_t epoch;
+};
+
+static const uint8_t ring_id[KVFS_RING_ID] = "a store's number";
+
+static uint64_t
+ring_random(struct ring_world *w)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random;
+}
+
+static int
+ring_setup(void **state)
+{
+    const char *text = getenv("KVFS_SEED"); // NOLINT(concurrency-mt-unsafe): one thread
+    struct ring_world *w = calloc(1, sizeof(*w));
+
+    assert_non_null(w);
+    w->random = text != NULL ? strtoull(text, NULL, 0) : (uint64_t)time(NULL);
+    print_message("KVFS_SEED=%llu\n", (unsigned long long)w->random);
+    w->random = w->random * 2 + 88172645463325253u;
+    (void)snprintf(w->folder, sizeof(w->folder), "%s/kvfs-ring-XXXXXX",
+                   access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    assert_non_null(mkdtemp(w->folder));
+    (void)snprintf(w->file, sizeof(w->file), "%s/log", w->folder);
+    w->epoch = 7;
+    assert_int_equal(kvfs_ring_make(w->file, ring_id, w->epoch, RING_BYTES, NULL), 0);
+    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &w->ring, NULL), 0);
+    *state = w;
+    return 0;
+}
+
+static int
+ring_remove(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static int
+ring_teardown(void **state)
+{
+    struct ring_world *w = *state;
+
+    kvfs_ring_close(w->ring);
+    (void)nftw(w->folder, ring_remove, 8, FTW_DEPTH | FTW_PHYS);
+    free(w);
+    return 0;
+}
+
+static uint8_t
+ring_byte(unsigned number, size_t at)
+{
+    return (uint8_t)(number * 131 + at * 7 + (at >> 8));
+}
+
+static bool
+ring_append(struct ring_world *w, size_t len, bool flush)
+{
+    uint8_t *payload;
+    void *buffer = kvfs_ring_buffer(len, &payload);
+    int rc;
+
+    assert_non_null(buffer);
+    for (size_t i = 0; i < len; i++)
+        payload[i] = ring_byte(w->count, i);
+    rc = kvfs_ring_append(w->ring, buffer, len, flush, &w->at[w->count], NULL);
+    free(buffer);
+    assert_true(rc == 0 || rc == -EAGAIN);
+    if (rc == 0)
+        w->len[w->count++] = len;
+    return rc == 0;
+}
+
+/* Fill the ring some laps round, as folds release it. */
+static void
+ring_run(struct ring_world *w, unsigned records)
+{
+    while (w->count < records) {
+        size_t len = ring_random(w) % 8 == 0 ? ring_random(w) % 40000 : ring_random(w) % 6000;
+
+        if (ring_append(w, len, ring_random(w) % 2 == 0))
+            continue;
+        w->tail += 1 + (unsigned)(ring_random(w) % (w->count - w->tail));
+        if (w->tail == w->count) {
+            struct kvfs_ring_at head = kvfs_ring_head(w->ring);
+
+            kvfs_ring_release(w->ring, &head);
+        } else {
+            kvfs_ring_release(w->ring, &w->at[w->tail]);
+        }
+    }
+}
+
+struct ring_recovered {
+    const struct ring_world *w;
+    unsigned next;
+};
+
+static int
+ring_check(void *arg, const struct kvfs_ring_at *at, const void *payload, size_t len)
+{
+    struct ring_recovered *r = arg;
+
+    assert_true(r->next < r->w->count);
+    assert_int_equal(at->seq, r->w->at[r->next].seq);
+    assert_int_equal(at->offset, r->w->at[r->next].offset);
+    assert_int_equal(len, r->w->len[r->next]);
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(((const uint8_t *)payload)[i], ring_byte(r->next, i));
+    r->next++;
+    return 0;
+}
+
+/* Records found in FILE, from the tail on. */
+static unsigned
+ring_recover(struct ring_world *w, const char *file)
+{
+    struct ring_recovered r = {.w = w, .next = w->tail};
+    struct kvfs_ring_at tail = w->tail < w->count ? w->at[w->tail] : kvfs_ring_head(w->ring);
+    struct kvfs_ring *ring;
+
+    assert_int_equal(kvfs_ring_open(file, ring_id, w->epoch, true, &ring, NULL), 0);
+    assert_int_equal(kvfs_ring_recover(ring, &tail, ring_check, &r, NULL), 0);
+    assert_int_equal(kvfs_ring_head(ring).seq, w->at[0].seq + r.next);
+    kvfs_ring_close(ring);
+    return r.next;
+}
+
+/* --- tests -------------------------------------------------------------------------------- */
+
+static void
+recover__laps__all_from_the_tail(void **state)
+{
+    struct ring_world *w = *state;
+
+    for (unsigned n = 0; n < RECORDS; n += 50) {
+        ring_run(w, n + 1);
+        assert_int_equal(ring_recover(w, w->file), w->count);
+    }
+}
+
+enum damage { DAMAGE_CUT, DAMAGE_ZERO, DAMAGE_FLIP, DAMAGE_REPEAT, DAMAGES };
+
+static void
+ring_damage(struct ring_world *w, uint8_t *bytes, size_t at, enum damage damage)
+{
+    switch (damage) {
+    case DAMAGE_CUT:
+        memset(bytes + at, 0, RING_BYTES - at);
+        break;
+    case DAMAGE_ZERO:
+        memset(bytes + at, 0, SECTOR);
+        break;
+    case DAMAGE_FLIP:
+        bytes[at + ring_random(w) % SECTOR] ^= (uint8_t)(1u << ring_random(w) % 8);
+        break;
+    default: /* what another sector holds: a misdirected write */
+        memcpy(bytes + at, bytes + KVFS_RING_ALIGN +
+                               ring_random(w) % ((RING_BYTES - KVFS_RING_ALIGN) / SECTOR) * SECTOR,
+               SECTOR);
+        break;
+    }
+}
+
+/* The first record that has a byte in [at, end); the count if none has. */
+static unsigned
+ring_first_hit(const struct ring_world *w, size_t at, size_t end)
+{
+    for (unsigned i = w->tail; i < w->count; i++)
+        if (w->at[i].offset + KVFS_RING_HEAD + w->len[i] > at && w->at[i].offset < end)
+            return i;
+    return w->count;
+}
+
+static void
+recover__damage_at_each_sector__a_prefix(void **state)
+{
+    struct ring_world *w = *state;
+    uint8_t *sound = malloc(RING_BYTES), *bytes = malloc(RING_BYTES);
+    unsigned shorter = 0;
+    char copy[128];
+    int fd;
+
+    assert_non_null(sound);
+    assert_non_null(bytes);
+    ring_run(w, 300);
+    (void)snprintf(copy, sizeof(copy), "%s/damaged", w->folder);
+    fd = open(w->file, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, sound, RING_BYTES, 0), (ssize_t)RING_BYTES);
+    (void)close(fd);
+    fd = open(copy, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    for (size_t at = KVFS_RING_ALIGN; at < RING_BYTES; at += SECTOR) {
+        for (int damage = 0; damage < DAMAGES; damage++) {
+            size_t end = damage == DAMAGE_CUT ? RING_BYTES : at + SECTOR;
+            unsigned hit = ring_first_hit(w, at, end), found;
+
+            memcpy(bytes, sound, RING_BYTES);
+            ring_damage(w, bytes, at, (enum damage)damage);
+            assert_int_equal(pwrite(fd, bytes, RING_BYTES, 0), (ssize_t)RING_BYTES);
+            found = ring_recover(w, copy); /* which checks that it is a prefix */
+            assert_true(found >= hit);
+            if (memcmp(bytes + at, sound + at, end - at) != 0 && hit < w->count)
+                shorter += found < w->count;
+        }
+    }
+    assert_true(shorter > 100);
+    (void)close(fd);
+    free(sound);
+    free(bytes);
+}
+
+static void
+open__other_files__einval(void **state)
+{
+    static const uint8_t other[KVFS_RING_ID] = "another's number";
+    struct ring_world *w = *state;
+    struct kvfs_ring *ring = NULL;
+    uint8_t byte = 0x55;
+    int fd;
+
+    assert_int_equal(kvfs_ring_open(w->file, other, w->epoch, false, &ring, NULL), -EINVAL);
+    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch + 1, false, &ring, NULL), -EINVAL);
+    assert_int_equal(kvfs_ring_open("/nonexistent", ring_id, 1, false, &ring, NULL), -ENOENT);
+    for (off_t at = 0; at < 56; at++) {
+        uint8_t was;
+
+        fd = open(w->file, O_RDWR | O_CLOEXEC);
+        assert_int_equal(pread(fd, &was, 1, at), 1);
+        byte = was ^ 0x10;
+        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &ring, NULL), -EINVAL);
+        assert_int_equal(pwrite(fd, &was, 1, at), 1);
+        (void)close(fd);
+    }
+    assert_int_equal(truncate(w->file, (off_t)RING_BYTES - 1), 0);
+    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &ring, NULL), -EINVAL);
+}
+
+static void
+grow__between_appends__all_found(void **state)
+{
+    struct ring_world *w = *state;
+    unsigned grown = 0;
+
+    for (unsigned n = 50; n <= 500; n += 50) {
+        uint64_t bytes = kvfs_ring_bytes(w->ring) + KVFS_RING_ALIGN + ((uint64_t)128 << 10);
+
+        ring_run(w, n);
+        if (kvfs_ring_may_grow(w->ring)) {
+            assert_int_equal(kvfs_ring_grow_prepare(w->ring, bytes, NULL), 0);
+            assert_int_equal(kvfs_ring_grow(w->ring, bytes, NULL), 0);
+            grown++;
+        }
+        assert_int_equal(ring_recover(w, w->file), w->count);
+    }
+    assert_true(grown > 0);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, ring_setup, ring_teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(recover__laps__all_from_the_tail),
+        TEST(recover__damage_at_each_sector__a_prefix),
+        TEST(open__other_files__einval),
+        TEST(grow__between_appends__all_found),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
