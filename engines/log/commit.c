@@ -16,8 +16,10 @@
  *  5. After a failed write or flush nothing is acknowledged any more.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "codec.h"
 #include "log_priv.h"
@@ -43,6 +45,13 @@ kvfs_log_usable(struct kvfs_db *db, struct kvfs_error *err)
         rc = kvfs_error_set(err, -EIO, "%s: an earlier write failed, open the store again",
                             db->path);
     return rc;
+}
+
+void
+kvfs_log_stop_at(const struct kvfs_db *db, enum log_stop where)
+{
+    if (db->stop == where)
+        (void)kill(getpid(), SIGSTOP);
 }
 
 /* --- judging ---------------------------------------------------------------------------- */

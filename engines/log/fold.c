@@ -49,6 +49,8 @@ fold_piece(struct fold *f, const struct log_place *place)
         rc = db->engine->apply(db->below, &batch, place != NULL ? KVFS_DURABLE : KVFS_ORDERED,
                                f->err);
     kvfs_batch_reset(f->batch);
+    if (rc == 0)
+        kvfs_log_stop_at(db, place != NULL ? LOG_STOP_FOLDED : LOG_STOP_FOLD);
     return rc;
 }
 
@@ -59,7 +61,7 @@ fold_add(struct fold *f, const struct kvfs_op *op)
 
     if (rc != 0)
         return kvfs_error_set(f->err, rc, "%s: no memory for folding the log", f->db->path);
-    if (kvfs_batch_bytes(f->batch) < LOG_PIECE_BYTES &&
+    if (kvfs_batch_bytes(f->batch) < f->db->piece_bytes &&
         kvfs_batch_ops(f->batch) + 4 < f->db->limits.batch_max_ops)
         return 0;
     return fold_piece(f, NULL);
@@ -219,10 +221,13 @@ fold_grow(struct kvfs_db *db)
         atomic_store(&db->ring_short, false);
         return;
     }
-    if (kvfs_ring_grow_prepare(db->ring, bytes, NULL) != 0)
+    if (kvfs_ring_grow_prepare(db->ring, bytes, NULL) != 0) {
+        atomic_store(&db->ring_short, false); /* until a batch has to wait again */
         return;
+    }
     (void)pthread_mutex_lock(&db->writer);
-    if (kvfs_ring_may_grow(db->ring)) {
+    /* Once others write, they know the ring as it was. */
+    if (atomic_load(&db->logs) && kvfs_ring_may_grow(db->ring)) {
         if (kvfs_ring_grow(db->ring, bytes, NULL) != 0)
             (void)kvfs_log_poison(db, -EIO);
         atomic_store(&db->ring_short, false);
@@ -234,10 +239,14 @@ fold_grow(struct kvfs_db *db)
 static void
 fold_shrink(struct kvfs_db *db)
 {
+    int rc = 0;
+
     (void)pthread_mutex_lock(&db->writer);
     if (atomic_load(&db->logs) && kvfs_ring_used(db->ring) == 0 &&
-        kvfs_ring_bytes(db->ring) > LOG_RING_FIRST && atomic_load(&db->poisoned) == 0 &&
-        kvfs_log_ring_anew(db, LOG_RING_FIRST, NULL) != 0)
+        kvfs_ring_bytes(db->ring) + KVFS_RING_ALIGN > db->ring_first &&
+        atomic_load(&db->poisoned) == 0)
+        rc = kvfs_log_ring_anew(db, db->ring_first, NULL);
+    if (rc != 0 && rc != -ENOSPC && rc != -EDQUOT && rc != -ENOMEM) /* those did no harm */
         (void)kvfs_log_poison(db, -EIO);
     (void)pthread_mutex_unlock(&db->writer);
 }

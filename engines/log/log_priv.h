@@ -34,17 +34,30 @@
 #define LOG_ROOM_PART     16u                  /* but no more than that part of what is free */
 #define LOG_GROUP_BYTES   ((size_t)1 << 20) /* batches that go in one record, if more than one */
 #define LOG_FOLD_PART     4u /* a fold begins when the ring is a 4th full */
-#define LOG_PIECE_BYTES   ((size_t)2 << 20) /* of a fold: one batch of the engine below */
+#define LOG_PIECE_BYTES   ((size_t)2 << 20) /* of a fold, if not asked otherwise */
+#define LOG_WAIT_MS       10000u /* an opener, likewise */
 #define LOG_OWN_KEY       "\0log"
 #define LOG_OWN_KEY_LEN   4u
 
-/* What tests may break (parameter unsafe-bug). */
+/* What tests may break (parameter unsafe-log-bug). */
 enum log_bug {
     LOG_SOUND,
     LOG_BUG_NO_FLUSH,    /* durable batches are not flushed */
     LOG_BUG_TAIL_EARLY,  /* the tail moves before the fold is applied */
     LOG_BUG_LOST_RANGE,  /* a fold forgets deleted ranges */
     LOG_BUG_STALE,       /* a snapshot leaves out what is being folded */
+    LOG_BUG_NO_CHECK,    /* enum kvfs_ring_bug */
+    LOG_BUG_OLD_LAP,
+};
+
+/* Where tests may have the process stop itself, to be killed there (parameter unsafe-log-stop). */
+enum log_stop {
+    LOG_STOP_NEVER,
+    LOG_STOP_FOLD,    /* a piece of a fold is applied, the last is not */
+    LOG_STOP_FOLDED,  /* the last piece is applied, the tail has not moved */
+    LOG_STOP_YIELD,   /* another asked to write, what was logged is not folded */
+    LOG_STOP_YIELDED, /* it is folded, the lock is still exclusive */
+    LOG_STOP_GRANTED, /* the lock is shared, the other does not know */
 };
 
 /* Where the ring begins to matter: kept by the engine below, in META. */
@@ -72,7 +85,10 @@ struct kvfs_db {
     unsigned generation; /* of the process; ../fork.h */
     bool readonly;
     enum log_bug bug;
+    enum log_stop stop;
     struct kvfs_engine_limits limits;
+    size_t piece_bytes;            /* of a fold: one batch of the engine below */
+    unsigned wait_ms;              /* for the answer of a process that logs */
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
     atomic_bool ring_short;        /* batches had to wait for room */
 
@@ -150,7 +166,7 @@ void kvfs_log_fold_release(struct kvfs_db *db);
 
 int kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err);
 void kvfs_log_share_close(struct kvfs_db *db);
-/* Become a writer, one that logs or one beside others.  Waits up to ten seconds for one
+/* Become a writer, one that logs or one beside others.  Waits up to wait_ms for one
  * that logs.  -EBUSY: it does not answer; ERR names it. */
 int kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err);
 /* Keep others from replaying while this process looks for a log that was left. */
@@ -171,6 +187,7 @@ int kvfs_log_apply(struct kvfs_db *db, const struct kvfs_batch *batch,
 int kvfs_log_sync(struct kvfs_db *db, struct kvfs_error *err);
 int kvfs_log_poison(struct kvfs_db *db, int code);
 int kvfs_log_usable(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_stop_at(const struct kvfs_db *db, enum log_stop where);
 
 /* --- read.c ---------------------------------------------------------------------------- */
 
@@ -196,7 +213,8 @@ int kvfs_log_open(const struct kvfs_engine *below, const char *path,
 void kvfs_log_close(struct kvfs_db *db);
 /* Open the ring of db->place, or the empty one that follows it (then db->place follows too). */
 int kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err);
-/* Replace it by an empty one of BYTES.  Everything is folded; under writer. */
+/* Replace it by an empty one of BYTES.  Everything is folded; under writer.  -ENOSPC, -EDQUOT,
+ * -ENOMEM: nothing was changed. */
 int kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err);
 /* Add to `active` what the ring holds from FROM on. */
 int kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct kvfs_error *err);

@@ -17,36 +17,98 @@
 
 /* --- parameters ---------------------------------------------------------------------------- */
 
+#define OPEN_LOG_WAIT_MAX_MS 600000u
+
+/* Is TEXT (LEN bytes) NAME, which ends in '='?  Its value then. */
+static const char *
+open_value(const char *text, size_t len, const char *name)
+{
+    size_t n = strlen(name);
+
+    return len > n && memcmp(text, name, n) == 0 ? text + n : NULL;
+}
+
+/* The number at TEXT, to END.  -EINVAL. */
+static int
+open_number(const char *text, const char *end, uint64_t least, uint64_t most, uint64_t *number,
+            struct kvfs_error *err)
+{
+    char *stop;
+
+    errno = 0;
+    *number = strtoull(text, &stop, 10);
+    if (*text < '0' || *text > '9' || stop != end || errno != 0 || *number < least ||
+        *number > most)
+        return kvfs_error_set(err, -EINVAL, "log: '%.*s': a number from %llu to %llu",
+                              (int)(end - text), text, (unsigned long long)least,
+                              (unsigned long long)most);
+    return 0;
+}
+
+/* The place of the word [text, end) in WORDS.  -EINVAL. */
+static int
+open_word(const char *text, const char *end, const char *const *words, size_t count,
+          struct kvfs_error *err)
+{
+    for (size_t i = 1; i < count; i++)
+        if (strlen(words[i]) == (size_t)(end - text) && memcmp(text, words[i], (size_t)(end - text)) == 0)
+            return (int)i;
+    return kvfs_error_set(err, -EINVAL, "log: '%.*s': no such word", (int)(end - text), text);
+}
+
+static int
+open_param_unsafe(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *err)
+{
+    static const char *const bugs[] = {
+        [LOG_BUG_NO_FLUSH] = "no-flush",     [LOG_BUG_TAIL_EARLY] = "tail-early",
+        [LOG_BUG_LOST_RANGE] = "lost-range", [LOG_BUG_STALE] = "stale",
+        [LOG_BUG_NO_CHECK] = "no-check",     [LOG_BUG_OLD_LAP] = "old-lap",
+    };
+    static const char *const stops[] = {
+        [LOG_STOP_FOLD] = "fold",   [LOG_STOP_FOLDED] = "folded",
+        [LOG_STOP_YIELD] = "yield", [LOG_STOP_YIELDED] = "yielded",
+        [LOG_STOP_GRANTED] = "granted",
+    };
+    const char *end = text + len, *value = open_value(text, len, "unsafe-log-bug=");
+    int rc;
+
+    if (value != NULL) {
+        rc = open_word(value, end, bugs, sizeof(bugs) / sizeof(bugs[0]), err);
+        db->bug = rc > 0 ? (enum log_bug)rc : LOG_SOUND;
+        return rc > 0 ? 1 : rc;
+    }
+    value = open_value(text, len, "unsafe-log-stop=");
+    if (value == NULL)
+        return 0;
+    rc = open_word(value, end, stops, sizeof(stops) / sizeof(stops[0]), err);
+    db->stop = rc > 0 ? (enum log_stop)rc : LOG_STOP_NEVER;
+    return rc > 0 ? 1 : rc;
+}
+
+/* 1: it is ours, 0: it is not. */
 static int
 open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *err)
 {
-    static const char *const bugs[] = {
-        [LOG_BUG_NO_FLUSH] = "no-flush",
-        [LOG_BUG_TAIL_EARLY] = "tail-early",
-        [LOG_BUG_LOST_RANGE] = "lost-range",
-        [LOG_BUG_STALE] = "stale",
-    };
-    static const char bug[] = "unsafe-log-bug=", size[] = "log-size=";
+    const char *end = text + len, *value;
+    uint64_t number;
+    int rc;
 
-    if (len > sizeof(size) - 1 && memcmp(text, size, sizeof(size) - 1) == 0) {
-        char *end;
-        unsigned long long bytes = strtoull(text + sizeof(size) - 1, &end, 10);
-
-        if (end != text + len || bytes < KVFS_RING_MIN || bytes > KVFS_RING_MAX ||
-            bytes % KVFS_RING_ALIGN != 0)
-            return kvfs_error_set(err, -EINVAL, "log: %.*s: bytes, a multiple of %u from %llu on",
-                                  (int)len, text, KVFS_RING_ALIGN,
-                                  (unsigned long long)KVFS_RING_MIN);
-        db->ring_max = bytes;
-        return 1;
+    if ((value = open_value(text, len, "log-size=")) != NULL) {
+        rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
+        if (rc == 0)
+            db->ring_max = number & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+    } else if ((value = open_value(text, len, "log-piece=")) != NULL) {
+        rc = open_number(value, end, 1, KVFS_RING_MAX, &number, err);
+        if (rc == 0)
+            db->piece_bytes = (size_t)number;
+    } else if ((value = open_value(text, len, "log-wait-ms=")) != NULL) {
+        rc = open_number(value, end, 1, OPEN_LOG_WAIT_MAX_MS, &number, err);
+        if (rc == 0)
+            db->wait_ms = (unsigned)number;
+    } else {
+        return open_param_unsafe(db, text, len, err);
     }
-    for (size_t i = LOG_BUG_NO_FLUSH; i < sizeof(bugs) / sizeof(bugs[0]); i++)
-        if (len == sizeof(bug) - 1 + strlen(bugs[i]) && memcmp(text, bug, sizeof(bug) - 1) == 0 &&
-            memcmp(text + sizeof(bug) - 1, bugs[i], strlen(bugs[i])) == 0) {
-            db->bug = (enum log_bug)i;
-            return 1;
-        }
-    return 0;
+    return rc == 0 ? 1 : rc;
 }
 
 /* Take our parameters; the others go to the engine below, in *rest (malloc'd). */
@@ -136,6 +198,9 @@ kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
         db->place.tail = kvfs_ring_first();
         rc = 0;
     }
+    if (rc == 0 && db->bug >= LOG_BUG_NO_CHECK)
+        kvfs_ring_unsafe(db->ring, db->bug == LOG_BUG_NO_CHECK ? KVFS_RING_BUG_NO_CHECK
+                                                               : KVFS_RING_BUG_OLD_LAP);
     if (rc == -EINVAL || rc == -ENOENT)
         rc = kvfs_error_set(err, -EIO, "%s: the log of this store is missing", file);
     free(file);
@@ -163,26 +228,30 @@ replay_record(void *arg, const struct kvfs_ring_at *at, const void *payload, siz
 int
 kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err)
 {
-    struct kvfs_ring *old = db->ring;
+    struct log_place was = db->place;
+    struct kvfs_ring *fresh = NULL;
     char *file;
     int rc = open_file(db, &file, err);
 
-    if (rc != 0)
+    if (rc == 0)
+        rc = kvfs_ring_make(file, was.id, was.epoch + 1, bytes, err);
+    if (rc != 0) {
+        free(file);
         return rc;
-    rc = kvfs_ring_make(file, db->place.id, db->place.epoch + 1, bytes, err);
+    }
+    /* From here on it is done, or the store is of no use until it is opened again. */
+    db->place.epoch++;
+    db->place.tail = kvfs_ring_first();
+    if (kvfs_ring_open(file, was.id, db->place.epoch, false, &fresh, err) != 0 ||
+        open_place_write(db, err) != 0) {
+        db->place = was;
+        rc = -EIO;
+        kvfs_ring_close(fresh);
+    }
     free(file);
     if (rc != 0)
         return rc;
-    db->ring = NULL;
-    rc = kvfs_log_ring_open(db, err);
-    if (rc == 0)
-        rc = open_place_write(db, err);
-    if (rc != 0) {
-        kvfs_ring_close(db->ring);
-        db->ring = old;
-        return rc;
-    }
-    kvfs_ring_close(old);
+    kvfs_ring_become(db->ring, fresh);
     (void)pthread_mutex_lock(&db->lock);
     db->active_end = kvfs_ring_head(db->ring);
     (void)pthread_mutex_unlock(&db->lock);
@@ -260,6 +329,8 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
         return kvfs_error_set(err, rc, "%s: the log cannot be locked: %s", db->path,
                               strerrordesc_np(-rc));
     rc = open_replay(db, err);
+    if (rc == 0) /* what was written past the log comes before what will be in it */
+        rc = db->engine->sync(db->below, err);
     if (rc == 0)
         rc = kvfs_log_fold_start(db, err);
     if (rc == 0 && !atomic_load(&db->logs)) /* beside others there is no log */
@@ -314,6 +385,8 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     db->share_fd = -1;
     atomic_init(&db->logs, true);
     db->ring_max = LOG_RING_BYTES;
+    db->piece_bytes = LOG_PIECE_BYTES;
+    db->wait_ms = LOG_WAIT_MS;
     db->random = 88172645463325252u ^ (uintptr_t)db;
     db->path = strdup(path);
     rc = db->path != NULL ? open_locks(db, err)

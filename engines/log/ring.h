@@ -46,6 +46,18 @@ int kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t ep
                    struct kvfs_ring **ringp, struct kvfs_error *err);
 void kvfs_ring_close(struct kvfs_ring *r);
 
+/* R becomes NEXT, which is closed: the log of a later epoch in the same place.  Getters in other
+ * threads see the one or the other. */
+void kvfs_ring_become(struct kvfs_ring *r, struct kvfs_ring *next);
+
+/* What tests may break. */
+enum kvfs_ring_bug {
+    KVFS_RING_SOUND,
+    KVFS_RING_BUG_NO_CHECK, /* a record's checksums are believed unseen */
+    KVFS_RING_BUG_OLD_LAP,  /* records of earlier laps are taken for new ones */
+};
+void kvfs_ring_unsafe(struct kvfs_ring *r, enum kvfs_ring_bug bug);
+
 /* The place of the first record of a fresh file. */
 struct kvfs_ring_at kvfs_ring_first(void);
 

@@ -7,7 +7,8 @@
  *  2. Who wants the byte shared says so in a page that all map, and wakes the holder.  The
  *     holder goes on without the log: it folds what it has and makes its lock a shared one.
  *     From then on all of them write to the engine below, which knows several processes.
- *  3. Who is alone again, as trying the exclusive lock tells, logs again.
+ *  3. Who is alone again, as trying the exclusive lock tells, logs again, after a sync of the
+ *     engine below: what the others left there undurable comes before what is logged.
  *  4. The log of a process that died is replayed, under the lock of the second byte, by the
  *     first writer to open, before it reads anything.
  *  5. Processes that only read hold no byte: they look into the ring themselves
@@ -35,15 +36,15 @@
 #define SHARE_BYTES     4096
 #define SHARE_WRITE     0 /* bytes that are locked */
 #define SHARE_REPLAY    1
-#define SHARE_TRIES     100 /* for the shared lock, each of SHARE_TRY_MS */
-#define SHARE_TRY_MS    100
+#define SHARE_TRY_MS    100 /* a holder that dies wakes nobody */
 #define SHARE_WAKE_ALL  INT_MAX
 
-enum { SHARE_QUIET, SHARE_ASKED, SHARE_GRANTED };
+enum { SHARE_QUIET, SHARE_ASKED };
 
 struct log_share { /* the page; a hint, the locks are what counts */
-    atomic_uint wanted; /* do others want to write? */
-    atomic_int pid;     /* who logs */
+    atomic_uint wanted;  /* do others want to write?  The holder waits here, */
+    atomic_int pid;      /* who is this one */
+    atomic_uint changes; /* of the locks; the others wait here */
 };
 
 static int
@@ -93,6 +94,14 @@ kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
     return 0;
 }
 
+/* Tell others, who wait, to try the lock again. */
+static void
+share_changed(struct kvfs_db *db)
+{
+    (void)atomic_fetch_add(&db->share->changes, 1);
+    (void)share_futex(&db->share->changes, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+}
+
 static void
 share_became_alone(struct kvfs_db *db)
 {
@@ -100,44 +109,66 @@ share_became_alone(struct kvfs_db *db)
     atomic_store(&db->share->pid, (int)getpid());
 }
 
+/* 0: locked, and *alone tells how; -EAGAIN: another process logs. */
+static int
+share_try(struct kvfs_db *db, bool *alone)
+{
+    int rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false);
+
+    *alone = rc == 0;
+    if (rc == -EAGAIN || rc == -EACCES)
+        rc = share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
+    return rc == -EACCES ? -EAGAIN : rc;
+}
+
+static uint64_t
+share_now_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 int
 kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
 {
     const struct timespec pause = {.tv_nsec = SHARE_TRY_MS * 1000000L};
-    int rc = -EAGAIN;
+    uint64_t end = share_now_ms() + db->wait_ms;
+    bool alone;
+    int rc;
 
-    for (unsigned i = 0; i < SHARE_TRIES && rc != 0; i++) {
-        rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false);
-        if (rc == 0) {
-            share_became_alone(db);
-            atomic_store(&db->logs, true);
-            return 0;
-        }
-        if (rc == -EAGAIN || rc == -EACCES)
-            rc = share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
-        if (rc == 0)
+    for (;;) {
+        unsigned seen = atomic_load(&db->share->changes);
+
+        rc = share_try(db, &alone);
+        if (rc != -EAGAIN || share_now_ms() >= end)
             break;
-        if (rc != -EAGAIN && rc != -EACCES)
-            return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, SHARE_FILE,
-                                  strerrordesc_np(-rc));
-        atomic_store(&db->share->wanted, SHARE_ASKED);
-        (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
-        (void)share_futex(&db->share->wanted, FUTEX_WAIT, SHARE_ASKED, &pause);
+        if (atomic_exchange(&db->share->wanted, SHARE_ASKED) != SHARE_ASKED)
+            (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+        (void)share_futex(&db->share->changes, FUTEX_WAIT, (int)seen, &pause);
     }
-    if (rc != 0)
+    if (rc == -EAGAIN)
         return kvfs_error_set(err, -EBUSY, "%s: process %d logs here and does not answer", db->path,
                               atomic_load(&db->share->pid));
-    atomic_store(&db->logs, false);
+    if (rc != 0)
+        return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, SHARE_FILE,
+                              strerrordesc_np(-rc));
+    if (alone)
+        share_became_alone(db);
+    atomic_store(&db->logs, alone);
     return 0;
 }
 
 void
 kvfs_log_share_close(struct kvfs_db *db)
 {
-    if (db->share != NULL)
-        (void)munmap(db->share, SHARE_BYTES);
     if (db->share_fd >= 0)
         (void)close(db->share_fd); /* and with it the locks */
+    if (db->share == NULL)
+        return;
+    share_changed(db);
+    (void)munmap(db->share, SHARE_BYTES);
 }
 
 int
@@ -156,12 +187,14 @@ share_yield(struct kvfs_db *db)
     (void)pthread_mutex_lock(&db->writer);
     atomic_store(&db->logs, false);
     (void)pthread_mutex_unlock(&db->writer);
+    kvfs_log_stop_at(db, LOG_STOP_YIELD);
     /* Where it cannot be folded, nobody writes any more until this process is gone. */
     if (kvfs_log_fold(db, true, NULL) != 0)
         return;
+    kvfs_log_stop_at(db, LOG_STOP_YIELDED);
     (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
-    atomic_store(&db->share->wanted, SHARE_GRANTED);
-    (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+    kvfs_log_stop_at(db, LOG_STOP_GRANTED);
+    share_changed(db);
 }
 
 /* Alone again?  While others wrote, nobody logged: the ring is as it was left. */
@@ -173,7 +206,10 @@ share_regain(struct kvfs_db *db)
         return;
     share_became_alone(db);
     (void)pthread_mutex_lock(&db->writer);
-    atomic_store(&db->logs, true);
+    if (db->engine->sync(db->below, NULL) == 0)
+        atomic_store(&db->logs, true);
+    else
+        (void)kvfs_log_poison(db, -EIO);
     (void)pthread_mutex_unlock(&db->writer);
 }
 
@@ -184,17 +220,20 @@ share_main(void *arg)
     struct kvfs_db *db = arg;
 
     while (!atomic_load(&db->share_stop)) {
-        unsigned seen = atomic_load(&db->share->wanted);
+        unsigned asked = atomic_load(&db->share->wanted);
+        unsigned changes = atomic_load(&db->share->changes);
 
         if (!atomic_load(&db->logs))
             share_regain(db);
-        else if (seen == SHARE_ASKED)
+        else if (asked == SHARE_ASKED)
             share_yield(db);
-        else /* shared by processes: not a private futex */
-            (void)share_futex(&db->share->wanted, FUTEX_WAIT, (int)seen, &second);
+        if (atomic_load(&db->share_stop))
+            break;
+        /* The words are shared by processes: not private futexes. */
         if (!atomic_load(&db->logs))
-            (void)share_futex(&db->share->wanted, FUTEX_WAIT,
-                              (int)atomic_load(&db->share->wanted), &second);
+            (void)share_futex(&db->share->changes, FUTEX_WAIT, (int)changes, &second);
+        else
+            (void)share_futex(&db->share->wanted, FUTEX_WAIT, SHARE_QUIET, &second);
     }
     return NULL;
 }
@@ -218,6 +257,7 @@ kvfs_log_share_stop(struct kvfs_db *db)
     atomic_store(&db->share_stop, true);
     do { /* it may have looked at share_stop just before */
         (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
+        share_changed(db);
         (void)sched_yield();
     } while (pthread_tryjoin_np(db->share_thread, NULL) == EBUSY);
     db->share_running = false;
