@@ -6,7 +6,9 @@
  *     down.  Deleted ranges go first, for a view's records are newer than its ranges.
  *  2. It goes down in pieces, ordered ones, and the last is durable and says which part of
  *     the ring is covered.  Until then readers find everything in `folding`, and after a
- *     crash the replay writes it all again: a half-done fold is never seen.
+ *     crash the replay writes it all again: a half-done fold is never seen.  So the ring is
+ *     flushed before the first of several pieces: a power cut must not take the records of
+ *     batches whose half lies below.
  *  3. Only after the last piece was applied does the ring's tail move and `folding` go.
  *  4. A fold that fails poisons the store: reading goes on, the ring keeps everything,
  *     and the next open replays it.
@@ -25,10 +27,27 @@ struct fold {
     struct kvfs_db *db;
     struct kvfs_batch_builder *batch;
     struct kvfs_error *err;
+    bool flushed; /* the ring */
 };
 
 /* --- pieces ------------------------------------------------------------------------------ */
 
+static int
+fold_flush(struct fold *f)
+{
+    struct kvfs_db *db = f->db;
+    int rc;
+
+    if (f->flushed)
+        return 0;
+    (void)pthread_mutex_lock(&db->writer);
+    rc = kvfs_ring_flush(db->ring, f->err);
+    (void)pthread_mutex_unlock(&db->writer);
+    f->flushed = rc == 0;
+    return rc;
+}
+
+/* Bring down what was collected; with PLACE it is the last, and durable. */
 static int
 fold_piece(struct fold *f, const struct log_place *place)
 {
@@ -45,7 +64,9 @@ fold_piece(struct fold *f, const struct log_place *place)
     rc = kvfs_batch_end(f->batch, &batch);
     if (rc != 0)
         return kvfs_error_set(f->err, rc, "%s: no memory for folding the log", db->path);
-    if (batch.ops_count > 0)
+    if (place == NULL)
+        rc = fold_flush(f);
+    if (rc == 0 && batch.ops_count > 0)
         rc = db->engine->apply(db->below, &batch, place != NULL ? KVFS_DURABLE : KVFS_ORDERED,
                                f->err);
     kvfs_batch_reset(f->batch);

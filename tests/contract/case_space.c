@@ -23,6 +23,7 @@ static const struct {
     uint64_t share; /* of the store: 1 / share */
 } full_known[] = {
     {"sled", "its log takes 3.2 times the records in the long run (engines/rust/README.md)", 6},
+    {"log:sled", "as sled itself", 6},
 };
 
 static uint64_t

@@ -43,6 +43,7 @@ struct cut_control cut_control = {.steps = UINT64_MAX};
 
 extern CUT_EXPORT cut_forget_fn cut_forget;
 extern CUT_EXPORT cut_power_fn cut_power;
+extern CUT_EXPORT cut_step_fn cut_step;
 
 static uint64_t
 cut_random(uint64_t bound)
@@ -86,15 +87,15 @@ cut_power(bool volatile_too)
     cut_control.dead = false;
 }
 
-/* True when the power goes at this step. */
-static bool
+bool
 cut_step(void)
 {
-    if (cut_control.steps > 0) {
-        cut_control.steps--;
-        return false;
-    }
-    cut_control.dead = true;
+    uint64_t steps = atomic_load(&cut_control.steps);
+
+    while (steps > 0)
+        if (atomic_compare_exchange_weak(&cut_control.steps, &steps, steps - 1))
+            return false;
+    atomic_store(&cut_control.dead, true);
     return true;
 }
 
