@@ -289,7 +289,7 @@ volume_engine_find(struct kvfs_volume *v, const struct kvfs_volume_file *file, c
     struct kvfs_error why = {0};
     int rc;
 
-    if (file->log)
+    if (file->log && strncmp(file->engine, "log:", 4) != 0)
         return kvfs_error_set(err, -ENOTSUP, "%s: the volume has an intent log, which this kvfs "
                               "does not know", v->path);
     if (wanted != NULL && strchr(wanted, '/') != NULL) {

@@ -390,7 +390,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
         return kvfs_error_set(err, -EINVAL, "%s: no record can begin at %llu", r->path,
                               (unsigned long long)at.offset);
     r->tail = at.offset;
-    for (;;) {
+    while (at.seq - tail->seq < r->end / KVFS_RING_ALIGN) { /* more it cannot hold */
         struct kvfs_ring_at next = at;
 
         rc = ring_read(r, &at, &buffer, &cap, &len);
@@ -411,7 +411,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
     free(buffer);
     r->head = at;
     atomic_store(&r->used, ring_distance(r, r->tail, at.offset));
-    return rc == 0 ? 0 : kvfs_error_set(err, rc, "%s: reading the log: %s", r->path,
+    return rc >= 0 ? 0 : kvfs_error_set(err, rc, "%s: reading the log: %s", r->path,
                                         strerrordesc_np(-rc));
 }
 
@@ -480,10 +480,21 @@ ring_fail(struct kvfs_ring *r, int code, const char *what, struct kvfs_error *er
                           strerrordesc_np(-code));
 }
 
+/* Also: is it still there?  What goes to a file without a name is lost at the next open. */
 static int
-ring_usable(const struct kvfs_ring *r, struct kvfs_error *err)
+ring_usable(struct kvfs_ring *r, struct kvfs_error *err)
 {
-    return r->failed ? kvfs_error_set(err, -EIO, "%s: an earlier write failed", r->path) : 0;
+    struct stat st;
+
+    if (r->failed)
+        return kvfs_error_set(err, -EIO, "%s: an earlier write failed", r->path);
+    if (fstat(r->fd, &st) != 0)
+        return ring_fail(r, -errno, "looking at the log", err);
+    if (st.st_nlink == 0) {
+        r->failed = true;
+        return kvfs_error_set(err, -EIO, "%s: the log was removed", r->path);
+    }
+    return 0;
 }
 
 int

@@ -14,8 +14,9 @@
  *  5. Processes that only read hold no byte: they look into the ring themselves
  *     (follow.c).
  *
- * The kernel gives locks back when a process dies; they belong to the open file, so
- * they are apart from what the engine below does with its own files.
+ * The kernel gives locks back when a process dies.  They belong to the process and not to
+ * the open file, which its children share: one that sleeps must not keep a dead log locked.
+ * The file is open once in a process, as the store is.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,7 +55,7 @@ share_lock(int fd, off_t byte, short type, bool wait)
     int rc;
 
     do
-        rc = fcntl(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock);
+        rc = fcntl(fd, wait ? F_SETLKW : F_SETLK, &lock);
     while (rc != 0 && errno == EINTR);
     return rc == 0 ? 0 : -errno;
 }

@@ -15,7 +15,8 @@
 #include "file_cut.h"
 #include "power_world.h"
 
-#define LOG_STORES 50u
+#define LOG_STORES     300u
+#define LOG_BUG_STORES 2000u /* it is found long before */
 
 static void
 power_cut__at_any_step__state_of_one_batch(void **state)
@@ -45,7 +46,7 @@ power_cut__a_rule_is_broken__found(void **state)
 
         (void)snprintf(params, sizeof(params), "log-size=65536,log-piece=1,unsafe-log-bug=%s",
                        bugs[i]);
-        power_run(p, params, POWER_STORES);
+        power_run(p, params, LOG_BUG_STORES);
         if (p->wrong[0] == '\0')
             fail_msg("KVFS_SEED=%llu: the bug %s was not found", (unsigned long long)p->seed,
                      bugs[i]);
