@@ -224,10 +224,12 @@ share_main(void *arg)
         unsigned asked = atomic_load(&db->share->wanted);
         unsigned changes = atomic_load(&db->share->changes);
 
-        if (!atomic_load(&db->logs))
+        if (!atomic_load(&db->logs)) {
             share_regain(db);
-        else if (asked == SHARE_ASKED)
+        } else if (asked == SHARE_ASKED) {
             share_yield(db);
+            changes = atomic_load(&db->share->changes); /* who asked comes first */
+        }
         if (atomic_load(&db->share_stop))
             break;
         /* The words are shared by processes: not private futexes. */

@@ -475,6 +475,8 @@ stop_at(const char *where, bool asked, bool dies)
     pid_t holder, other = 0;
 
     drain();
+    (void)printf("             %s, %s\n", where, dies ? "dies" : "goes on");
+    (void)fflush(stdout);
     (void)snprintf(params, sizeof(params), SMALL ",unsafe-log-stop=%s", where);
     holder = start_writer(0, params, 0);
     if (asked) {
