@@ -375,6 +375,14 @@ ring_distance(const struct kvfs_ring *r, uint64_t from, uint64_t to)
     return to >= from ? to - from : r->end - from + to - KVFS_RING_ALIGN;
 }
 
+/* Would a record at OFFSET, looked for from AT on, have reached the tail?  (Invariant 3.) */
+static bool
+ring_reaches_tail(const struct kvfs_ring *r, uint64_t at, uint64_t offset, size_t len)
+{
+    return (offset < r->tail || offset != at) &&
+           offset + ring_round(KVFS_RING_HEAD + len) >= r->tail;
+}
+
 int
 kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_ring_fn *fn, void *arg,
                   struct kvfs_error *err)
@@ -398,7 +406,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
             next.offset = KVFS_RING_ALIGN;
             rc = ring_read(r, &next, &buffer, &cap, &len);
         }
-        if (rc <= 0)
+        if (rc <= 0 || ring_reaches_tail(r, at.offset, next.offset, len))
             break;
         rc = fn(arg, &next, (uint8_t *)buffer + KVFS_RING_HEAD, len);
         if (rc < 0)
