@@ -83,14 +83,14 @@ struct kvfs_db {
     struct kvfs_db *below;
     char *path;
     unsigned generation; /* of the process; ../fork.h */
-    bool readonly;
+    unsigned wait_ms;    /* for the answer of a process that logs */
     enum log_bug bug;
     enum log_stop stop;
+    size_t piece_bytes; /* of a fold: one batch of the engine below */
     struct kvfs_engine_limits limits;
-    size_t piece_bytes;            /* of a fold: one batch of the engine below */
-    unsigned wait_ms;              /* for the answer of a process that logs */
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
     atomic_bool ring_short;        /* batches had to wait for room */
+    bool readonly;
 
     pthread_mutex_t queue_lock;
     struct log_commit *first, *last; /* waiting */
@@ -110,11 +110,10 @@ struct kvfs_db {
     pthread_mutex_t fold_lock;
     pthread_cond_t fold_wake, fold_done;
     pthread_t fold_thread;
-    bool fold_running, fold_stop;
     uint64_t fold_wanted, fold_count, fold_finished; /* folds asked for, begun and done */
-    unsigned fold_held;               /* backups that need the engine below to stand still */
-    bool fold_busy;
+    unsigned fold_held; /* backups that need the engine below to stand still */
     int fold_error;
+    bool fold_running, fold_stop, fold_busy;
 
     struct log_place place;    /* under writer */
     struct log_place followed; /* readonly: what `active` begins at; under lock */

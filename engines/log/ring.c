@@ -27,7 +27,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,12 +135,16 @@ ring_fill(int fd, const struct ring_head *h, uint64_t bytes)
 static int
 ring_sync_folder(const char *path, struct kvfs_error *err)
 {
-    char *copy = strdup(path);
+    char *copy = strdup(path), *slash = strrchr(path, '/');
     int fd, rc = 0;
 
     if (copy == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (slash == NULL)
+        (void)strcpy(copy, "."); /* NOLINT(clang-analyzer-security*): a path is not empty */
+    else
+        copy[slash == path ? 1 : slash - path] = '\0';
+    fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) != 0)
         rc = ring_errno(err, copy, "flushing the folder");
     if (fd >= 0)
@@ -389,7 +392,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
 {
     struct kvfs_ring_at at = *tail;
     void *buffer = NULL;
-    size_t cap = 0, len;
+    size_t cap = 0, len = 0;
     int rc = ring_head_read(r, err);
 
     if (rc != 0)
@@ -406,7 +409,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
             next.offset = KVFS_RING_ALIGN;
             rc = ring_read(r, &next, &buffer, &cap, &len);
         }
-        if (rc <= 0 || ring_reaches_tail(r, at.offset, next.offset, len))
+        if (rc <= 0 || buffer == NULL || ring_reaches_tail(r, at.offset, next.offset, len))
             break;
         rc = fn(arg, &next, (uint8_t *)buffer + KVFS_RING_HEAD, len);
         if (rc < 0)

@@ -80,7 +80,7 @@ fuzz_mend(uint8_t *bytes)
         before = XXH3_64bits(r, KVFS_RING_HEAD + len);
         check = htole64(before);
         memcpy(r + 56, &check, 8);
-        at += (KVFS_RING_HEAD + len + KVFS_RING_ALIGN - 1) / KVFS_RING_ALIGN * KVFS_RING_ALIGN;
+        at += ((size_t)KVFS_RING_HEAD + len + KVFS_RING_ALIGN - 1) / KVFS_RING_ALIGN * KVFS_RING_ALIGN;
     }
 }
 

@@ -90,7 +90,7 @@ ring_teardown(void **state)
 static uint8_t
 ring_byte(unsigned number, size_t at)
 {
-    return (uint8_t)(number * 131 + at * 7 + (at >> 8));
+    return (uint8_t)((size_t)number * 131 + at * 7 + (at >> 8));
 }
 
 static bool
