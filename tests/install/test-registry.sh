@@ -19,7 +19,7 @@ cmake -G Ninja -S "$tmp/src" -B "$tmp/b" -DCMAKE_C_COMPILER="$CC" -DBUILD_TESTIN
     >"$tmp/log" 2>&1 || { cat "$tmp/log" && exit 1; }
 found=$(tr -d '\n' <"$tmp/b/kvfs/engines.inc")
 case $found in
-"KVFS_ENGINE(first)KVFS_ENGINE(mem)"*"KVFS_ENGINE(last)KVFS_ENGINE(hybrid) KVFS_WRAPPER(hybrid)") ;;
+"KVFS_ENGINE(first)KVFS_ENGINE(mem)"*"KVFS_ENGINE(last)KVFS_ENGINE(hybrid) KVFS_WRAPPER(hybrid)KVFS_ENGINE(log) KVFS_WRAPPER(log)") ;;
 *)
     echo "FAILED: the registry is $found"
     exit 1
