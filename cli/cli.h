@@ -81,7 +81,7 @@ struct cli_command {
 
 /* One a subcommand, in the order of `kvfs --help`. */
 extern const struct cli_command cli_format, cli_create, cli_ls, cli_stat, cli_mkdir, cli_rm, cli_mv,
-    cli_ln, cli_resize, cli_import, cli_export, cli_copy, cli_check, cli_compact, cli_df,
+    cli_ln, cli_resize, cli_import, cli_export, cli_copy, cli_check, cli_compact, cli_log, cli_df,
     cli_engines;
 
 /* --- main.c ------------------------------------------------------------------ */

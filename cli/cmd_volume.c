@@ -119,6 +119,61 @@ const struct cli_command cli_compact = {
     compact_options, 1, 1, compact_run,
 };
 
+/* --- log --------------------------------------------------------------------- */
+
+static int
+log_show(struct cli *c)
+{
+    struct kvfs_volume_info info;
+    struct kvfs_volume *v;
+    int rc = cli_volume_open(c, c->args[0], true, &v);
+    bool on;
+
+    if (rc < 0)
+        return cli_fail(c, rc);
+    kvfs_volume_info(v, &info);
+    on = strncmp(info.engine, "log:", 4) == 0;
+    if (c->o.json) {
+        struct json_object *obj = json_object_new_object();
+
+        (void)json_object_object_add(obj, "log", json_object_new_boolean(on));
+        cli_json_text(obj, "engine", info.engine);
+        cli_json_print_take(obj);
+    } else {
+        (void)printf("%s\n", on ? "on" : "off");
+    }
+    (void)kvfs_volume_close(v, NULL); /* readonly: nothing to lose */
+    return CLI_OK;
+}
+
+static int
+log_run(struct cli *c)
+{
+    const char *word = c->args_count > 1 ? c->args[1] : NULL;
+    int rc;
+
+    if (word == NULL)
+        return log_show(c);
+    if (strcmp(word, "on") != 0 && strcmp(word, "off") != 0) {
+        (void)cli_error(c, "'%.64s': on or off", word);
+        return CLI_USAGE;
+    }
+    cli_signals_catch(); /* it is whole at every instant, but better is done */
+    rc = kvfs_volume_log(c->args[0], strcmp(word, "on") == 0, c->o.force, &c->err);
+    if (rc < 0)
+        return cli_fail(c, rc);
+    return c->o.json ? log_show(c) : CLI_OK;
+}
+
+static const struct cli_option log_options[] = {CLI_NETWORK, CLI_JSON, CLI_LAST};
+
+const struct cli_command cli_log = {
+    "log", "VOLUME [on|off]", "put an intent log before a volume's engine, or take it away",
+    "With a log a durable commit costs one write and one flush.  Without on or off: says which.\n"
+    "Refused while anybody uses the volume.\n",
+    log_options, 1, 2, log_run,
+};
+
 /* --- df ---------------------------------------------------------------------- */
 
 struct df_holders {
@@ -185,6 +240,7 @@ struct df_row {
 static void
 df_print(const struct kvfs_volume_info *info, const struct df_row *rows, size_t count)
 {
+    bool logs = strncmp(info->engine, "log:", 4) == 0;
     char text[CLI_SIZE_TEXT];
 
     (void)printf("%-24s ", "volume");
@@ -195,6 +251,8 @@ df_print(const struct kvfs_volume_info *info, const struct df_row *rows, size_t 
     for (size_t i = 0; i < count; i++) {
         if (rows[i].value == 0 && strcmp(rows[i].key, "readers_pid") == 0)
             continue; /* nobody */
+        if (!logs && strncmp(rows[i].key, "log_", 4) == 0)
+            continue;
         (void)printf("%-24s %" PRIu64, rows[i].label, rows[i].value);
         if (rows[i].bytes)
             (void)printf(" bytes (%s)", cli_size_text(rows[i].value, text));
@@ -238,6 +296,15 @@ df_show(struct cli *c, struct kvfs_volume *v)
         {"meta_records", "META records", st.engine.meta_records, false},
         {"data_records", "DATA records", st.engine.data_records, false},
         {"commits", "commits", st.engine.commits, false},
+        {"log_bytes", "intent log", st.engine.log_bytes, true},
+        {"log_used_bytes", "not yet folded", st.engine.log_used_bytes, true},
+        {"log_commits", "durable commits logged", st.engine.log_commits, false},
+        {"log_flushes", "flushes for them", st.engine.log_flushes, false},
+        {"log_flushes_saved", "flushes saved, at least",
+         st.engine.log_commits - (st.engine.log_flushes < st.engine.log_commits
+                                      ? st.engine.log_flushes
+                                      : st.engine.log_commits),
+         false},
         {"forks_deleting", "contents being deleted", st.forks_deleting, false},
         {"holes_pending", "holes being worked off", st.holes_pending, false},
         {"readers", "readers of the store", st.engine.readers, false},

@@ -227,9 +227,8 @@ format_make(struct format *f, struct kvfs_error *err)
         return kvfs_error_set(err, -EIO, "no random numbers: %s", kvfs_errno_text(errno));
     file.uuid[6] = (uint8_t)((file.uuid[6] & 0x0f) | 0x40); /* a random UUID, RFC 4122 */
     file.uuid[8] = (uint8_t)((file.uuid[8] & 0x3f) | 0x80);
-    if (strlen(f->engine->name) >= sizeof(file.engine))
+    if (kvfs_volume_file_engine_set(&file, f->engine->name) != 0)
         return kvfs_error_set(err, -EINVAL, "the engine's name is too long");
-    memcpy(file.engine, f->engine->name, strlen(f->engine->name) + 1);
     (void)snprintf(name, sizeof(name), "%s/volume.new", f->path);
     fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
@@ -354,13 +353,16 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
     struct kvfs_lease_table *leases = NULL;
     const struct kvfs_engine *engine = NULL;
     struct kvfs_volume_file file;
+    char name[KVFS_ENGINE_NAME_CAP];
     const bool dry = (flags & KVFS_COMPACT_DRY_RUN) != 0;
     struct statvfs fs;
     uint64_t need = 0;
     int rc = kvfs_volume_file_read(path, &file, err);
 
-    if (rc == 0)
-        rc = kvfs_engine_find(file.engine, &engine, err);
+    if (rc != 0)
+        return rc;
+    kvfs_volume_file_engine(&file, name);
+    rc = kvfs_engine_find(name, &engine, err);
     if (rc != 0)
         return rc;
     if (engine->compact == NULL)

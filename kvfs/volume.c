@@ -285,25 +285,24 @@ static int
 volume_engine_find(struct kvfs_volume *v, const struct kvfs_volume_file *file, const char *wanted,
                    struct kvfs_error *err)
 {
-    const char *name = file->engine;
+    char own[KVFS_ENGINE_NAME_CAP];
+    const char *name = own;
     struct kvfs_error why = {0};
     int rc;
 
-    if (file->log && strncmp(file->engine, "log:", 4) != 0)
-        return kvfs_error_set(err, -ENOTSUP, "%s: the volume has an intent log, which this kvfs "
-                              "does not know", v->path);
+    kvfs_volume_file_engine(file, own);
     if (wanted != NULL && strchr(wanted, '/') != NULL) {
         name = wanted; /* a file; what it calls itself must be the volume's */
-    } else if (wanted != NULL && strcmp(wanted, file->engine) != 0) {
-        return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path,
-                              file->engine, wanted);
+    } else if (wanted != NULL && strcmp(wanted, own) != 0) {
+        return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path, own,
+                              wanted);
     }
     rc = kvfs_engine_find(name, &v->engine, &why);
     if (rc < 0) /* there is a volume, so this is no -ENOENT */
         return kvfs_error_set(err, rc == -ENOENT ? -ENOTSUP : rc, "%s: %s", v->path, why.msg);
-    if (strcmp(v->engine->name, file->engine) != 0)
-        return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path,
-                              file->engine, v->engine->name);
+    if (strcmp(v->engine->name, own) != 0)
+        return kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", v->path, own,
+                              v->engine->name);
     return rc;
 }
 
@@ -479,7 +478,7 @@ kvfs_volume_info(struct kvfs_volume *v, struct kvfs_volume_info *info)
 {
     memset(info, 0, sizeof(*info));
     info->path = v->path;
-    info->engine = v->super.engine;
+    info->engine = v->engine->name;
     kvfs_uuid_text(v->super.uuid, info->uuid);
     info->format_version = v->super.format_version;
     info->block_size_bytes = v->super.block_size_bytes;

@@ -77,7 +77,8 @@ volume_file_line(struct kvfs_volume_file *f, char *line, unsigned *seen)
     if (strcmp(line, "engine") == 0) {
         *seen |= 2;
         /* a path would be loaded: who gives away a volume gives no code with it */
-        if (value[0] == '\0' || strlen(value) >= sizeof(f->engine) || strchr(value, '/') != NULL)
+        if (value[0] == '\0' || strlen(value) >= sizeof(f->engine) || strchr(value, '/') != NULL ||
+            strncmp(value, KVFS_LOG_PREFIX, sizeof(KVFS_LOG_PREFIX) - 1) == 0)
             return -EINVAL;
         memcpy(f->engine, value, strlen(value) + 1);
         return 0;
@@ -150,6 +151,24 @@ kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_
                               path);
     text[n] = '\0';
     return volume_file_parse(f, text, path, err);
+}
+
+void
+kvfs_volume_file_engine(const struct kvfs_volume_file *f, char name[KVFS_ENGINE_NAME_CAP])
+{
+    (void)snprintf(name, KVFS_ENGINE_NAME_CAP, "%s%s", f->log ? KVFS_LOG_PREFIX : "", f->engine);
+}
+
+int
+kvfs_volume_file_engine_set(struct kvfs_volume_file *f, const char *name)
+{
+    f->log = strncmp(name, KVFS_LOG_PREFIX, sizeof(KVFS_LOG_PREFIX) - 1) == 0;
+    if (f->log)
+        name += sizeof(KVFS_LOG_PREFIX) - 1;
+    if (strlen(name) >= sizeof(f->engine))
+        return -EINVAL;
+    memcpy(f->engine, name, strlen(name) + 1);
+    return 0;
 }
 
 bool

@@ -10,13 +10,23 @@
 struct kvfs_volume_file {
     uint32_t format_version;
     uint8_t uuid[16];
-    char engine[64];
+    char engine[64]; /* below the log, if there is one */
     bool log;
 };
+
+#define KVFS_LOG_PREFIX "log:"
+/* Bytes of an engine's name, the log's prefix and the end included. */
+#define KVFS_ENGINE_NAME_CAP (64 + sizeof(KVFS_LOG_PREFIX))
 
 /* Read `volume` in folder PATH.  -ENOENT: there is none; -EINVAL: it is not
  * one; -ENOTSUP: a newer format. */
 int kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_error *err);
+
+/* The engine as kvfs_engine_find() knows it: with "log:" in front if the log is on. */
+void kvfs_volume_file_engine(const struct kvfs_volume_file *f, char name[KVFS_ENGINE_NAME_CAP]);
+
+/* Make engine and log those of the engine NAME.  -EINVAL: too long. */
+int kvfs_volume_file_engine_set(struct kvfs_volume_file *f, const char *name);
 
 /* Is there a file `volume` in folder PATH that begins as one of any format does?
  * It may be damaged further on. */

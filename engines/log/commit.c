@@ -283,6 +283,10 @@ group_direct(struct kvfs_db *db, struct log_commit *c)
         db->commits += rc == 0;
         (void)pthread_mutex_unlock(&db->lock);
         (void)pthread_mutex_unlock(&db->writer);
+        if (rc == 0 && c->durability == KVFS_DURABLE) {
+            (void)atomic_fetch_add(&db->counts->commits, 1);
+            (void)atomic_fetch_add(&db->counts->flushes, 1);
+        }
         if (rc != 0 && rc != -EAGAIN && rc != -E2BIG && rc != -ENOSPC && rc != -ENOMEM &&
             rc != -EINVAL)
             (void)kvfs_log_poison(db, rc);
@@ -296,6 +300,16 @@ group_direct_all(struct group *g)
 {
     for (struct log_commit *c = g->first; c != NULL; c = c->next)
         group_direct(g->db, c);
+}
+
+static void
+group_count(const struct group *g)
+{
+    for (const struct log_commit *c = g->first; c != NULL; c = c->next)
+        if (c->rc == 0 && c->durability == KVFS_DURABLE)
+            (void)atomic_fetch_add(&g->db->counts->commits, 1);
+    if (g->durable)
+        (void)atomic_fetch_add(&g->db->counts->flushes, 1);
 }
 
 /* Log and publish one group.  There is room in the ring. */
@@ -325,6 +339,7 @@ group_log(struct group *g)
         for (struct log_commit *c = g->first; c != NULL; c = c->next)
             db->commits += c->rc == 0;
         (void)pthread_mutex_unlock(&db->lock);
+        group_count(g);
         (void)atomic_fetch_add(&db->pending_bytes, g->bytes);
         kvfs_log_view_drop(&old);
     } else {

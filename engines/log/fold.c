@@ -70,6 +70,7 @@ fold_piece(struct fold *f, const struct log_place *place)
         rc = db->engine->apply(db->below, &batch, place != NULL ? KVFS_DURABLE : KVFS_ORDERED,
                                f->err);
     kvfs_batch_reset(f->batch);
+    (void)atomic_fetch_add(&db->counts->flushes, 1); /* at least */
     if (rc == 0)
         kvfs_log_stop_at(db, place != NULL ? LOG_STOP_FOLDED : LOG_STOP_FOLD);
     return rc;

@@ -43,17 +43,20 @@ log_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *e
         rc = db->engine->stat(db->below, stat, err);
     if (rc != 0)
         return rc;
-    if (stat->meta_records > 0)
-        stat->meta_records--; /* the place of the log */
     stat->used_bytes += pending;
     stat->avail_bytes -= stat->avail_bytes < 2 * pending ? stat->avail_bytes : 2 * pending;
     stat->commits = 0; /* of the engine below they are folds, */
     (void)pthread_mutex_lock(&db->lock); /* behind which its readers lag */
-    if (db->ring != NULL) /* which changes in a process that reads only */
-        stat->store_bytes += kvfs_ring_bytes(db->ring) + KVFS_RING_ALIGN;
+    if (db->ring != NULL) { /* it changes in a process that reads only */
+        stat->meta_records -= stat->meta_records > 0; /* the place of the log */
+        stat->log_bytes = kvfs_ring_bytes(db->ring);
+        stat->log_used_bytes = kvfs_ring_used(db->ring);
+        stat->store_bytes += stat->log_bytes + KVFS_RING_ALIGN;
+    }
     if (db->oldest != NULL)
         stat->readers_lag = db->commits - db->oldest->number;
     (void)pthread_mutex_unlock(&db->lock);
+    kvfs_log_share_counts(db, &stat->log_commits, &stat->log_flushes);
     return 0;
 }
 

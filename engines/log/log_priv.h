@@ -29,6 +29,7 @@
 #include "view.h"
 
 #define LOG_FILE          "log"
+#define LOG_LOCK_FILE     "log.lock"
 #define LOG_RING_FIRST    ((uint64_t)4 << 20)  /* it begins with */
 #define LOG_RING_BYTES    ((uint64_t)64 << 20) /* it may become */
 #define LOG_ROOM_PART     16u                  /* but no more than that part of what is free */
@@ -67,6 +68,11 @@ struct log_place {
     struct kvfs_ring_at tail;
 };
 
+struct log_counts {
+    _Atomic uint64_t commits; /* durable batches and syncs answered */
+    _Atomic uint64_t flushes; /* that they took, those of folds included */
+};
+
 struct log_commit { /* a batch that waits for its turn, on its caller's stack */
     const struct kvfs_batch *batch;
     enum kvfs_durability durability;
@@ -91,6 +97,7 @@ struct kvfs_db {
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
     atomic_bool ring_short;        /* batches had to wait for room */
     bool readonly;
+    bool remove; /* fold, and then be no log any more */
 
     pthread_mutex_t queue_lock;
     struct log_commit *first, *last; /* waiting */
@@ -123,6 +130,8 @@ struct kvfs_db {
     atomic_bool logs;        /* batches are logged; changed under writer */
     int share_fd;            /* -1: the engine below keeps others out */
     struct log_share *share; /* mapped */
+    struct log_counts *counts; /* in it, or our own */
+    struct log_counts own_counts;
     pthread_t share_thread;
     bool share_running;
     atomic_bool share_stop;
@@ -168,6 +177,8 @@ void kvfs_log_share_close(struct kvfs_db *db);
 /* Become a writer, one that logs or one beside others.  Waits up to wait_ms for one
  * that logs.  -EBUSY: it does not answer; ERR names it. */
 int kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err);
+/* What the processes that logged here have counted, for one that only reads. */
+void kvfs_log_share_counts(const struct kvfs_db *db, uint64_t *commits, uint64_t *flushes);
 /* Keep others from replaying while this process looks for a log that was left. */
 int kvfs_log_share_replay(struct kvfs_db *db, bool lock);
 int kvfs_log_share_start(struct kvfs_db *db, struct kvfs_error *err);

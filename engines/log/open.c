@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "codec.h"
 #include "log_priv.h"
@@ -105,6 +106,10 @@ open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *
         rc = open_number(value, end, 1, OPEN_LOG_WAIT_MAX_MS, &number, err);
         if (rc == 0)
             db->wait_ms = (unsigned)number;
+    } else if ((value = open_value(text, len, "log-remove=")) != NULL) {
+        rc = open_number(value, end, 0, 1, &number, err);
+        if (rc == 0)
+            db->remove = number == 1;
     } else {
         return open_param_unsafe(db, text, len, err);
     }
@@ -340,6 +345,49 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
 }
 
 static int
+open_unlink(const struct kvfs_db *db, const char *name, struct kvfs_error *err)
+{
+    size_t len = strlen(db->path) + strlen(name) + 2;
+    char *file = malloc(len);
+    int rc = 0;
+
+    if (file == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
+    (void)snprintf(file, len, "%s/%s", db->path, name);
+    if (unlink(file) != 0 && errno != ENOENT)
+        rc = kvfs_error_set(err, -errno, "%s: %s", file, strerrordesc_np(errno));
+    free(file);
+    return rc;
+}
+
+/* Leave a store of the engine below, as if there never had been a log.  First it loses the
+ * place of the log: a ring that is found without one counts for nothing. */
+static int
+open_remove(struct kvfs_db *db, struct kvfs_error *err)
+{
+    struct kvfs_op op = {.type = KVFS_OP_DEL,
+                         .keyspace = KVFS_META,
+                         .key = LOG_OWN_KEY,
+                         .key_len = LOG_OWN_KEY_LEN};
+    struct kvfs_batch batch = {.ops = &op, .ops_count = 1};
+    int rc = db->readonly ? kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path)
+                          : kvfs_log_fold(db, true, err);
+
+    if (rc == 0 && !atomic_load(&db->logs))
+        rc = kvfs_error_set(err, -EBUSY, "%s: another process writes here, too", db->path);
+    (void)pthread_mutex_lock(&db->writer);
+    (void)kvfs_log_poison(db, -EROFS); /* nothing more is written through this handle */
+    (void)pthread_mutex_unlock(&db->writer);
+    if (rc == 0)
+        rc = db->engine->apply(db->below, &batch, KVFS_DURABLE, err);
+    if (rc == 0)
+        rc = open_unlink(db, LOG_FILE, err);
+    if (rc == 0)
+        rc = open_unlink(db, LOG_LOCK_FILE, err);
+    return rc;
+}
+
+static int
 open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kvfs_error *err)
 {
     struct kvfs_engine_options below = *options;
@@ -366,7 +414,8 @@ open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kv
     if (rc != 0)
         return rc;
     db->engine->limits(db->below, &db->limits);
-    return db->readonly ? 0 : open_writer(db, err);
+    rc = db->readonly ? 0 : open_writer(db, err);
+    return rc == 0 && db->remove ? open_remove(db, err) : rc;
 }
 
 int
@@ -383,6 +432,7 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     db->generation = kvfs_fork_generation();
     db->readonly = options->readonly;
     db->share_fd = -1;
+    db->counts = &db->own_counts;
     atomic_init(&db->logs, true);
     db->ring_max = LOG_RING_BYTES;
     db->piece_bytes = LOG_PIECE_BYTES;

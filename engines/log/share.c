@@ -33,7 +33,6 @@
 
 #include "log_priv.h"
 
-#define SHARE_FILE      "log.lock"
 #define SHARE_BYTES     4096
 #define SHARE_WRITE     0 /* bytes that are locked */
 #define SHARE_REPLAY    1
@@ -46,6 +45,8 @@ struct log_share { /* the page; a hint, the locks are what counts */
     atomic_uint wanted;  /* do others want to write?  The holder waits here, */
     atomic_int pid;      /* who is this one */
     atomic_uint changes; /* of the locks; the others wait here */
+    unsigned spare;
+    struct log_counts counts;
 };
 
 static int
@@ -70,13 +71,13 @@ int
 kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
 {
     static const uint8_t zeros[SHARE_BYTES];
-    size_t len = strlen(db->path) + sizeof("/" SHARE_FILE);
+    size_t len = strlen(db->path) + sizeof("/" LOG_LOCK_FILE);
     char *file = malloc(len);
     void *page;
 
     if (file == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
-    (void)snprintf(file, len, "%s/%s", db->path, SHARE_FILE);
+    (void)snprintf(file, len, "%s/%s", db->path, LOG_LOCK_FILE);
     db->share_fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (db->share_fd < 0 ||
         (lseek(db->share_fd, 0, SEEK_END) < SHARE_BYTES && /* zeros over zeros do no harm */
@@ -84,15 +85,39 @@ kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
         int code = errno != 0 ? errno : ENOSPC;
 
         free(file);
-        return kvfs_error_set(err, -code, "%s/%s: %s", db->path, SHARE_FILE,
+        return kvfs_error_set(err, -code, "%s/%s: %s", db->path, LOG_LOCK_FILE,
                               strerrordesc_np(code));
     }
     free(file);
     page = mmap(NULL, SHARE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, db->share_fd, 0);
     if (page == MAP_FAILED)
-        return kvfs_error_set(err, -errno, "%s/%s: cannot be mapped", db->path, SHARE_FILE);
+        return kvfs_error_set(err, -errno, "%s/%s: cannot be mapped", db->path, LOG_LOCK_FILE);
     db->share = page;
+    db->counts = &db->share->counts;
     return 0;
+}
+
+void
+kvfs_log_share_counts(const struct kvfs_db *db, uint64_t *commits, uint64_t *flushes)
+{
+    size_t len = strlen(db->path) + sizeof("/" LOG_LOCK_FILE);
+    char *file = malloc(len);
+    struct log_share page;
+    int fd = -1;
+
+    *commits = atomic_load(&db->counts->commits);
+    *flushes = atomic_load(&db->counts->flushes);
+    if (file != NULL && db->readonly) {
+        (void)snprintf(file, len, "%s/%s", db->path, LOG_LOCK_FILE);
+        fd = open(file, O_RDONLY | O_CLOEXEC);
+    }
+    if (fd >= 0 && pread(fd, &page, sizeof(page), 0) == (ssize_t)sizeof(page)) {
+        *commits = atomic_load(&page.counts.commits);
+        *flushes = atomic_load(&page.counts.flushes);
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    free(file);
 }
 
 /* Tell others, who wait, to try the lock again. */
@@ -153,7 +178,7 @@ kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
         return kvfs_error_set(err, -EBUSY, "%s: process %d logs here and does not answer", db->path,
                               atomic_load(&db->share->pid));
     if (rc != 0)
-        return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, SHARE_FILE,
+        return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, LOG_LOCK_FILE,
                               strerrordesc_np(-rc));
     if (alone)
         share_became_alone(db);
@@ -170,6 +195,7 @@ kvfs_log_share_close(struct kvfs_db *db)
         return;
     share_changed(db);
     (void)munmap(db->share, SHARE_BYTES);
+    db->counts = &db->own_counts;
 }
 
 int

@@ -8,13 +8,15 @@
  * store is opened directly: no cache and no background work gets in between.
  *
  * The file `volume` and the superblock say the same; each is restored from the
- * other.  Without the file, the engine is the one that opens the store.
+ * other, but for the log: only the file says that there is one.  Without the file, the
+ * engine is the one that opens the store, behind a log if the folder has one.
  */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check_priv.h"
 #include "lease.h"
@@ -43,14 +45,31 @@ open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
     return rc;
 }
 
+/* Has somebody logged here? */
+static bool
+open_logged(const char *path)
+{
+    char name[PATH_MAX];
+
+    return snprintf(name, sizeof(name), "%s/log", path) < (int)sizeof(name) &&
+           access(name, F_OK) == 0;
+}
+
 /* No file to tell the engine: the first that finds its store. */
 static int
 open_any_store(struct check *c, const char *path, struct kvfs_error *err)
 {
     const struct kvfs_engine *engine;
+    bool logged = open_logged(path);
 
     for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++) {
-        int rc = open_store(c, path, engine, err);
+        char name[KVFS_ENGINE_NAME_CAP];
+        int rc;
+
+        (void)snprintf(name, sizeof(name), KVFS_LOG_PREFIX "%s", engine->name);
+        if (logged && kvfs_engine_find(name, &engine, err) != 0)
+            continue;
+        rc = open_store(c, path, engine, err);
 
         if (rc >= 0 || rc == -EINTR)
             return rc;
@@ -69,7 +88,10 @@ open_directly(struct check *c, const char *path, struct kvfs_error *err)
     if (rc < 0)
         return rc;
     if (c->file_ok) {
-        rc = kvfs_engine_find(c->file.engine, &engine, err);
+        char name[KVFS_ENGINE_NAME_CAP];
+
+        kvfs_volume_file_engine(&c->file, name);
+        rc = kvfs_engine_find(name, &engine, err);
         if (rc < 0)
             return rc;
         rc = open_store(c, path, engine, err);
@@ -89,8 +111,11 @@ open_probe(struct check *c, const char *path, struct kvfs_error *err)
 {
     const struct kvfs_engine *engine;
     struct kvfs_error local = {0};
-    int rc = kvfs_engine_find(c->file.engine, &engine, &local);
+    char name[KVFS_ENGINE_NAME_CAP];
+    int rc;
 
+    kvfs_volume_file_engine(&c->file, name);
+    rc = kvfs_engine_find(name, &engine, &local);
     if (rc == 0 && !c->options->force)
         rc = kvfs_local_check(path, &local);
     if (rc == 0) {
@@ -180,7 +205,7 @@ open_file_rebuild(struct check *c, struct kvfs_error *err)
 
     memcpy(f.uuid, c->super.uuid, sizeof(f.uuid));
     memcpy(f.engine, c->super.engine, sizeof(f.engine));
-    f.log = strncmp(f.engine, "log:", 4) == 0;
+    f.log = strncmp(c->engine->name, KVFS_LOG_PREFIX, sizeof(KVFS_LOG_PREFIX) - 1) == 0;
     kvfs_check_found(c, "file 'volume'", "written anew",
                      c->file_ok ? "says another uuid or engine than the superblock"
                                 : "is damaged or missing");

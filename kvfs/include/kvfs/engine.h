@@ -51,7 +51,7 @@ extern "C" {
  * another version and names both.  It finds no symbol of the program that loads
  * it: kvfs_error_set() is its own copy, out of libkvfs.a
  * (`pkg-config --cflags --libs kvfs`). */
-#define KVFS_ENGINE_ABI 2
+#define KVFS_ENGINE_ABI 3
 
 #define KVFS_META_KEY_MAX 320 /* bytes; at least 1 */
 #define KVFS_DATA_KEY_LEN 16  /* bytes; exactly */
@@ -117,6 +117,11 @@ struct kvfs_engine_stat {
     uint64_t readers;       /* open snapshots, all processes, 0: unknown */
     uint64_t readers_lag;   /* commits that the oldest of them is behind */
     uint32_t readers_pid;   /* process that holds that one; 0: none or unknown */
+    /* Of an intent log in front of the engine; 0: there is none. */
+    uint64_t log_bytes;     /* that it has room for */
+    uint64_t log_used_bytes; /* not yet in the engine behind it */
+    uint64_t log_commits;   /* durable batches and syncs answered since the log was made, */
+    uint64_t log_flushes;   /* and the flushes, of log and engine, that this took */
 };
 
 enum kvfs_op_type {

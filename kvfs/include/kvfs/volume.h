@@ -156,6 +156,16 @@ enum {
 int kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                         kvfs_progress_fn *progress, void *progress_arg, struct kvfs_error *err);
 
+/* Put an intent log in front of the volume's engine, or take it away: then what it holds is
+ * brought to the engine first, which may take seconds.  0 also where that is so already.
+ * FORCE: accept a network file system.  Crash-safe: the volume is whole at every instant,
+ * and has a log until this is done.
+ *
+ * -EBUSY    in use; ERR says by whom
+ * -EINVAL   the engine can have none (mem, a name that gets too long)
+ * else as kvfs_volume_open(). */
+int kvfs_volume_log(const char *path, bool on, bool force, struct kvfs_error *err);
+
 /* Run up to MAX_STEPS pieces of background work (deleted forks, holes) now, in
  * the caller's thread; 1: there is more, 0: none left, negative: as sync. */
 int kvfs_volume_work(struct kvfs_volume *v, unsigned max_steps, struct kvfs_error *err);
