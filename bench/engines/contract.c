@@ -2,6 +2,9 @@
  *
  * contract.c - the store that is an engine behind kvfs/engine.h.
  */
+#include <stdio.h>
+#include <string.h>
+
 #include <kvfs/batch.h>
 #include <kvfs/engine.h>
 
@@ -13,10 +16,14 @@ static struct kvfs_db *contract_db;
 static void
 contract_open(const char *folder, const char *variant)
 {
-    struct kvfs_engine_options options = {.create = true};
+    char name[128];
+    size_t len = strcspn(variant, ",");
+    struct kvfs_engine_options options = {
+        .create = true, .params = variant[len] == ',' ? variant + len + 1 : NULL};
     struct kvfs_error err = {.code = 0};
 
-    if (kvfs_engine_find(variant, &contract_engine, &err) != 0 ||
+    (void)snprintf(name, sizeof(name), "%.*s", (int)len, variant);
+    if (kvfs_engine_find(name, &contract_engine, &err) != 0 ||
         contract_engine->open(contract_engine, folder, &options, &contract_db, &err) != 0)
         bench_die("%s", err.msg);
 }

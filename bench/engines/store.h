@@ -27,7 +27,8 @@ struct bench_block {
 
 struct bench_store {
     const char *name;
-    /* Makes it.  VARIANT: the engine's name (contract), else words for experiments or NULL. */
+    /* Makes it.  VARIANT: the engine's name, and its parameters
+     * behind a comma (contract), else words for experiments or NULL. */
     void (*open)(const char *folder, const char *variant);
     /* Put BLOCKS, sorted by key, as one batch that is durable on return.  Threads: any. */
     void (*put)(const struct bench_block *blocks, size_t count);

@@ -25,6 +25,7 @@
 #include "log_priv.h"
 
 #define COMMIT_ROOM_BYTES ((uint64_t)8 << 20) /* that the engine below keeps in any case */
+#define COMMIT_ROOM_AT_ONCE ((uint64_t)1 << 20) /* logged before it is asked again */
 #define COMMIT_ROOM_TIMES 3u /* what is folded, in a log of its own and in its pages */
 
 int
@@ -345,7 +346,8 @@ group_log(struct group *g)
     } else {
         kvfs_log_view_drop(&g->view);
     }
-    full = kvfs_ring_used(db->ring) > kvfs_ring_bytes(db->ring) / LOG_FOLD_PART;
+    full = kvfs_ring_used(db->ring) >
+           kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring)) / LOG_FOLD_PART;
     (void)pthread_mutex_unlock(&db->writer);
     if (full)
         (void)kvfs_log_fold(db, false, NULL);
@@ -363,17 +365,43 @@ commit_puts(const struct kvfs_batch *batch)
     return false;
 }
 
-/* Has the engine below room for this and for all that is not folded? */
+/* Has the engine below room for this and for all that is not folded?  Under queue_lock.  Asking
+ * costs more than a record, so what it answers lasts for a while. */
 static bool
 commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
 {
+    uint64_t need = COMMIT_ROOM_TIMES * atomic_load(&db->pending_bytes) + COMMIT_ROOM_BYTES;
     struct kvfs_engine_stat stat;
 
     if (!commit_puts(c->batch))
         return true;
-    return db->engine->stat(db->below, &stat, NULL) == 0 &&
-           COMMIT_ROOM_TIMES * (atomic_load(&db->pending_bytes) + c->bytes) + COMMIT_ROOM_BYTES <
-               stat.avail_bytes;
+    if (db->room_bytes < c->bytes) {
+        if (db->engine->stat(db->below, &stat, NULL) != 0)
+            return false;
+        db->room_bytes = stat.avail_bytes > need ? (stat.avail_bytes - need) / COMMIT_ROOM_TIMES : 0;
+        if (db->room_bytes > COMMIT_ROOM_AT_ONCE)
+            db->room_bytes = COMMIT_ROOM_AT_ONCE;
+    }
+    if (db->room_bytes < c->bytes)
+        return false;
+    db->room_bytes -= c->bytes;
+    return true;
+}
+
+/* Let a fold have its part of the device: batches are slowed as the ring fills. */
+static void
+commit_pace(struct kvfs_db *db, size_t bytes)
+{
+    uint64_t room = kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring));
+    uint64_t used = kvfs_ring_used(db->ring);
+    uint64_t wait = kvfs_log_pace_group(&db->pace, bytes, room > used ? room - used : 0,
+                                        kvfs_log_pace_now());
+    const struct timespec pause = {.tv_sec = 0, .tv_nsec = (long)wait};
+
+    if (wait == 0)
+        return;
+    atomic_store(&db->ring_short, true);
+    (void)nanosleep(&pause, NULL);
 }
 
 /* Wait until the ring has room for BYTES of payload. */
@@ -385,7 +413,10 @@ commit_wait_room(struct kvfs_db *db, size_t bytes, struct kvfs_error *err)
         int rc;
 
         (void)pthread_mutex_lock(&db->writer);
-        fits = kvfs_ring_fits(db->ring, bytes);
+        fits = kvfs_ring_fits(db->ring, bytes) &&
+               (kvfs_ring_used(db->ring) == 0 ||
+                kvfs_ring_used(db->ring) + bytes <=
+                    kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring)));
         (void)pthread_mutex_unlock(&db->writer);
         if (fits)
             return 0;
@@ -437,8 +468,10 @@ commit_lead(struct kvfs_db *db)
 
     commit_take(db, &g, &direct);
     rc = kvfs_log_usable(db, &err);
-    if (rc == 0 && !direct)
+    if (rc == 0 && !direct) {
+        commit_pace(db, kvfs_ring_takes(g.bytes));
         rc = commit_wait_room(db, g.bytes, &err);
+    }
     g.bytes = 0;
     if (rc != 0)
         group_answer(&g, rc, &err);

@@ -47,10 +47,29 @@ fold_flush(struct fold *f)
     return rc;
 }
 
+/* Leave the device to writers, until there is one that waits for the fold. */
+static void
+fold_pause(struct kvfs_db *db, uint64_t bytes, uint64_t took)
+{
+    uint64_t room = kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring));
+    uint64_t used = kvfs_ring_used(db->ring);
+    uint64_t end = kvfs_log_pace_now() +
+                   kvfs_log_pace_piece(&db->pace, bytes, took, room > used ? room - used : 0);
+    const struct timespec until = {.tv_sec = (time_t)(end / 1000000000u),
+                                   .tv_nsec = (long)(end % 1000000000u)};
+
+    (void)pthread_mutex_lock(&db->fold_lock);
+    while (!db->fold_stop && db->fold_waited == 0 &&
+           pthread_cond_timedwait(&db->fold_wake, &db->fold_lock, &until) == 0)
+        continue;
+    (void)pthread_mutex_unlock(&db->fold_lock);
+}
+
 /* Bring down what was collected; with PLACE it is the last, and durable. */
 static int
 fold_piece(struct fold *f, const struct log_place *place)
 {
+    uint64_t begun = kvfs_log_pace_now(), bytes = kvfs_batch_bytes(f->batch);
     struct kvfs_db *db = f->db;
     uint8_t value[48];
     struct kvfs_batch batch;
@@ -73,6 +92,8 @@ fold_piece(struct fold *f, const struct log_place *place)
     (void)atomic_fetch_add(&db->counts->flushes, 1); /* at least */
     if (rc == 0)
         kvfs_log_stop_at(db, place != NULL ? LOG_STOP_FOLDED : LOG_STOP_FOLD);
+    if (rc == 0)
+        fold_pause(db, bytes, kvfs_log_pace_now() - begun);
     return rc;
 }
 
@@ -183,6 +204,7 @@ fold_done(struct kvfs_db *db, const struct log_place *place, uint64_t bytes)
     db->folding = (struct log_view){.records = {NULL}};
     (void)pthread_mutex_unlock(&db->lock);
     (void)pthread_mutex_unlock(&db->writer);
+    kvfs_log_pace_fold(&db->pace, 0);
     (void)atomic_fetch_sub(&db->pending_bytes, bytes);
     kvfs_log_view_drop(&old);
 }
@@ -200,6 +222,7 @@ fold_once(struct kvfs_db *db)
         return -EIO;
     if (!fold_turn(db, &place, &bytes))
         return 0;
+    kvfs_log_pace_fold(&db->pace, bytes);
     if (db->bug == LOG_BUG_TAIL_EARLY) {
         f.batch = kvfs_batch_new();
         if (f.batch != NULL)
@@ -301,6 +324,8 @@ fold_main(void *arg)
     struct kvfs_db *db = arg;
     unsigned idle = 0;
 
+    if (!db->pace_fixed)
+        kvfs_log_pace_measure(&db->pace, kvfs_ring_path(db->ring));
     (void)pthread_mutex_lock(&db->fold_lock);
     for (;;) {
         uint64_t count;
@@ -347,9 +372,11 @@ kvfs_log_fold(struct kvfs_db *db, bool wait, struct kvfs_error *err)
     (void)pthread_mutex_lock(&db->fold_lock);
     if (db->fold_wanted < db->fold_count + 1)
         db->fold_wanted = db->fold_count + 1;
+    db->fold_waited += wait;
     (void)pthread_cond_signal(&db->fold_wake);
     if (wait)
         rc = fold_wait(db, db->fold_count + 1);
+    db->fold_waited -= wait;
     (void)pthread_mutex_unlock(&db->fold_lock);
     return rc != 0 ? kvfs_error_set(err, -EIO, "%s: the log cannot be folded: %s", db->path,
                                     strerrordesc_np(-rc))

@@ -7,6 +7,7 @@
  *   view.c    logged batches in memory, sorted
  *   commit.c  batches become records, many at a time
  *   fold.c    what was logged goes down to the engine below
+ *   pace.c    how fast both of them may go
  *   read.c    snapshots, gets, scans of the sum
  *   share.c   several processes: who may log
  *   follow.c  reading beside a process that logs

@@ -25,6 +25,7 @@
 #include <kvfs/engine.h>
 
 #include "../fork.h"
+#include "pace.h"
 #include "ring.h"
 #include "view.h"
 
@@ -95,6 +96,8 @@ struct kvfs_db {
     size_t piece_bytes; /* of a fold: one batch of the engine below */
     struct kvfs_engine_limits limits;
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
+    bool pace_fixed;               /* the limit was given, not measured */
+    struct log_pace pace;
     atomic_bool ring_short;        /* batches had to wait for room */
     bool readonly;
     bool remove; /* fold, and then be no log any more */
@@ -102,6 +105,7 @@ struct kvfs_db {
     pthread_mutex_t queue_lock;
     struct log_commit *first, *last; /* waiting */
     bool led;                        /* somebody leads */
+    uint64_t room_bytes;             /* that the engine below is known to have room for */
 
     pthread_mutex_t writer;
     struct kvfs_ring *ring;
@@ -118,6 +122,7 @@ struct kvfs_db {
     pthread_cond_t fold_wake, fold_done;
     pthread_t fold_thread;
     uint64_t fold_wanted, fold_count, fold_finished; /* folds asked for, begun and done */
+    unsigned fold_waited; /* callers that wait: it does not pause */
     unsigned fold_held; /* backups that need the engine below to stand still */
     int fold_error;
     bool fold_running, fold_stop, fold_busy;

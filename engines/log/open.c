@@ -98,6 +98,12 @@ open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *
         rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
         if (rc == 0)
             db->ring_max = number & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+    } else if ((value = open_value(text, len, "log-unfolded=")) != NULL) {
+        rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
+        if (rc == 0) {
+            db->pace.limit_bytes = number;
+            db->pace_fixed = true;
+        }
     } else if ((value = open_value(text, len, "log-piece=")) != NULL) {
         rc = open_number(value, end, 1, KVFS_RING_MAX, &number, err);
         if (rc == 0)
@@ -435,6 +441,7 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     db->counts = &db->own_counts;
     atomic_init(&db->logs, true);
     db->ring_max = LOG_RING_BYTES;
+    kvfs_log_pace_init(&db->pace, LOG_RING_FIRST);
     db->piece_bytes = LOG_PIECE_BYTES;
     db->wait_ms = LOG_WAIT_MS;
     db->random = 88172645463325252u ^ (uintptr_t)db;

@@ -12,7 +12,10 @@
  *     metadata of the file system, and one flush of data is enough.
  *  5. After a write or a flush failed nothing more is written: what the kernel holds
  *     of it is unknown, and a later flush could say success for lost pages.
- *  6. A record that was found is flushed before or with the next that is: a process that
+ *  6. A record that is flushed goes past the kernel's cache where the file system lets it
+ *     (O_DIRECT with RWF_DSYNC): the shortest way to the device.  Elsewhere it is RWF_DSYNC,
+ *     or a write and fdatasync().
+ *  7. A record that was found is flushed before or with the next that is: a process that
  *     died leaves some that only the kernel holds.
  *
  * The file, numbers in little-endian:
@@ -59,6 +62,7 @@ _Static_assert(sizeof(struct ring_record) == KVFS_RING_HEAD, "a record's head");
 struct kvfs_ring {
     char *path;
     int fd;
+    int direct_fd; /* of the same file, past the kernel's cache; -1: refused */
     bool failed;
     bool dirty;    /* something written waits for a flush */
     bool no_dsync; /* the file system refuses RWF_DSYNC */
@@ -225,6 +229,7 @@ ring_open(struct kvfs_ring *r, bool readonly, struct kvfs_error *err)
     r->fd = open(r->path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (r->fd < 0)
         return ring_errno(err, r->path, "opening the log");
+    r->direct_fd = readonly ? -1 : open(r->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
     return ring_head_read(r, err);
 }
 
@@ -237,7 +242,7 @@ kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch,
 
     if (r == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    r->fd = -1;
+    r->fd = r->direct_fd = -1;
     r->epoch = epoch;
     r->head = kvfs_ring_first();
     r->tail = r->head.offset;
@@ -258,12 +263,22 @@ kvfs_ring_unsafe(struct kvfs_ring *r, enum kvfs_ring_bug bug)
     r->bug = bug;
 }
 
+static void
+ring_files_close(struct kvfs_ring *r)
+{
+    if (r->fd >= 0)
+        (void)close(r->fd);
+    if (r->direct_fd >= 0)
+        (void)close(r->direct_fd);
+}
+
 void
 kvfs_ring_become(struct kvfs_ring *r, struct kvfs_ring *next)
 {
-    (void)close(r->fd);
+    ring_files_close(r);
     r->fd = next->fd;
-    next->fd = -1;
+    r->direct_fd = next->direct_fd;
+    next->fd = next->direct_fd = -1;
     r->failed = next->failed;
     r->dirty = next->dirty;
     r->no_dsync = next->no_dsync;
@@ -281,8 +296,7 @@ kvfs_ring_close(struct kvfs_ring *r)
 {
     if (r == NULL)
         return;
-    if (r->fd >= 0)
-        (void)close(r->fd);
+    ring_files_close(r);
     free(r->path);
     free(r);
 }
@@ -414,7 +428,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
         rc = fn(arg, &next, (uint8_t *)buffer + KVFS_RING_HEAD, len);
         if (rc < 0)
             break;
-        r->dirty = true; /* whoever wrote it may not have flushed it (invariant 6) */
+        r->dirty = true; /* whoever wrote it may not have flushed it (invariant 7) */
         at.before = le64toh(((struct ring_record *)buffer)->check);
         at.seq++;
         at.offset = next.offset + ring_round(KVFS_RING_HEAD + len);
@@ -456,21 +470,32 @@ ring_place(const struct kvfs_ring *r, uint64_t bytes)
     return at + bytes < r->tail ? at : 0;
 }
 
+const char *
+kvfs_ring_path(const struct kvfs_ring *r)
+{
+    return r->path;
+}
+
+uint64_t
+kvfs_ring_takes(size_t len)
+{
+    return ring_round(KVFS_RING_HEAD + len);
+}
+
 bool
 kvfs_ring_fits(const struct kvfs_ring *r, size_t len)
 {
     return ring_place(r, ring_round(KVFS_RING_HEAD + len)) != 0;
 }
 
-/* Write, and with DSYNC flush what was written. */
 static int
-ring_write(const struct kvfs_ring *r, const void *buffer, size_t bytes, uint64_t offset, int flags)
+ring_write_fd(int fd, const void *buffer, size_t bytes, uint64_t offset, int flags)
 {
     const uint8_t *from = buffer;
 
     while (bytes > 0) {
         struct iovec iov = {.iov_base = (void *)(uintptr_t)from, .iov_len = bytes};
-        ssize_t n = pwritev2(r->fd, &iov, 1, (off_t)offset, flags);
+        ssize_t n = pwritev2(fd, &iov, 1, (off_t)offset, flags);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -481,6 +506,28 @@ ring_write(const struct kvfs_ring *r, const void *buffer, size_t bytes, uint64_t
         bytes -= (size_t)n;
     }
     return 0;
+}
+
+/* Write, and with DSYNC flush what was written; what the file system refuses is
+ * not asked of it again. */
+static int
+ring_write(struct kvfs_ring *r, const void *buffer, size_t bytes, uint64_t offset, bool *dsync)
+{
+    bool direct = *dsync && r->direct_fd >= 0;
+    int rc = ring_write_fd(direct ? r->direct_fd : r->fd, buffer, bytes, offset,
+                           *dsync ? RWF_DSYNC : 0);
+
+    if (rc == -EINVAL && direct) {
+        (void)close(r->direct_fd);
+        r->direct_fd = -1;
+        rc = ring_write_fd(r->fd, buffer, bytes, offset, *dsync ? RWF_DSYNC : 0);
+    }
+    if (rc == -EOPNOTSUPP && *dsync) {
+        r->no_dsync = true;
+        *dsync = false;
+        rc = ring_write_fd(r->fd, buffer, bytes, offset, 0);
+    }
+    return rc;
 }
 
 static int
@@ -544,12 +591,7 @@ kvfs_ring_append(struct kvfs_ring *r, void *buffer, size_t len, bool flush,
     };
     memcpy(rec->id, r->id, KVFS_RING_ID);
     rec->check = htole64(ring_check(rec, len));
-    rc = ring_write(r, buffer, bytes, offset, dsync ? RWF_DSYNC : 0);
-    if (rc == -EOPNOTSUPP && dsync) {
-        r->no_dsync = true;
-        dsync = false;
-        rc = ring_write(r, buffer, bytes, offset, 0);
-    }
+    rc = ring_write(r, buffer, bytes, offset, &dsync);
     if (rc != 0)
         return ring_fail(r, rc, "writing the log", err);
     if (at != NULL)

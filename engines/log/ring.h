@@ -75,7 +75,10 @@ int kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs
  * is where they go.  NULL without memory.  free() it. */
 void *kvfs_ring_buffer(size_t len, uint8_t **payload);
 
-/* Has the ring room for a record with LEN bytes of payload? */
+const char *kvfs_ring_path(const struct kvfs_ring *r);
+/* Bytes of the ring that a record with LEN bytes of payload takes. */
+uint64_t kvfs_ring_takes(size_t len);
+/* Has the ring room for one? */
 bool kvfs_ring_fits(const struct kvfs_ring *r, size_t len);
 
 /* Append the record in BUFFER, and with FLUSH make it and all before it durable.
