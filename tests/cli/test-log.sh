@@ -1,33 +1,37 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2154 # lib.sh sets tmp, seed and others
 #
-# A log in front of an engine: which names are taken, a volume through all commands, copies to
-# other engines and back, a log that is missing or another volume's.
+# An intent log before an engine: names, a volume through all commands, the log put before a
+# volume that has none and taken away again, what df tells, a lost file `volume`.
 # shellcheck source=/dev/null
 . "$(dirname "$0")/lib.sh"
 v=$tmp/v
 random_file "$tmp/data" 3000320
+bytes() { kvfs export "$v" disk - | cmp - "$tmp/data" || fail "bytes: $1"; }
 
 # Names.
 for name in log:log:lmdb log:/x log:./lmdb; do
     refuses "a log takes another engine by its name" format "$v" --engine="$name"
 done
-refuses "which engine the log is for" format "$v" --engine=log
+refuses "say which engine" format "$v" --engine=log
 refuses "'nosuch' is not built in" format "$v" --engine=log:nosuch
 refuses "forgets everything" format "$v" --engine=log:mem
 refuses "name is too long" format "$v" --engine="log:$(printf '%060d' 0)"
-[ ! -e "$v" ] || fail "a refused format leaves a folder"
 grep -q '^log .*log:ENGINE' <<<"$engines" || fail "engines: $engines"
+[ ! -e "$v" ] || fail "a refused format leaves a folder"
 
-# A volume.
+# A volume that begins with one.
 ok format "$v" --engine=log:lmdb
-grep -qx "engine log:lmdb" "$v/volume" || fail "$(cat "$v/volume")"
+grep -qx "engine lmdb" "$v/volume" && grep -qx "log on" "$v/volume" || fail "$(cat "$v/volume")"
 ok import "$v" disk "$tmp/data"
-kvfs export "$v" disk - | cmp - "$tmp/data" || fail "bytes"
+bytes "imported"
+same "log:lmdb" "$(kvfs df --json "$v" | json "j['engine']")"
+same True "$(kvfs df --json "$v" | json "j['log_bytes'] >= 4 << 20 - 12 and j['log_commits'] > 0")"
+kvfs df "$v" | grep -q '^intent log ' || fail "df: $(kvfs df "$v")"
+refuses "has engine log:lmdb, not lmdb" copy "$v" "$v" --engine=lmdb
 kvfs check "$v" >"$tmp/out" || fail "check: $(cat "$tmp/out")"
-kvfs check --repair "$v" >"$tmp/out" || fail "check --repair: $(cat "$tmp/out")"
 kvfs compact "$v" >/dev/null || fail "compact"
-kvfs check "$v" >"$tmp/out" || fail "check after compact: $(cat "$tmp/out")"
+bytes "compacted"
 
 # To other engines and back.
 at=$v
@@ -47,5 +51,45 @@ refuses "log of this store is missing" import "$v" more "$tmp/data"
 rm "$v/log"
 refuses "log of this store is missing" ls "$v"
 cp "$tmp/kept" "$v/log"
-kvfs check "$v" >"$tmp/out" || fail "check with the log again: $(cat "$tmp/out")"
-kvfs export "$v" disk - | cmp - "$tmp/data" || fail "bytes with the log again"
+kvfs check --repair "$v" >"$tmp/out" || fail "check with the log again: $(cat "$tmp/out")"
+bytes "with the log again"
+
+# Away, and back, and what is so already.
+same on "$(kvfs log "$v")" "on"
+ok log "$v" off
+ok log "$v" off
+same off "$(kvfs log "$v")" "off"
+[ ! -e "$v/log" ] && [ ! -e "$v/log.lock" ] || fail "$(ls "$v")"
+grep -qx "log off" "$v/volume" || fail "$(cat "$v/volume")"
+same "lmdb" "$(kvfs df --json "$v" | json "j['engine']")"
+! kvfs df "$v" | grep -q '^intent log' || fail "df tells of a log that is gone"
+kvfs check "$v" >"$tmp/out" || fail "check without: $(cat "$tmp/out")"
+bytes "without"
+ok log "$v" on
+bytes "with, nothing logged yet"
+kvfs rm "$v" disk
+ok import "$v" disk "$tmp/data"
+bytes "with"
+same True "$(kvfs log --json "$v" | json "j['log'] and j['engine'] == 'log:lmdb'")" "--json"
+
+# Bad words, no volume, in use.
+kvfs log "$v" maybe >"$tmp/out" 2>"$tmp/stderr" && fail "'maybe' is taken"
+grep -q "on or off" "$tmp/stderr" || fail "$(cat "$tmp/stderr")"
+refuses "not a kvfs volume" log "$tmp" off
+refuses "No such file" log "$tmp/none" off
+mkfifo "$tmp/pipe"
+"$KVFS_BIN" import "$v" held "$tmp/pipe" >/dev/null 2>&1 &
+holder=$!
+exec 7>"$tmp/pipe"
+refuses "in use by process $holder" log "$v" off
+exec 7>&-
+wait "$holder" || fail "the holder's import"
+same on "$(kvfs log "$v")" "still on"
+
+# The file `volume` is damaged: the folder tells that there was a log.
+cp "$v/volume" "$tmp/volume"
+echo junk >"$v/volume"
+kvfs check --repair "$v" >"$tmp/out"
+cmp "$tmp/volume" "$v/volume" || fail "rebuilt: $(cat "$v/volume" "$tmp/out")"
+bytes "rebuilt"
+kvfs check "$v" >"$tmp/out" || fail "check at the end: $(cat "$tmp/out")"
