@@ -89,7 +89,9 @@ same on "$(kvfs log "$v")" "still on"
 # The file `volume` is damaged: the folder tells that there was a log.
 cp "$v/volume" "$tmp/volume"
 echo junk >"$v/volume"
-kvfs check --repair "$v" >"$tmp/out"
+status=0
+kvfs check --repair "$v" >"$tmp/out" || status=$?
+same 1 "$status" "repaired"
 cmp "$tmp/volume" "$v/volume" || fail "rebuilt: $(cat "$v/volume" "$tmp/out")"
 bytes "rebuilt"
 kvfs check "$v" >"$tmp/out" || fail "check at the end: $(cat "$tmp/out")"
