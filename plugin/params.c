@@ -228,6 +228,13 @@ params_set_readonly(struct kparams *p, const char *key, const char *value, struc
 }
 
 static int
+params_set_log(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
+{
+    p->log_given = true;
+    return params_bool(key, value, &p->log, err);
+}
+
+static int
 params_set_strict(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
 {
     return params_bool(key, value, &p->strict, err);
@@ -249,6 +256,7 @@ kparams_set(struct kparams *p, const char *key, const char *value, struct kvfs_e
         {"commit-interval", params_set_commit_interval},
         {"readonly", params_set_readonly},
         {"strict", params_set_strict},
+        {"log", params_set_log},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -272,6 +280,9 @@ kparams_complete(const struct kparams *p, struct kvfs_error *err)
                               "volume=PATH is missing: the folder of the volume to serve");
     if (p->create_bytes != 0 && p->file == NULL)
         return kvfs_error_set(err, -EINVAL, "create= needs file=NAME: the file to make");
+    if (p->log_given && p->readonly)
+        return kvfs_error_set(err, -EINVAL,
+                              "log= and readonly=true (or nbdkit -r) exclude each other");
     if (p->create_bytes != 0 && p->readonly)
         return kvfs_error_set(err, -EINVAL,
                               "create= and readonly=true (or nbdkit -r) exclude each other");

@@ -18,6 +18,7 @@ struct kparams {
     size_t cache_bytes;
     unsigned commit_interval_ms;
     bool readonly; /* also for nbdkit -r */
+    bool log_given, log; /* put an intent log before the engine, or take it away, first */
     bool strict;   /* refuse an engine that does not keep what a flush promises */
 };
 

@@ -402,6 +402,8 @@ static struct nbdkit_plugin plugin = {
                    "cache=SIZE               Memory for unwritten data (default 64M).\n"
                    "commit-interval=SECONDS  Longest time until a write is on disk (default 5).\n"
                    "readonly=true            Open the volume for reading only.\n"
+                   "log=on|off               Put an intent log before the engine, or take it\n"
+                   "                         away, for good.\n"
                    "strict=true              Refuse an engine whose flush is not proof\n"
                    "                         against a power cut.",
     .magic_config_key = "volume",

@@ -120,7 +120,10 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
         .commit_interval_ms = params->commit_interval_ms,
     };
     struct kvfs_error why = {0};
-    int r = kvfs_volume_open(params->volume, &options, vp, &why);
+    int r = params->log_given ? kvfs_volume_log(params->volume, params->log, false, &why) : 0;
+
+    if (r == 0)
+        r = kvfs_volume_open(params->volume, &options, vp, &why);
 
     if (r == -ENOENT)
         return kvfs_error_set(err, r, "%s (to make a volume: kvfs format %s)", why.msg,

@@ -333,6 +333,7 @@ open_limits(struct kvfs_db *db)
     if (ops > bytes / 64)
         ops = bytes / 64;
     l->batch_max_ops = ops;
+    l->batch_halves_best = true; /* they need no intent */
     l->batch_max_bytes = bytes - 16 * ops - 32 * records - 64;
 }
 

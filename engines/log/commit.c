@@ -21,6 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../batch.h"
 #include "codec.h"
 #include "log_priv.h"
 
@@ -57,46 +58,19 @@ kvfs_log_stop_at(const struct kvfs_db *db, enum log_stop where)
 
 /* --- judging ---------------------------------------------------------------------------- */
 
-static bool
-commit_op_sound(const struct kvfs_op *op)
-{
-    bool data = op->keyspace == KVFS_DATA;
-    size_t max = data ? KVFS_DATA_KEY_LEN : KVFS_META_KEY_MAX;
-
-    if ((op->keyspace != KVFS_META && !data) || op->type > KVFS_OP_EXPECT_ABSENT)
-        return false;
-    if (op->type == KVFS_OP_DEL_RANGE)
-        return op->key_len <= max && op->key_end_len <= max;
-    if (!data && op->key_len == max && *(const uint8_t *)op->key == 0)
-        return false; /* no room for the byte in front */
-    return op->key_len >= (data ? max : 1) && op->key_len <= max;
-}
-
 static int
 commit_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_error *err)
 {
-    uint64_t bytes = 0;
+    int rc = kvfs_batch_check(batch, &db->limits, db->path, err);
 
-    if (batch->ops_count > db->limits.batch_max_ops)
-        return kvfs_error_set(err, -E2BIG, "%s: a batch of %zu operations", db->path,
-                              batch->ops_count);
-    for (size_t i = 0; i < batch->ops_count; i++) {
+    for (size_t i = 0; i < batch->ops_count && rc == 0; i++) {
         const struct kvfs_op *op = &batch->ops[i];
-        uint64_t len = (uint64_t)op->value[0].iov_len + op->value[1].iov_len;
 
-        if (!commit_op_sound(op))
-            return kvfs_error_set(err, -EINVAL, "%s: operation %zu has a bad type, keyspace or key",
-                                  db->path, i);
-        if (op->value[0].iov_len > db->limits.value_max_bytes || len > db->limits.value_max_bytes)
-            return kvfs_error_set(err, -E2BIG, "%s: operation %zu has a value of %llu bytes",
-                                  db->path, i, (unsigned long long)len);
-        bytes += len + op->key_len;
-        bytes += op->type == KVFS_OP_DEL_RANGE ? op->key_end_len : 0u;
+        if (op->keyspace == KVFS_META && op->type != KVFS_OP_DEL_RANGE &&
+            op->key_len == KVFS_META_KEY_MAX && *(const uint8_t *)op->key == 0)
+            rc = kvfs_batch_refuse(batch, i, db->path, err); /* no room for the byte in front */
     }
-    return bytes <= db->limits.batch_max_bytes
-               ? 0
-               : kvfs_error_set(err, -E2BIG, "%s: a batch of %llu bytes", db->path,
-                                (unsigned long long)bytes);
+    return rc;
 }
 
 /* The engine's value for KEY equals the operation's? 0: yes, 1: no or absent. */

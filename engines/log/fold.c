@@ -157,14 +157,24 @@ fold_tree(struct fold *f, const struct kvfs_memtree *t, int ks,
 }
 
 static int
+fold_keyspace(struct fold *f, const struct log_view *v, int ks)
+{
+    int rc = f->db->bug == LOG_BUG_LOST_RANGE ? 0
+                                              : fold_tree(f, v->ranges[ks], ks, fold_range_op);
+
+    return rc != 0 ? rc : fold_tree(f, v->records[ks], ks, fold_record_op);
+}
+
+/* DATA first: the place is META's, so the last piece may be META alone. */
+static int
 fold_view(struct fold *f, const struct log_view *v, const struct log_place *place)
 {
-    int rc = 0;
+    int rc = fold_keyspace(f, v, KVFS_DATA);
 
-    for (int ks = 0; ks < 2 && rc == 0 && f->db->bug != LOG_BUG_LOST_RANGE; ks++)
-        rc = fold_tree(f, v->ranges[ks], ks, fold_range_op);
-    for (int ks = 0; ks < 2 && rc == 0; ks++)
-        rc = fold_tree(f, v->records[ks], ks, fold_record_op);
+    if (rc == 0 && f->db->limits.batch_halves_best && kvfs_batch_ops(f->batch) > 0)
+        rc = fold_piece(f, NULL);
+    if (rc == 0)
+        rc = fold_keyspace(f, v, KVFS_META);
     return rc != 0 ? rc : fold_piece(f, place);
 }
 

@@ -32,6 +32,7 @@ static void
 log_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)
 {
     *limits = db->limits;
+    limits->batch_halves_best = false; /* they are one record */
 }
 
 static int

@@ -86,6 +86,18 @@ exec 7>&-
 wait "$holder" || fail "the holder's import"
 same on "$(kvfs log "$v")" "still on"
 
+# nbdkit puts it before the engine as well.
+if command -v nbdkit >/dev/null && [ -n "${KVFS_PLUGIN:-}" ]; then
+    ok log "$v" off
+    nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk log=on --run true || fail "nbdkit log=on"
+    same on "$(kvfs log "$v")" "nbdkit log=on"
+    nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk log=off --run true || fail "nbdkit log=off"
+    same off "$(kvfs log "$v")" "nbdkit log=off"
+    bytes "after nbdkit"
+    ok log "$v" on
+    ok mkdir "$v" folder # the log is there when somebody writes
+fi
+
 # The file `volume` is damaged: the folder tells that there was a log.
 cp "$v/volume" "$tmp/volume"
 echo junk >"$v/volume"

@@ -28,7 +28,7 @@ fail() {
 
 # A parameter is known if a bad value of it is refused for the value's sake.  The
 # candidates are all words that the sources could mean.
-known=$(for key in $help file-name size path export params create-size sync log cache-size; do
+known=$(for key in $help file-name size path export params create-size sync journal cache-size; do
     said=$(nbdkit_ -f -U - "$KVFS_PLUGIN" "$key=" 2>&1 --run true || true)
     case $said in
         *"unknown parameter"*) ;;

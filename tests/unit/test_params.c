@@ -71,9 +71,12 @@ set__good_values__taken(void **state)
     assert_int_equal(kparams_set(&p, "commit-interval", "0.25", &err), 0);
     assert_int_equal(kparams_set(&p, "readonly", "OFF", &err), 0);
     assert_int_equal(kparams_set(&p, "strict", "yes", &err), 0);
+    assert_int_equal(kparams_set(&p, "log", "off", &err), 0);
     assert_int_equal(kparams_complete(&p, &err), 0);
     assert_string_equal(p.volume, "v");
     assert_true(p.strict);
+    assert_true(p.log_given);
+    assert_false(p.log);
     assert_string_equal(p.file, "/a/b");
     assert_string_equal(p.engine, "lmdb");
     assert_int_equal(p.create_bytes, (uint64_t)10 << 30);
@@ -115,6 +118,7 @@ set__bad_values__one_line_that_names_them(void **state)
         {"readonly", "maybe"},
         {"readonly", ""},
         {"strict", "maybe"},
+        {"log", "maybe"},
         {"volume", ""},
         {"engine", ""},
         {"file", ""},

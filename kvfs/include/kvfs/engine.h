@@ -101,6 +101,8 @@ struct kvfs_engine_limits {
     uint64_t batch_max_bytes;   /* keys and values of one batch together */
     uint64_t batch_max_ops;
     uint32_t snapshots_max;     /* at once, all processes together */
+    bool batch_halves_best;     /* a batch that changes both keyspaces costs more than two
+                                 * that change one each */
 };
 
 /* O(1) to obtain: read at every commit. */
