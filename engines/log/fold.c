@@ -104,7 +104,7 @@ fold_add(struct fold *f, const struct kvfs_op *op)
 
     if (rc != 0)
         return kvfs_error_set(f->err, rc, "%s: no memory for folding the log", f->db->path);
-    if (kvfs_batch_bytes(f->batch) < f->db->piece_bytes &&
+    if (kvfs_batch_bytes(f->batch) < kvfs_log_pace_size(&f->db->pace, f->db->piece_bytes) &&
         kvfs_batch_ops(f->batch) + 4 < f->db->limits.batch_max_ops)
         return 0;
     return fold_piece(f, NULL);

@@ -36,7 +36,7 @@
 #define LOG_ROOM_PART     16u                  /* but no more than that part of what is free */
 #define LOG_GROUP_BYTES   ((size_t)1 << 20) /* batches that go in one record, if more than one */
 #define LOG_FOLD_PART     4u /* a fold begins when the ring is a 4th full */
-#define LOG_PIECE_BYTES   ((size_t)2 << 20) /* of a fold, if not asked otherwise */
+#define LOG_PIECE_BYTES   ((size_t)128 << 10) /* of a fold, if not asked otherwise */
 #define LOG_WAIT_MS       10000u /* an opener, likewise */
 #define LOG_OWN_KEY       "\0log"
 #define LOG_OWN_KEY_LEN   4u

@@ -7,11 +7,12 @@
  *     than that is not slowed at all.
  *  2. A fold need not be done before writers have used half of what is left: it pauses between
  *     its pieces, so that their flushes find the device idle.  When writers are slowed it does
- *     not pause.
+ *     not pause, and its pieces are large: then what counts is how fast it goes down.
  *  3. What is unfolded is what the next open reads before it serves, so it is bounded by
  *     what the device reads in 100 ms.
  */
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +24,8 @@
 #define PACE_PAUSES       3u  /* the most that a fold rests, of what a piece took, */
 #define PACE_PAUSE_MAX_NS 50000000u
 #define PACE_WAIT_MAX_NS  20000000u /* of one group */
+#define PACE_SLOWED_NS    100000000u
+#define PACE_LARGER       16u
 #define PACE_OPEN_S       0.1
 #define PACE_LIMIT_MIN    ((uint64_t)1 << 20)
 #define PACE_PROBE_BYTES  ((size_t)256 << 10)
@@ -88,6 +91,8 @@ kvfs_log_pace_group(struct log_pace *p, uint64_t bytes, uint64_t space, uint64_t
         wait = p->next_ns > now ? p->next_ns - now : 0;
         if (wait > PACE_WAIT_MAX_NS)
             wait = PACE_WAIT_MAX_NS;
+        if (wait > 0)
+            p->slowed_ns = now;
         p->next_ns = now + wait +
                      (uint64_t)((double)bytes * fold_ns / (double)(space > bytes ? space : bytes));
     } else {
@@ -122,6 +127,18 @@ kvfs_log_pace_piece(struct log_pace *p, uint64_t bytes, uint64_t took, uint64_t 
     fold_ns *= part;
     pause = fold_ns > (double)took ? (uint64_t)fold_ns - took : 0;
     return pause < most ? pause : most;
+}
+
+size_t
+kvfs_log_pace_size(struct log_pace *p, size_t piece)
+{
+    uint64_t now = kvfs_log_pace_now();
+    bool slowed;
+
+    (void)pthread_mutex_lock(&p->lock);
+    slowed = p->slowed_ns > 0 && now - p->slowed_ns < PACE_SLOWED_NS;
+    (void)pthread_mutex_unlock(&p->lock);
+    return slowed ? PACE_LARGER * piece : piece;
 }
 
 void
