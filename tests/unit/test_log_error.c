@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One write or flush of the log fails, and the process goes on: from then on nothing is
+ * acknowledged, reads go on, and after a power cut the next open finds every batch that was
+ * acknowledged as durable.  At every step that the log's file takes.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <kvfs/batch.h>
+#include <kvfs/engine.h>
+
+#include "file_cut.h"
+
+#define PARAMS    "log-size=65536,log-piece=1"
+#define BATCHES   40u
+#define VALUE_LEN 2000u
+
+static struct cut_control control;
+static uint64_t steps, fails_at; /* the step that fails; 0: none */
+
+static bool
+error_step(void)
+{
+    return ++steps == fails_at;
+}
+
+static int
+remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static int
+put(const struct kvfs_engine *e, struct kvfs_db *db, uint32_t number, struct kvfs_error *err)
+{
+    static uint8_t value[VALUE_LEN];
+    struct kvfs_op op = {.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = "k", .key_len = 1,
+                         .value = {{.iov_base = value, .iov_len = sizeof(value)}}};
+    const struct kvfs_batch batch = {.ops = &op, .ops_count = 1};
+
+    memset(value, 1, sizeof(value));
+    memcpy(value, &number, sizeof(number));
+    /* The others are only ordered: a flush makes good for them, or nobody does. */
+    return e->apply(db, &batch, number % 3 == 2 ? KVFS_ORDERED : KVFS_DURABLE, err);
+}
+
+/* The number of the newest batch. */
+static uint32_t
+newest(const struct kvfs_engine *e, struct kvfs_db *db)
+{
+    struct kvfs_error err = {.code = 0};
+    struct kvfs_db_snap *snap;
+    uint32_t number = 0;
+    struct iovec iov = {.iov_base = &number, .iov_len = sizeof(number)};
+    int rc;
+
+    if (e->begin(db, &snap, &err) != 0)
+        fail_msg("a snapshot: %s", err.msg);
+    rc = e->get(snap, KVFS_META, "k", 1, 0, &iov, 1, NULL, &err);
+    if (rc != 0 && rc != -ENOENT)
+        fail_msg("a read: %s", err.msg);
+    e->end(snap);
+    return number;
+}
+
+/* Batches until one fails, and some more, which must fail as well; the newest that was
+ * acknowledged as durable. */
+static uint32_t
+run(const struct kvfs_engine *e, struct kvfs_db *db)
+{
+    struct kvfs_error err = {.code = 0};
+    uint32_t durable = 0, seen = 0;
+    bool failed = false;
+
+    for (uint32_t i = 1; i <= BATCHES; i++) {
+        int rc = put(e, db, i, &err);
+
+        if (rc != 0 && rc != -EIO)
+            fail_msg("step %llu: batch %u: %d: %s", (unsigned long long)fails_at, i, rc, err.msg);
+        if (rc == 0 && failed)
+            fail_msg("step %llu: batch %u is taken after one failed", (unsigned long long)fails_at,
+                     i);
+        failed = rc != 0;
+        if (rc == 0) {
+            seen = i;
+            durable = i % 3 == 2 ? durable : i;
+        }
+    }
+    if (failed && e->sync(db, &err) == 0)
+        fail_msg("step %llu: a sync succeeds after a failure", (unsigned long long)fails_at);
+    if (newest(e, db) < seen)
+        fail_msg("step %llu: batch %u is not to be seen", (unsigned long long)fails_at, seen);
+    return durable;
+}
+
+static void
+io_error__at_any_step__nothing_acknowledged_is_lost(void **state)
+{
+    const struct kvfs_engine_options options = {.create = true, .params = PARAMS};
+    const struct kvfs_engine *e;
+    struct kvfs_error err = {.code = 0};
+    struct kvfs_db *db;
+    uint32_t durable, found;
+    uint64_t last = 1;
+
+    (void)state;
+    if (kvfs_engine_find("log:lmdb", &e, &err) != 0)
+        fail_msg("%s", err.msg);
+    for (fails_at = 1; fails_at <= last; fails_at++) {
+        char folder[] = "/tmp/kvfs-log-error-XXXXXX";
+        int rc;
+
+        assert_non_null(mkdtemp(folder));
+        file_cut_new(folder);
+        steps = 0;
+        durable = 0;
+        rc = e->open(e, folder, &options, &db, &err);
+        if (rc == 0) {
+            durable = run(e, db);
+            e->close(db);
+        }
+        if (steps >= fails_at) /* it has failed: there may be more to come */
+            last = fails_at + 1;
+        file_cut_power(false);
+        steps = UINT64_MAX / 2;
+        if (e->open(e, folder, &options, &db, &err) != 0)
+            fail_msg("step %llu: opening again: %s", (unsigned long long)fails_at, err.msg);
+        found = newest(e, db);
+        e->close(db);
+        if (found < durable)
+            fail_msg("step %llu: batch %u is found, %u was durable", (unsigned long long)fails_at,
+                     found, durable);
+        // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread runs
+        (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+    print_message("%llu steps failed\n", (unsigned long long)last - 1);
+    assert_true(last > 40);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(io_error__at_any_step__nothing_acknowledged_is_lost),
+    };
+
+    file_cut_use(error_step, &control);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
