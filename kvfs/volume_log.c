@@ -41,9 +41,10 @@ log_judge(const char *path, const struct kvfs_volume_file *file, bool force, str
 
     kvfs_volume_file_engine(file, name);
     rc = kvfs_engine_find(name, &engine, err);
-    if (rc == 0)
-        rc = kvfs_volume_open(path, &options, &v, err);
-    return rc < 0 ? rc : kvfs_volume_close(v, err);
+    if (rc != 0)
+        return rc;
+    rc = kvfs_volume_open(path, &options, &v, err);
+    return rc != 0 ? rc : kvfs_volume_close(v, err);
 }
 
 int

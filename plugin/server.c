@@ -122,7 +122,7 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
     struct kvfs_error why = {0};
     int r = params->log_given ? kvfs_volume_log(params->volume, params->log, false, &why) : 0;
 
-    if (r == 0)
+    if (r >= 0)
         r = kvfs_volume_open(params->volume, &options, vp, &why);
 
     if (r == -ENOENT)

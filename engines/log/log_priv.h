@@ -96,15 +96,18 @@ struct kvfs_db {
     size_t piece_bytes; /* of a fold: one batch of the engine below */
     struct kvfs_engine_limits limits;
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
-    bool pace_fixed;               /* the limit was given, not measured */
     struct log_pace pace;
-    atomic_bool ring_short;        /* batches had to wait for room */
+    atomic_bool ring_short; /* batches had to wait for room */
+    bool pace_fixed;        /* the limit was given, not measured */
     bool readonly;
     bool remove; /* fold, and then be no log any more */
+    bool led;    /* somebody leads; under queue_lock */
+    bool share_running;
+    atomic_bool share_stop;
+    atomic_bool logs; /* batches are logged; changed under writer */
 
     pthread_mutex_t queue_lock;
     struct log_commit *first, *last; /* waiting */
-    bool led;                        /* somebody leads */
     uint64_t room_bytes;             /* that the engine below is known to have room for */
 
     pthread_mutex_t writer;
@@ -132,14 +135,11 @@ struct kvfs_db {
     atomic_int poisoned;    /* the errno of the failure, 0: sound */
 
     /* Other processes (share.c). */
-    atomic_bool logs;        /* batches are logged; changed under writer */
     int share_fd;            /* -1: the engine below keeps others out */
     struct log_share *share; /* mapped */
     struct log_counts *counts; /* in it, or our own */
     struct log_counts own_counts;
     pthread_t share_thread;
-    bool share_running;
-    atomic_bool share_stop;
 };
 
 struct kvfs_db_snap {
