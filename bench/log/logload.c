@@ -291,7 +291,7 @@ load_options(struct load *l, int argc, char **argv)
         case 't': l->threads = (uint32_t)load_number(optarg, 1, THREADS_MAX); break;
         case 'b': l->blocks = (uint32_t)load_number(optarg, 1, UINT32_MAX); break;
         case 'w': l->writes = (uint32_t)load_number(optarg, 1, 1u << 30); break;
-        case 'y': l->bytes = (uint32_t)load_number(optarg, 1, 3u * BENCH_BLOCK); break;
+        case 'y': l->bytes = (uint32_t)load_number(optarg, 1, UINT64_C(3) * BENCH_BLOCK); break;
         case 'B': l->beside = load_number(optarg, 0, UINT64_MAX); break;
         case 'p': l->piece = load_number(optarg, 512, (uint64_t)64 << 20); break;
         default: exit(2);
