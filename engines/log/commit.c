@@ -16,9 +16,11 @@
  *  5. After a failed write or flush nothing is acknowledged any more.
  */
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../batch.h"
@@ -431,6 +433,28 @@ commit_take(struct kvfs_db *db, struct group *g, bool *direct)
     (void)pthread_mutex_unlock(&db->queue_lock);
 }
 
+/* By a futex of its own: woken threads need no lock, so they do not wait for each other. */
+static void
+commit_tell(struct log_commit *c, enum log_commit_state state)
+{
+    atomic_store(&c->state, state);
+    (void)syscall(SYS_futex, &c->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* The next to lead, if there is one: it begins while those that are done are woken. */
+static void
+commit_pass_on(struct kvfs_db *db)
+{
+    struct log_commit *next;
+
+    (void)pthread_mutex_lock(&db->queue_lock);
+    next = db->first;
+    db->led = next != NULL;
+    (void)pthread_mutex_unlock(&db->queue_lock);
+    if (next != NULL)
+        commit_tell(next, LOG_COMMIT_LEADS);
+}
+
 /* Commit the first batches of the queue and wake their threads. */
 static void
 commit_lead(struct kvfs_db *db)
@@ -453,39 +477,34 @@ commit_lead(struct kvfs_db *db)
         group_direct_all(&g);
     else
         group_log(&g);
-    (void)pthread_mutex_lock(&db->queue_lock);
-    for (struct log_commit *c = g.first; c != NULL; c = c->next) {
-        c->done = true;
-        (void)pthread_cond_signal(&c->cond);
+    commit_pass_on(db);
+    for (struct log_commit *c = g.first, *next; c != NULL; c = next) {
+        next = c->next; /* once it is done it is gone */
+        commit_tell(c, LOG_COMMIT_DONE);
     }
-    (void)pthread_mutex_unlock(&db->queue_lock);
 }
 
 static void
 commit_queue(struct kvfs_db *db, struct log_commit *c)
 {
-    (void)pthread_cond_init(&c->cond, NULL);
+    unsigned state = LOG_COMMIT_WAITS;
+
     (void)pthread_mutex_lock(&db->queue_lock);
     if (db->last != NULL)
         db->last->next = c;
     else
         db->first = c;
     db->last = c;
-    while (!c->done) {
-        if (db->led) {
-            (void)pthread_cond_wait(&c->cond, &db->queue_lock);
-            continue;
-        }
-        db->led = true;
-        (void)pthread_mutex_unlock(&db->queue_lock);
-        commit_lead(db);
-        (void)pthread_mutex_lock(&db->queue_lock);
-        db->led = false;
-        if (db->first != NULL) /* the next to lead */
-            (void)pthread_cond_signal(&db->first->cond);
-    }
+    if (!db->led)
+        state = LOG_COMMIT_LEADS; /* nobody waits before us */
+    db->led = true;
     (void)pthread_mutex_unlock(&db->queue_lock);
-    (void)pthread_cond_destroy(&c->cond);
+    while (state == LOG_COMMIT_WAITS) {
+        (void)syscall(SYS_futex, &c->state, FUTEX_WAIT_PRIVATE, LOG_COMMIT_WAITS, NULL, NULL, 0);
+        state = atomic_load(&c->state);
+    }
+    if (state == LOG_COMMIT_LEADS)
+        commit_lead(db);
 }
 
 int

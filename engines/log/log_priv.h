@@ -74,14 +74,15 @@ struct log_counts {
     _Atomic uint64_t flushes; /* that they took, those of folds included */
 };
 
+enum log_commit_state { LOG_COMMIT_WAITS, LOG_COMMIT_LEADS, LOG_COMMIT_DONE };
+
 struct log_commit { /* a batch that waits for its turn, on its caller's stack */
     const struct kvfs_batch *batch;
     enum kvfs_durability durability;
     size_t bytes; /* in the log */
     struct kvfs_error *err;
     int rc;
-    bool done, leads;
-    pthread_cond_t cond;
+    atomic_uint state; /* enum log_commit_state; a futex */
     struct log_commit *next;
 };
 
