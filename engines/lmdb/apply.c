@@ -497,9 +497,10 @@ static int
 apply_file_there(struct kvfs_db *db, struct kvfs_error *err)
 {
     mdb_filehandle_t fd;
-    struct stat st;
+    struct statx st; /* without times: a kernel with fine ones would write the inode once more */
 
-    if (mdb_env_get_fd(db->env, &fd) != 0 || fstat(fd, &st) != 0 || st.st_nlink > 0)
+    if (mdb_env_get_fd(db->env, &fd) != 0 ||
+        statx(fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) != 0 || st.stx_nlink > 0)
         return 0;
     atomic_store(&db->poisoned, 1);
     return kvfs_error_set(err, -EIO, "%s: was removed or replaced while it was in use", db->path);

@@ -158,7 +158,7 @@ struct group {
     struct kvfs_db *db;
     struct log_commit *first; /* those of the group, a list of its own */
     struct log_view view;           /* `active` with their operations */
-    size_t bytes;
+    size_t bytes; /* those that are logged, in the log; first of all that may be */
     bool durable;
 };
 
@@ -174,6 +174,18 @@ group_answer(const struct group *g, int rc, const struct kvfs_error *err)
     }
 }
 
+/* All of a group leaves memory with the fold that brings it down. */
+static void
+group_reserve(struct group *g)
+{
+    size_t count = 0;
+
+    for (const struct log_commit *c = g->first; c != NULL; c = c->next)
+        count += c->batch->ops_count;
+    kvfs_memsource_reserve(&g->db->source, count, g->bytes);
+    g->bytes = 0;
+}
+
 static int
 group_build(struct group *g, struct kvfs_error *err)
 {
@@ -181,6 +193,7 @@ group_build(struct group *g, struct kvfs_error *err)
     struct kvfs_db_snap *under = NULL;
     int rc = 0;
 
+    group_reserve(g);
     (void)pthread_mutex_lock(&db->lock);
     g->view = kvfs_log_view_ref(&db->active);
     (void)pthread_mutex_unlock(&db->lock);
@@ -193,12 +206,13 @@ group_build(struct group *g, struct kvfs_error *err)
         }
         for (size_t i = 0; i < c->batch->ops_count && rc == 0 && c->rc == 0; i++)
             if (c->batch->ops[i].type < KVFS_OP_EXPECT)
-                rc = kvfs_log_view_apply(&g->view, &c->batch->ops[i], &db->random);
+                rc = kvfs_log_view_apply(&g->view, &c->batch->ops[i], &db->source);
         if (c->rc != 0)
             continue;
         g->bytes += c->bytes;
         g->durable = g->durable || c->durability == KVFS_DURABLE;
     }
+    kvfs_memsource_done(&db->source);
     if (under != NULL)
         kvfs_log_end(under);
     return rc == -ENOMEM ? kvfs_error_set(err, rc, "%s: no memory", db->path) : rc;
@@ -209,20 +223,17 @@ group_append(struct group *g, struct kvfs_error *err)
 {
     struct kvfs_db *db = g->db;
     uint8_t *payload;
-    void *buffer;
     int rc;
 
     if (g->bytes == 0) /* expectations only, or nothing */
         return g->durable ? kvfs_ring_flush(db->ring, err) : 0;
-    buffer = kvfs_ring_buffer(g->bytes, &payload);
-    if (buffer == NULL)
+    payload = kvfs_ring_payload(db->ring, g->bytes);
+    if (payload == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     for (struct log_commit *c = g->first; c != NULL; c = c->next)
         if (c->rc == 0)
             payload = kvfs_log_encode(c->batch, payload);
-    rc = kvfs_ring_append(db->ring, buffer, g->bytes, g->durable && db->bug != LOG_BUG_NO_FLUSH,
-                          NULL, err);
-    free(buffer);
+    rc = kvfs_ring_append(db->ring, g->bytes, g->durable && db->bug != LOG_BUG_NO_FLUSH, NULL, err);
     if (rc != 0 && rc != -ENOMEM)
         (void)kvfs_log_poison(db, rc);
     return rc;
@@ -455,9 +466,9 @@ commit_pass_on(struct kvfs_db *db)
         commit_tell(next, LOG_COMMIT_LEADS);
 }
 
-/* Commit the first batches of the queue and wake their threads. */
+/* Commit the first batches of the queue, OWN at their head, and wake their threads. */
 static void
-commit_lead(struct kvfs_db *db)
+commit_lead(struct kvfs_db *db, const struct log_commit *own)
 {
     struct kvfs_error err = {.code = 0};
     struct group g;
@@ -470,7 +481,6 @@ commit_lead(struct kvfs_db *db)
         commit_pace(db, kvfs_ring_takes(g.bytes));
         rc = commit_wait_room(db, g.bytes, &err);
     }
-    g.bytes = 0;
     if (rc != 0)
         group_answer(&g, rc, &err);
     else if (direct)
@@ -480,7 +490,8 @@ commit_lead(struct kvfs_db *db)
     commit_pass_on(db);
     for (struct log_commit *c = g.first, *next; c != NULL; c = next) {
         next = c->next; /* once it is done it is gone */
-        commit_tell(c, LOG_COMMIT_DONE);
+        if (c != own)
+            commit_tell(c, LOG_COMMIT_DONE);
     }
 }
 
@@ -504,7 +515,7 @@ commit_queue(struct kvfs_db *db, struct log_commit *c)
         state = atomic_load(&c->state);
     }
     if (state == LOG_COMMIT_LEADS)
-        commit_lead(db);
+        commit_lead(db, c);
 }
 
 int

@@ -21,6 +21,7 @@
 #include "log_priv.h"
 
 #define FOLD_SHRINK_AFTER 10 /* idle times */
+#define FOLD_SOON_NS      1000000000u /* folds that begin so soon one after the other want a longer ring */
 #define FOLD_IDLE_S       1 /* what lies in the log goes down after so long without a reason */
 
 struct fold {
@@ -251,8 +252,8 @@ fold_once(struct kvfs_db *db)
 
 /* --- the ring's size ------------------------------------------------------------------------ */
 
-/* The size that the ring should have next: twice as much, if the store and its file system have
- * that to spare. */
+/* The size that the ring should have next: twice as much, if that may be used, and the store and
+ * its file system have it to spare. */
 static uint64_t
 fold_next_size(struct kvfs_db *db)
 {
@@ -261,7 +262,7 @@ fold_next_size(struct kvfs_db *db)
 
     if (next > db->ring_max)
         next = db->ring_max;
-    if (next <= now || db->engine->stat(db->below, &stat, NULL) != 0 ||
+    if (next <= now || kvfs_log_pace_room(&db->pace, now) < now || db->engine->stat(db->below, &stat, NULL) != 0 ||
         next > stat.avail_bytes / LOG_ROOM_PART)
         return 0;
     return next;
@@ -328,10 +329,21 @@ fold_sleep(struct kvfs_db *db)
     return false;
 }
 
+/* The longer the ring, the more of what is written twice goes down once. */
+static bool
+fold_soon(uint64_t *begun)
+{
+    uint64_t now = kvfs_log_pace_now(), before = *begun;
+
+    *begun = now;
+    return before > 0 && now - before < FOLD_SOON_NS;
+}
+
 static void *
 fold_main(void *arg)
 {
     struct kvfs_db *db = arg;
+    uint64_t begun = 0;
     unsigned idle = 0;
 
     if (!db->pace_fixed)
@@ -349,6 +361,8 @@ fold_main(void *arg)
         count = ++db->fold_count;
         db->fold_busy = true;
         (void)pthread_mutex_unlock(&db->fold_lock);
+        if (idle == 0 && fold_soon(&begun))
+            atomic_store(&db->ring_short, true);
         rc = fold_once(db);
         if (rc == 0 && atomic_load(&db->ring_short))
             fold_grow(db);

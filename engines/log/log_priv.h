@@ -98,7 +98,7 @@ struct kvfs_db {
     struct kvfs_engine_limits limits;
     uint64_t ring_first, ring_max; /* bytes of the ring's file */
     struct log_pace pace;
-    atomic_bool ring_short; /* batches had to wait for room */
+    atomic_bool ring_short; /* batches had to wait for room, or folds follow each other fast */
     bool pace_fixed;        /* the limit was given, not measured */
     bool readonly;
     bool remove; /* fold, and then be no log any more */
@@ -113,7 +113,7 @@ struct kvfs_db {
 
     pthread_mutex_t writer;
     struct kvfs_ring *ring;
-    uint64_t random;
+    struct kvfs_memsource source;
 
     pthread_mutex_t lock;
     struct log_view active, folding;

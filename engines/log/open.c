@@ -223,7 +223,7 @@ replay_op(void *arg, const struct kvfs_op *op)
 {
     struct kvfs_db *db = arg;
 
-    return kvfs_log_view_apply(&db->active, op, &db->random);
+    return kvfs_log_view_apply(&db->active, op, &db->source);
 }
 
 static int
@@ -444,7 +444,7 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     kvfs_log_pace_init(&db->pace, LOG_RING_FIRST);
     db->piece_bytes = LOG_PIECE_BYTES;
     db->wait_ms = LOG_WAIT_MS;
-    db->random = 88172645463325252u ^ (uintptr_t)db;
+    db->source.random = 88172645463325252u ^ (uintptr_t)db;
     db->path = strdup(path);
     rc = db->path != NULL ? open_locks(db, err)
                           : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);

@@ -43,6 +43,7 @@
 #define RING_VERSION    1u
 #define RING_RECORD     0x5266766bu /* "kvfR" */
 #define RING_ZERO_BYTES ((size_t)1 << 20)
+#define RING_BUFFER_KEPT ((size_t)2 << 20)
 
 struct ring_head { /* of the file */
     char magic[8];
@@ -73,6 +74,8 @@ struct kvfs_ring {
     _Atomic uint64_t used;
     uint64_t tail; /* offset */
     enum kvfs_ring_bug bug;
+    uint8_t *buffer; /* for the next record */
+    size_t buffer_bytes;
 };
 
 static uint64_t
@@ -297,6 +300,7 @@ kvfs_ring_close(struct kvfs_ring *r)
     if (r == NULL)
         return;
     ring_files_close(r);
+    free(r->buffer);
     free(r->path);
     free(r);
 }
@@ -442,17 +446,20 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
 
 /* --- appending ------------------------------------------------------------------------ */
 
-void *
-kvfs_ring_buffer(size_t len, uint8_t **payload)
+uint8_t *
+kvfs_ring_payload(struct kvfs_ring *r, size_t len)
 {
     size_t bytes = ring_round(KVFS_RING_HEAD + len);
-    uint8_t *buffer = aligned_alloc(KVFS_RING_ALIGN, bytes);
 
-    if (buffer == NULL)
-        return NULL;
-    memset(buffer + KVFS_RING_HEAD + len, 0, bytes - KVFS_RING_HEAD - len);
-    *payload = buffer + KVFS_RING_HEAD;
-    return buffer;
+    if (bytes > r->buffer_bytes || r->buffer_bytes > RING_BUFFER_KEPT) {
+        free(r->buffer);
+        r->buffer = aligned_alloc(KVFS_RING_ALIGN, bytes);
+        r->buffer_bytes = r->buffer != NULL ? bytes : 0;
+        if (r->buffer == NULL)
+            return NULL;
+    }
+    memset(r->buffer + KVFS_RING_HEAD + len, 0, bytes - KVFS_RING_HEAD - len);
+    return r->buffer + KVFS_RING_HEAD;
 }
 
 /* Where a record of BYTES goes; 0: nowhere (invariant 3). */
@@ -538,17 +545,18 @@ ring_fail(struct kvfs_ring *r, int code, const char *what, struct kvfs_error *er
                           strerrordesc_np(-code));
 }
 
-/* Also: is it still there?  What goes to a file without a name is lost at the next open. */
+/* Also: is it still there?  What goes to a file without a name is lost at the next open.  Times
+ * are not asked for: a kernel with fine-grained ones would write the inode anew with each record. */
 static int
 ring_usable(struct kvfs_ring *r, struct kvfs_error *err)
 {
-    struct stat st;
+    struct statx st;
 
     if (r->failed)
         return kvfs_error_set(err, -EIO, "%s: an earlier write failed", r->path);
-    if (fstat(r->fd, &st) != 0)
+    if (statx(r->fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) != 0)
         return ring_fail(r, -errno, "looking at the log", err);
-    if (st.st_nlink == 0) {
+    if (st.stx_nlink == 0) {
         r->failed = true;
         return kvfs_error_set(err, -EIO, "%s: the log was removed", r->path);
     }
@@ -569,13 +577,13 @@ kvfs_ring_flush(struct kvfs_ring *r, struct kvfs_error *err)
 }
 
 int
-kvfs_ring_append(struct kvfs_ring *r, void *buffer, size_t len, bool flush,
-                 struct kvfs_ring_at *at, struct kvfs_error *err)
+kvfs_ring_append(struct kvfs_ring *r, size_t len, bool flush, struct kvfs_ring_at *at,
+                 struct kvfs_error *err)
 {
     uint64_t bytes = ring_round(KVFS_RING_HEAD + len), offset = ring_place(r, bytes);
     /* One call does both where nothing else waits for a flush. */
     bool dsync = flush && !r->dirty && !r->no_dsync;
-    struct ring_record *rec = buffer;
+    struct ring_record *rec = (struct ring_record *)(void *)r->buffer;
     int rc = ring_usable(r, err);
 
     if (rc != 0)
@@ -591,7 +599,7 @@ kvfs_ring_append(struct kvfs_ring *r, void *buffer, size_t len, bool flush,
     };
     memcpy(rec->id, r->id, KVFS_RING_ID);
     rec->check = htole64(ring_check(rec, len));
-    rc = ring_write(r, buffer, bytes, offset, &dsync);
+    rc = ring_write(r, rec, bytes, offset, &dsync);
     if (rc != 0)
         return ring_fail(r, rc, "writing the log", err);
     if (at != NULL)

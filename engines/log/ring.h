@@ -71,9 +71,9 @@ typedef int kvfs_ring_fn(void *arg, const struct kvfs_ring_at *at, const void *p
 int kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_ring_fn *fn,
                       void *arg, struct kvfs_error *err);
 
-/* A buffer for a record with LEN bytes of payload, aligned and zeroed behind it; *payload
- * is where they go.  NULL without memory.  free() it. */
-void *kvfs_ring_buffer(size_t len, uint8_t **payload);
+/* Where the next record's LEN bytes of payload are put, before it is appended.  Of the ring's own
+ * memory, until the next call.  NULL without memory. */
+uint8_t *kvfs_ring_payload(struct kvfs_ring *r, size_t len);
 
 const char *kvfs_ring_path(const struct kvfs_ring *r);
 /* Bytes of the ring that a record with LEN bytes of payload takes. */
@@ -81,12 +81,12 @@ uint64_t kvfs_ring_takes(size_t len);
 /* Has the ring room for one? */
 bool kvfs_ring_fits(const struct kvfs_ring *r, size_t len);
 
-/* Append the record in BUFFER, and with FLUSH make it and all before it durable.
- * AT, if not NULL, becomes the record's place.
+/* Append the record whose LEN bytes were put into kvfs_ring_payload(), and with FLUSH make it and
+ * all before it durable.  AT, if not NULL, becomes the record's place.
  * -EAGAIN: no room before the tail, nothing was written.
  * Any other error: the ring takes no more records, for what is in the file is unknown. */
-int kvfs_ring_append(struct kvfs_ring *r, void *buffer, size_t len, bool flush,
-                     struct kvfs_ring_at *at, struct kvfs_error *err);
+int kvfs_ring_append(struct kvfs_ring *r, size_t len, bool flush, struct kvfs_ring_at *at,
+                     struct kvfs_error *err);
 /* Make all records durable.  As above. */
 int kvfs_ring_flush(struct kvfs_ring *r, struct kvfs_error *err);
 

@@ -49,15 +49,6 @@ kvfs_log_view_bytes(const struct log_view *v)
 
 /* --- ranges --------------------------------------------------------------------------- */
 
-static uint32_t
-view_priority(uint64_t *random)
-{
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    return (uint32_t)(*random >> 16);
-}
-
 struct view_bound { /* len 0: behind all keys */
     const void *key;
     size_t len;
@@ -86,7 +77,7 @@ view_later(struct view_bound a, struct view_bound b)
 /* Join [lo, hi) and what it overlaps or touches into one range. */
 static int
 view_range_add(struct kvfs_memtree **ranges, struct view_bound lo, struct view_bound hi,
-               uint32_t priority)
+               struct kvfs_memsource *source)
 {
     struct kvfs_memtree *old = kvfs_memtree_ref(*ranges); /* what the bounds point into */
     const struct kvfs_memrecord *r = kvfs_memtree_floor(old, lo.key, lo.len);
@@ -112,7 +103,7 @@ view_range_add(struct kvfs_memtree **ranges, struct view_bound lo, struct view_b
     kvfs_memwalk_end(&walk);
     value = (struct iovec){.iov_base = (void *)(uintptr_t)hi.key, .iov_len = hi.len};
     if (rc == 0)
-        rc = kvfs_memtree_put(ranges, priority, lo.key, lo.len, &value, 1);
+        rc = kvfs_memtree_put(ranges, source, lo.key, lo.len, &value, 1);
     kvfs_memtree_drop(old);
     return rc;
 }
@@ -133,7 +124,7 @@ kvfs_log_view_range(const struct log_view *v, enum kvfs_keyspace ks, const void 
 /* --- records --------------------------------------------------------------------------- */
 
 int
-kvfs_log_view_apply(struct log_view *v, const struct kvfs_op *op, uint64_t *random)
+kvfs_log_view_apply(struct log_view *v, const struct kvfs_op *op, struct kvfs_memsource *source)
 {
     static uint8_t tags[] = {[LOG_DEL] = LOG_DEL, [LOG_PUT] = LOG_PUT};
     struct iovec value[3] = {{.iov_base = &tags[op->type == KVFS_OP_PUT ? LOG_PUT : LOG_DEL],
@@ -143,14 +134,14 @@ kvfs_log_view_apply(struct log_view *v, const struct kvfs_op *op, uint64_t *rand
     int rc;
 
     if (op->type != KVFS_OP_DEL_RANGE)
-        return kvfs_memtree_put(&v->records[op->keyspace], view_priority(random), op->key,
-                                op->key_len, value, op->type == KVFS_OP_PUT ? 3 : 1);
+        return kvfs_memtree_put(&v->records[op->keyspace], source, op->key, op->key_len,
+                                value, op->type == KVFS_OP_PUT ? 3 : 1);
     if (lo.len == 0)
         lo = (struct view_bound){"", 1}; /* before any key: keys are not empty */
     if (!view_before(lo.key, lo.len, &hi))
         return 0;
     rc = kvfs_memtree_del_range(&v->records[op->keyspace], lo.key, lo.len, hi.key, hi.len);
-    return rc != 0 ? rc : view_range_add(&v->ranges[op->keyspace], lo, hi, view_priority(random));
+    return rc != 0 ? rc : view_range_add(&v->ranges[op->keyspace], lo, hi, source);
 }
 
 enum log_found

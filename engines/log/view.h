@@ -30,7 +30,8 @@ bool kvfs_log_view_empty(const struct log_view *v);
 uint64_t kvfs_log_view_bytes(const struct log_view *v); /* memory */
 
 /* Change *V by a PUT, DEL or DEL_RANGE.  After -ENOMEM it is only fit to be dropped. */
-int kvfs_log_view_apply(struct log_view *v, const struct kvfs_op *op, uint64_t *random);
+int kvfs_log_view_apply(struct log_view *v, const struct kvfs_op *op,
+                        struct kvfs_memsource *source);
 
 /* PRESENT sets *record, which lives as long as the view does. */
 enum log_found kvfs_log_view_get(const struct log_view *v, enum kvfs_keyspace ks, const void *key,

@@ -338,15 +338,6 @@ mem_judge(struct kvfs_memtree *const roots[2], const struct kvfs_batch *batch,
     return 0;
 }
 
-static uint32_t
-mem_random(struct kvfs_memstore *s)
-{
-    s->random ^= s->random << 13; /* xorshift64 */
-    s->random ^= s->random >> 7;
-    s->random ^= s->random << 17;
-    return (uint32_t)(s->random >> 32);
-}
-
 static int
 mem_perform(struct kvfs_memstore *s, struct kvfs_memtree *roots[2], const struct kvfs_batch *batch)
 {
@@ -357,7 +348,7 @@ mem_perform(struct kvfs_memstore *s, struct kvfs_memtree *roots[2], const struct
         struct kvfs_memtree **root = &roots[op->keyspace];
 
         if (op->type == KVFS_OP_PUT)
-            r = kvfs_memtree_put(root, mem_random(s), op->key, op->key_len, op->value, 2);
+            r = kvfs_memtree_put(root, &s->source, op->key, op->key_len, op->value, 2);
         else if (op->type == KVFS_OP_DEL)
             r = kvfs_memtree_del(root, op->key, op->key_len);
         else if (op->type == KVFS_OP_DEL_RANGE)

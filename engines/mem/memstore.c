@@ -165,7 +165,7 @@ table_make(const char *marker, struct kvfs_memstore **storep, struct kvfs_error 
     }
     (void)pthread_mutex_init(&s->writer, NULL);
     (void)pthread_mutex_init(&s->lock, NULL);
-    s->random = 0x9e3779b97f4a7c15u; /* anything but 0 */
+    s->source.random = 0x9e3779b97f4a7c15u; /* anything but 0 */
     s->open = true;
     s->next = table_first;
     table_first = s;

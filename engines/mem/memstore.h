@@ -21,7 +21,7 @@ struct kvfs_memstore {
 
     /* One apply at a time; outside `lock`. */
     pthread_mutex_t writer;
-    uint64_t random;
+    struct kvfs_memsource source;
 
     /* Guards all below, for instants only. */
     pthread_mutex_t lock;

@@ -15,10 +15,19 @@
  * 3. count and bytes of a node are sums over the tree below it.
  */
 #include <errno.h>
+#include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "memtree.h"
+
+#define CHUNK_LEAST ((size_t)16 << 10)
+
+struct kvfs_memchunk {
+    atomic_uint refs; /* records, and a source */
+    size_t bytes, used;
+};
 
 struct kvfs_memtree {
     atomic_uint refs;
@@ -45,8 +54,71 @@ record_compare(const struct kvfs_memrecord *r, const void *key, size_t key_len)
     return kvfs_memkey_compare(r->bytes, r->key_len, key, key_len);
 }
 
+/* --- memory of records ------------------------------------------------------------------ */
+
+static size_t
+record_bytes(size_t key_len, size_t value_len)
+{
+    size_t bytes = sizeof(struct kvfs_memrecord) + key_len + value_len;
+
+    return (bytes + alignof(struct kvfs_memrecord) - 1) & ~(alignof(struct kvfs_memrecord) - 1);
+}
+
+static void
+chunk_drop(struct kvfs_memchunk *c)
+{
+    if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
+        (void)munmap(c, c->bytes);
+}
+
+void
+kvfs_memsource_reserve(struct kvfs_memsource *s, size_t count, size_t bytes)
+{
+    struct kvfs_memchunk *c;
+
+    kvfs_memsource_done(s);
+    bytes += sizeof(*c) + count * record_bytes(0, 1); /* more than their heads and rounding */
+    if (count < 2 || bytes < CHUNK_LEAST)
+        return;
+    c = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c == MAP_FAILED)
+        return;
+    atomic_init(&c->refs, 1);
+    c->bytes = bytes;
+    c->used = record_bytes(0, sizeof(*c)) - sizeof(struct kvfs_memrecord);
+    s->chunk = c;
+}
+
+void
+kvfs_memsource_done(struct kvfs_memsource *s)
+{
+    if (s->chunk != NULL)
+        chunk_drop(s->chunk);
+    s->chunk = NULL;
+}
+
 static struct kvfs_memrecord *
-record_new(const void *key, size_t key_len, const struct iovec *value, int pieces)
+record_alloc(struct kvfs_memsource *s, size_t bytes)
+{
+    struct kvfs_memchunk *c = s->chunk;
+    struct kvfs_memrecord *r;
+
+    if (c == NULL || bytes > c->bytes - c->used) {
+        r = malloc(bytes);
+        if (r != NULL)
+            r->chunk = NULL;
+        return r;
+    }
+    r = (struct kvfs_memrecord *)(void *)((uint8_t *)c + c->used);
+    c->used += bytes;
+    (void)atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    r->chunk = c;
+    return r;
+}
+
+static struct kvfs_memrecord *
+record_new(struct kvfs_memsource *s, const void *key, size_t key_len, const struct iovec *value,
+           int pieces)
 {
     struct kvfs_memrecord *r;
     size_t value_len = 0;
@@ -54,7 +126,7 @@ record_new(const void *key, size_t key_len, const struct iovec *value, int piece
 
     for (int i = 0; i < pieces; i++)
         value_len += value[i].iov_len;
-    r = malloc(sizeof(*r) + key_len + value_len);
+    r = record_alloc(s, record_bytes(key_len, value_len));
     if (r == NULL)
         return NULL;
     atomic_init(&r->refs, 1);
@@ -73,9 +145,15 @@ record_new(const void *key, size_t key_len, const struct iovec *value, int piece
 static void
 record_drop(struct kvfs_memrecord *r)
 {
-    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
+    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (r->chunk != NULL)
+        chunk_drop(r->chunk);
+    else
         free(r);
 }
+
+/* --- trees ------------------------------------------------------------------------------ */
 
 uint64_t
 kvfs_memtree_count(const struct kvfs_memtree *t)
@@ -238,17 +316,26 @@ tree_key(const void *key, size_t key_len)
     return (struct iovec){.iov_base = (void *)(uintptr_t)key, .iov_len = key_len};
 }
 
+static uint32_t
+source_random(struct kvfs_memsource *s)
+{
+    s->random ^= s->random << 13; /* xorshift64 */
+    s->random ^= s->random >> 7;
+    s->random ^= s->random << 17;
+    return (uint32_t)(s->random >> 32);
+}
+
 int
-kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key, size_t key_len,
-                 const struct iovec *value, int pieces)
+kvfs_memtree_put(struct kvfs_memtree **root, struct kvfs_memsource *source, const void *key,
+                 size_t key_len, const struct iovec *value, int pieces)
 {
     struct iovec at = tree_key(key, key_len);
     struct kvfs_memtree *fresh = malloc(sizeof(*fresh));
 
     if (fresh == NULL)
         return -ENOMEM;
-    *fresh = (struct kvfs_memtree){.priority = priority,
-                                   .record = record_new(key, key_len, value, pieces)};
+    *fresh = (struct kvfs_memtree){.priority = source_random(source),
+                                   .record = record_new(source, key, key_len, value, pieces)};
     if (fresh->record == NULL) {
         free(fresh);
         return -ENOMEM;

@@ -20,11 +20,13 @@
 #include <sys/uio.h>
 
 struct kvfs_memtree; /* a node, so also a tree */
+struct kvfs_memchunk; /* memory of many records, kept as long as one of them is */
 
 struct kvfs_memrecord { /* never changes once it is in a tree */
     atomic_uint refs;
     uint32_t key_len;
     size_t value_len;
+    struct kvfs_memchunk *chunk; /* it lies in; NULL: memory of its own */
     uint8_t bytes[]; /* key, then value */
 };
 
@@ -52,11 +54,22 @@ const struct kvfs_memrecord *kvfs_memtree_get(const struct kvfs_memtree *t, cons
 const struct kvfs_memrecord *kvfs_memtree_floor(const struct kvfs_memtree *t, const void *key,
                                                 size_t key_len);
 
-/* Change *ROOT.  PRIORITY is a random number: it keeps the tree balanced.  A key has at
- * least one byte.  The value is its PIECES in turn.  After -ENOMEM *ROOT may have lost records
- * and is only fit to be dropped. */
-int kvfs_memtree_put(struct kvfs_memtree **root, uint32_t priority, const void *key, size_t key_len,
-                     const struct iovec *value, int pieces);
+/* What new records are made of: random numbers, which keep a tree balanced (RANDOM begins with
+ * any but 0), and memory. */
+struct kvfs_memsource {
+    uint64_t random;
+    struct kvfs_memchunk *chunk; /* begins NULL */
+};
+/* COUNT records with BYTES of keys and values are about to be put, and will be dropped at about
+ * the same time: give them memory in one piece, if they are many enough.  It goes back to the
+ * system as one, so records of many threads leave no holes.  _done() ends that. */
+void kvfs_memsource_reserve(struct kvfs_memsource *s, size_t count, size_t bytes);
+void kvfs_memsource_done(struct kvfs_memsource *s);
+
+/* Change *ROOT.  A key has at least one byte.  The value is its PIECES in turn.  After -ENOMEM
+ * *ROOT may have lost records and is only fit to be dropped. */
+int kvfs_memtree_put(struct kvfs_memtree **root, struct kvfs_memsource *source, const void *key,
+                     size_t key_len, const struct iovec *value, int pieces);
 int kvfs_memtree_del(struct kvfs_memtree **root, const void *key, size_t key_len);
 /* Remove [lo, hi); hi_len 0: to the end. */
 int kvfs_memtree_del_range(struct kvfs_memtree **root, const void *lo, size_t lo_len,

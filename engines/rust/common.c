@@ -162,12 +162,12 @@ static const struct kvfs_engine_limits common_limits = {
 int
 kvfs_rust_there(struct kvfs_db *db, struct kvfs_error *err)
 {
-    struct stat st;
+    struct statx st; /* without times: a kernel with fine ones would write the inode once more */
 
     if (atomic_load(&db->poisoned))
         return kvfs_error_set(err, -EIO, "%s: an earlier batch failed, open the store again",
                               db->path);
-    if (fstat(db->file_fd, &st) != 0 || st.st_nlink > 0)
+    if (statx(db->file_fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) != 0 || st.stx_nlink > 0)
         return 0;
     atomic_store(&db->poisoned, true);
     return kvfs_error_set(err, -EIO, "%s: was removed or replaced while it was in use", db->path);

@@ -112,7 +112,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct seen s = {.next = 1};
     struct kvfs_ring *r;
     uint8_t *payload;
-    void *buffer;
     int fd;
 
     if (name[0] == '\0')
@@ -131,17 +130,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(kvfs_ring_open(name, id, 1, false, &r, NULL) == 0);
     must(kvfs_ring_recover(r, &tail, seen_record, &s, NULL) == 0);
     must(kvfs_ring_head(r).seq == s.next);
-    buffer = kvfs_ring_buffer(1, &payload);
-    must(buffer != NULL);
+    payload = kvfs_ring_payload(r, 1);
+    must(payload != NULL);
     *payload = 1;
-    if (kvfs_ring_append(r, buffer, 1, false, &at, NULL) == 0) {
+    if (kvfs_ring_append(r, 1, false, &at, NULL) == 0) {
         uint64_t next = s.next;
 
         must(at.seq == next);
         s = (struct seen){.next = 1};
         must(kvfs_ring_recover(r, &tail, seen_record, &s, NULL) == 0 && s.next > next);
     }
-    free(buffer);
     kvfs_ring_close(r);
     return 0;
 }

@@ -96,15 +96,13 @@ ring_byte(unsigned number, size_t at)
 static bool
 ring_append(struct ring_world *w, size_t len, bool flush)
 {
-    uint8_t *payload;
-    void *buffer = kvfs_ring_buffer(len, &payload);
+    uint8_t *payload = kvfs_ring_payload(w->ring, len);
     int rc;
 
-    assert_non_null(buffer);
+    assert_non_null(payload);
     for (size_t i = 0; i < len; i++)
         payload[i] = ring_byte(w->count, i);
-    rc = kvfs_ring_append(w->ring, buffer, len, flush, &w->at[w->count], NULL);
-    free(buffer);
+    rc = kvfs_ring_append(w->ring, len, flush, &w->at[w->count], NULL);
     assert_true(rc == 0 || rc == -EAGAIN);
     if (rc == 0)
         w->len[w->count++] = len;
