@@ -29,6 +29,8 @@
 
 #define COMMIT_ROOM_BYTES ((uint64_t)8 << 20) /* that the engine below keeps in any case */
 #define COMMIT_ROOM_AT_ONCE ((uint64_t)1 << 20) /* logged before it is asked again */
+#define COMMIT_DELETES_PART 8u /* of the ring are theirs */
+#define COMMIT_ROOM_NS 1000000000u /* or after so long */
 #define COMMIT_ROOM_TIMES 3u /* what is folded, in a log of its own and in its pages */
 
 int
@@ -286,8 +288,11 @@ group_direct(struct kvfs_db *db, struct log_commit *c)
 static void
 group_direct_all(struct group *g)
 {
-    for (struct log_commit *c = g->first; c != NULL; c = c->next)
-        group_direct(g->db, c);
+    for (struct log_commit *c = g->first; c != NULL; c = c->next) {
+        c->rc = kvfs_log_usable(g->db, c->err);
+        if (c->rc == 0)
+            group_direct(g->db, c);
+    }
 }
 
 static void
@@ -300,7 +305,7 @@ group_count(const struct group *g)
         (void)atomic_fetch_add(&g->db->counts->flushes, 1);
 }
 
-/* Log and publish one group.  There is room in the ring. */
+/* Log and publish one group. */
 static void
 group_log(struct group *g)
 {
@@ -311,7 +316,8 @@ group_log(struct group *g)
     int rc;
 
     (void)pthread_mutex_lock(&db->writer);
-    if (!atomic_load(&db->logs)) { /* others came meanwhile */
+    /* Meanwhile others came, or the ring became shorter? */
+    if (!atomic_load(&db->logs) || !kvfs_ring_fits(db->ring, g->bytes)) {
         (void)pthread_mutex_unlock(&db->writer);
         group_direct_all(g);
         return;
@@ -326,6 +332,7 @@ group_log(struct group *g)
         db->active_end = kvfs_ring_head(db->ring);
         for (struct log_commit *c = g->first; c != NULL; c = c->next)
             db->commits += c->rc == 0;
+        kvfs_log_views_changed(db);
         (void)pthread_mutex_unlock(&db->lock);
         group_count(g);
         (void)atomic_fetch_add(&db->pending_bytes, g->bytes);
@@ -333,8 +340,7 @@ group_log(struct group *g)
     } else {
         kvfs_log_view_drop(&g->view);
     }
-    full = kvfs_ring_used(db->ring) >
-           kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring)) / LOG_FOLD_PART;
+    full = kvfs_log_used(db) > kvfs_log_room(db) / LOG_FOLD_PART;
     (void)pthread_mutex_unlock(&db->writer);
     if (full)
         (void)kvfs_log_fold(db, false, NULL);
@@ -358,11 +364,16 @@ static bool
 commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
 {
     uint64_t need = COMMIT_ROOM_TIMES * atomic_load(&db->pending_bytes) + COMMIT_ROOM_BYTES;
+    uint64_t now = kvfs_log_pace_now();
     struct kvfs_engine_stat stat;
 
     if (!commit_puts(c->batch))
         return true;
-    if (db->room_bytes < c->bytes) {
+    if (atomic_load(&db->folding_kept))
+        return false;
+    if (db->room_bytes < c->bytes || now - db->room_ns > COMMIT_ROOM_NS) {
+        db->room_ns = now;
+        db->room_bytes = 0;
         if (db->engine->stat(db->below, &stat, NULL) != 0)
             return false;
         db->room_bytes = stat.avail_bytes > need ? (stat.avail_bytes - need) / COMMIT_ROOM_TIMES : 0;
@@ -379,8 +390,7 @@ commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
 static void
 commit_pace(struct kvfs_db *db, size_t bytes)
 {
-    uint64_t room = kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring));
-    uint64_t used = kvfs_ring_used(db->ring);
+    uint64_t room = kvfs_log_room(db), used = kvfs_log_used(db);
     uint64_t wait = kvfs_log_pace_group(&db->pace, bytes, room > used ? room - used : 0,
                                         kvfs_log_pace_now());
     const struct timespec pause = {.tv_sec = 0, .tv_nsec = (long)wait};
@@ -391,24 +401,39 @@ commit_pace(struct kvfs_db *db, size_t bytes)
     (void)nanosleep(&pause, NULL);
 }
 
-/* Wait until the ring has room for BYTES of payload. */
-static int
-commit_wait_room(struct kvfs_db *db, size_t bytes, struct kvfs_error *err)
+/* More than a quarter of what may be unfolded goes past the log. */
+static uint64_t
+commit_most(struct kvfs_db *db)
 {
+    return kvfs_log_room(db) / 4;
+}
+
+/* Wait until the ring has room for the group, which may have become too large for it.  The last of it
+ * is for deletes: they make room where the engine below refuses all else. */
+static int
+commit_wait_room(struct kvfs_db *db, const struct group *g, bool *direct, struct kvfs_error *err)
+{
+    size_t bytes = g->bytes;
+    bool puts = false;
+
+    for (const struct log_commit *c = g->first; c != NULL; c = c->next)
+        puts = puts || commit_puts(c->batch);
     for (;;) {
+        uint64_t used, room;
         bool fits;
         int rc;
 
         (void)pthread_mutex_lock(&db->writer);
+        used = kvfs_log_used(db);
+        room = kvfs_log_room(db);
         fits = kvfs_ring_fits(db->ring, bytes) &&
-               (kvfs_ring_used(db->ring) == 0 ||
-                kvfs_ring_used(db->ring) + bytes <=
-                    kvfs_log_pace_room(&db->pace, kvfs_ring_bytes(db->ring)));
+               (used == 0 || used + bytes <= (puts ? room - room / COMMIT_DELETES_PART : room));
         (void)pthread_mutex_unlock(&db->writer);
-        if (fits)
+        *direct = bytes > commit_most(db);
+        if (fits || *direct)
             return 0;
         atomic_store(&db->ring_short, true);
-        rc = kvfs_log_fold(db, true, err);
+        rc = kvfs_log_fold_any(db, err);
         if (rc != 0)
             return rc;
     }
@@ -418,8 +443,8 @@ commit_wait_room(struct kvfs_db *db, size_t bytes, struct kvfs_error *err)
 static bool
 commit_joins(struct kvfs_db *db, const struct log_commit *c, size_t bytes)
 {
-    return bytes + c->bytes <= LOG_GROUP_BYTES &&
-           bytes + c->bytes <= kvfs_ring_bytes(db->ring) / 4 && commit_fits_below(db, c);
+    return bytes + c->bytes <= LOG_GROUP_BYTES && bytes + c->bytes <= commit_most(db) &&
+           commit_fits_below(db, c);
 }
 
 /* Take a group off the queue, with its bytes in *g. */
@@ -431,7 +456,7 @@ commit_take(struct kvfs_db *db, struct group *g, bool *direct)
     (void)pthread_mutex_lock(&db->queue_lock);
     last = db->first;
     *g = (struct group){.db = db, .first = last, .bytes = last->bytes};
-    *direct = !atomic_load(&db->logs) || last->bytes > kvfs_ring_bytes(db->ring) / 4 ||
+    *direct = !atomic_load(&db->logs) || last->bytes > commit_most(db) ||
               !commit_fits_below(db, last);
     while (!*direct && last->next != NULL && commit_joins(db, last->next, g->bytes)) {
         last = last->next;
@@ -477,9 +502,11 @@ commit_lead(struct kvfs_db *db, const struct log_commit *own)
 
     commit_take(db, &g, &direct);
     rc = kvfs_log_usable(db, &err);
-    if (rc == 0 && !direct) {
+    if (direct)
+        atomic_store(&db->ring_short, true); /* a longer one may take the next such batch */
+    if (rc == 0 && !direct && g.bytes > 0) { /* no bytes: expectations, or a flush */
         commit_pace(db, kvfs_ring_takes(g.bytes));
-        rc = commit_wait_room(db, g.bytes, &err);
+        rc = commit_wait_room(db, &g, &direct, &err);
     }
     if (rc != 0)
         group_answer(&g, rc, &err);

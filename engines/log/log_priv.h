@@ -109,7 +109,7 @@ struct kvfs_db {
 
     pthread_mutex_t queue_lock;
     struct log_commit *first, *last; /* waiting */
-    uint64_t room_bytes;             /* that the engine below is known to have room for */
+    uint64_t room_bytes, room_ns;    /* that the engine below has room for, when it said so */
 
     pthread_mutex_t writer;
     struct kvfs_ring *ring;
@@ -121,6 +121,7 @@ struct kvfs_db {
     struct kvfs_db_snap *oldest, *newest; /* open snapshots of this process, in order */
     uint64_t commits;               /* batches since the store was opened */
     _Atomic uint64_t pending_bytes; /* that the engine below is still to take */
+    _Atomic uint64_t memory_bytes;  /* that both views take */
 
     pthread_mutex_t fold_lock;
     pthread_cond_t fold_wake, fold_done;
@@ -128,7 +129,10 @@ struct kvfs_db {
     uint64_t fold_wanted, fold_count, fold_finished; /* folds asked for, begun and done */
     unsigned fold_waited; /* callers that wait: it does not pause */
     unsigned fold_held; /* backups that need the engine below to stand still */
-    int fold_error;
+    int fold_error;     /* of the last fold */
+    atomic_bool folding_kept; /* the engine below refused `folding` */
+    struct log_place folding_place; /* the fold thread's, as the next */
+    uint64_t folding_bytes;
     bool fold_running, fold_stop, fold_busy;
 
     struct log_place place;    /* under writer */
@@ -170,8 +174,17 @@ struct kvfs_op kvfs_log_place_op(const struct log_place *place, uint8_t value[48
 
 int kvfs_log_fold_start(struct kvfs_db *db, struct kvfs_error *err);
 void kvfs_log_fold_stop(struct kvfs_db *db);
-/* Ask for a fold; with WAIT, until one that began after the call is done. */
+/* Ask for a fold; with WAIT, until one that began after the call is done. -ENOSPC and other
+ * refusals of the engine below: everything is still in the log, a later fold may succeed. */
 int kvfs_log_fold(struct kvfs_db *db, bool wait, struct kvfs_error *err);
+/* Wait for the next fold that is done, whenever it began: there is more room then. */
+int kvfs_log_fold_any(struct kvfs_db *db, struct kvfs_error *err);
+/* Of kvfs_log_room(), what is taken: bytes of the ring, or of memory if those are more. */
+uint64_t kvfs_log_used(const struct kvfs_db *db);
+/* Bytes that may be unfolded now. */
+uint64_t kvfs_log_room(struct kvfs_db *db);
+/* The views changed; under lock. */
+void kvfs_log_views_changed(struct kvfs_db *db);
 /* Keep the engine below as it is, at a commit, until _release(). */
 int kvfs_log_fold_hold(struct kvfs_db *db, struct kvfs_error *err);
 void kvfs_log_fold_release(struct kvfs_db *db);

@@ -85,8 +85,8 @@ kvfs_log_pace_group(struct log_pace *p, uint64_t bytes, uint64_t space, uint64_t
 
     (void)pthread_mutex_lock(&p->lock);
     pace_count(p, bytes, now);
-    if (p->left_bytes > 0 && p->out_rate > 0) {
-        double fold_ns = (double)p->left_bytes * 1e9 / p->out_rate;
+    if (p->left_bytes > 0 && p->out_bytes > 0) {
+        double fold_ns = (double)p->left_bytes * p->out_ns / p->out_bytes;
 
         wait = p->next_ns > now ? p->next_ns - now : 0;
         if (wait > PACE_WAIT_MAX_NS)
@@ -117,7 +117,8 @@ kvfs_log_pace_piece(struct log_pace *p, uint64_t bytes, uint64_t took, uint64_t 
     double part, fold_ns;
 
     (void)pthread_mutex_lock(&p->lock);
-    p->out_rate = pace_mean(p->out_rate, (double)bytes * 1e9 / (double)(took > 0 ? took : 1));
+    p->out_bytes += (double)bytes - PACE_PART * p->out_bytes;
+    p->out_ns += (double)took - PACE_PART * p->out_ns;
     part = (double)bytes / (double)(p->left_bytes > bytes ? p->left_bytes : bytes);
     p->left_bytes -= bytes < p->left_bytes ? bytes : p->left_bytes;
     fold_ns = p->in_rate > 0 ? (double)space / 2 * 1e9 / p->in_rate : 1e12;

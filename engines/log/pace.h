@@ -16,10 +16,10 @@ struct log_pace {
      * next group may go, and when one was slowed last. */
     double in_rate;
     uint64_t window_ns, window_bytes, next_ns, slowed_ns;
-    /* The fold that goes on: bytes still to bring down (0: none), and of a second at full
-     * speed. */
+    /* The fold that goes on: bytes still to bring down (0: none), and what lately went down
+     * in how many nanoseconds. */
     uint64_t left_bytes;
-    double out_rate;
+    double out_bytes, out_ns;
 };
 
 void kvfs_log_pace_init(struct log_pace *p, uint64_t limit_bytes);
