@@ -224,19 +224,20 @@ static int
 group_append(struct group *g, struct kvfs_error *err)
 {
     struct kvfs_db *db = g->db;
-    uint8_t *payload;
-    int rc;
+    uint8_t *payload = g->bytes > 0 ? kvfs_ring_payload(db->ring, g->bytes) : NULL;
+    int rc = 0;
 
-    if (g->bytes == 0) /* expectations only, or nothing */
-        return g->durable ? kvfs_ring_flush(db->ring, err) : 0;
-    payload = kvfs_ring_payload(db->ring, g->bytes);
-    if (payload == NULL)
+    if (g->bytes > 0 && payload == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
-    for (struct log_commit *c = g->first; c != NULL; c = c->next)
+    for (struct log_commit *c = g->first; c != NULL && payload != NULL; c = c->next)
         if (c->rc == 0)
             payload = kvfs_log_encode(c->batch, payload);
-    rc = kvfs_ring_append(db->ring, g->bytes, g->durable && db->bug != LOG_BUG_NO_FLUSH, NULL, err);
-    if (rc != 0 && rc != -ENOMEM)
+    if (payload != NULL)
+        rc = kvfs_ring_append(db->ring, g->bytes, g->durable && db->bug != LOG_BUG_NO_FLUSH, NULL,
+                              err);
+    else if (g->durable) /* expectations only, or nothing */
+        rc = kvfs_ring_flush(db->ring, err);
+    if (rc != 0 && rc != -EAGAIN) /* that: no room, and nothing was written */
         (void)kvfs_log_poison(db, rc);
     return rc;
 }

@@ -11,7 +11,8 @@
  *  4. All blocks of the file are written before its first record, so a record changes no
  *     metadata of the file system, and one flush of data is enough.
  *  5. After a write or a flush failed nothing more is written: what the kernel holds
- *     of it is unknown, and a later flush could say success for lost pages.
+ *     of it is unknown, and a later flush could say success for lost pages.  Whatever the
+ *     reason, -EIO is answered: the record may lie in the file all the same.
  *  6. A record that is flushed goes past the kernel's cache where the file system lets it
  *     (O_DIRECT with RWF_DSYNC): the shortest way to the device.  Elsewhere it is RWF_DSYNC,
  *     or a write and fdatasync().
@@ -541,8 +542,7 @@ static int
 ring_fail(struct kvfs_ring *r, int code, const char *what, struct kvfs_error *err)
 {
     r->failed = true;
-    return kvfs_error_set(err, code == -EAGAIN ? -EIO : code, "%s: %s: %s", r->path, what,
-                          strerrordesc_np(-code));
+    return kvfs_error_set(err, -EIO, "%s: %s: %s", r->path, what, strerrordesc_np(-code));
 }
 
 /* Also: is it still there?  What goes to a file without a name is lost at the next open.  Times

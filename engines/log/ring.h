@@ -84,7 +84,7 @@ bool kvfs_ring_fits(const struct kvfs_ring *r, size_t len);
 /* Append the record whose LEN bytes were put into kvfs_ring_payload(), and with FLUSH make it and
  * all before it durable.  AT, if not NULL, becomes the record's place.
  * -EAGAIN: no room before the tail, nothing was written.
- * Any other error: the ring takes no more records, for what is in the file is unknown. */
+ * -EIO, whatever the reason: the ring takes no more records, for what is in the file is unknown. */
 int kvfs_ring_append(struct kvfs_ring *r, size_t len, bool flush, struct kvfs_ring_at *at,
                      struct kvfs_error *err);
 /* Make all records durable.  As above. */

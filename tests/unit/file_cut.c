@@ -33,6 +33,7 @@ enum { FILE_NONE = -1, FILE_FOLDER = -2 };
 static pthread_mutex_t file_lock = PTHREAD_MUTEX_INITIALIZER;
 static cut_step_fn *file_step_fn;
 static struct cut_control *file_control;
+static int file_errno = EIO;
 static char file_folder[160], file_log[192], file_new[192];
 /* `log` before and after a rename, and `log.new`; rename and its flush turn them round. */
 static struct file_inode file_inodes[3];
@@ -76,6 +77,12 @@ file_cut_use(cut_step_fn *step, struct cut_control *control)
 {
     file_step_fn = step;
     file_control = control;
+}
+
+void
+file_cut_error(int code)
+{
+    file_errno = code;
 }
 
 void
@@ -148,13 +155,13 @@ file_of(int fd)
     return fd >= 0 && fd < FILE_FDS && file_fds[fd] > 0 ? &file_inodes[file_fds[fd] - 1] : NULL;
 }
 
-/* -1 and EIO when the power is off, or goes at this step. */
+/* -1 and an errno when the power is off, or goes at this step. */
 static int
 file_step(void)
 {
     if (!atomic_load(&file_control->dead) && !file_step_fn())
         return 0;
-    errno = EIO;
+    errno = file_errno;
     return -1;
 }
 

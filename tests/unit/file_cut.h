@@ -14,6 +14,7 @@
 
 /* Count steps with STEP; CONTROL tells whether the power is off. */
 void file_cut_use(cut_step_fn *step, struct cut_control *control);
+void file_cut_error(int code); /* the errno of a step that fails; EIO if nothing is said */
 void file_cut_new(const char *folder); /* the log in FOLDER from now on; there is none yet */
 void file_cut_power(bool died);        /* as cut_power_fn */
 
