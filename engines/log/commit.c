@@ -249,30 +249,52 @@ direct_durability(const struct kvfs_db *db, const struct log_commit *c)
     return atomic_load(&db->logs) ? KVFS_DURABLE : c->durability;
 }
 
+/* Apply what B holds of C to the engine below, and with it, while we log, the place: it moves
+ * (follow.c, invariant 3).  Under writer. */
+static int
+direct_apply(struct kvfs_db *db, struct kvfs_batch_builder *b, const struct log_commit *c)
+{
+    bool steps = atomic_load(&db->logs) && kvfs_batch_ops(b) > 0;
+    const struct log_place place = kvfs_log_place_next(db);
+    struct kvfs_batch batch;
+    uint8_t value[48];
+    int rc;
+
+    if (steps) {
+        struct kvfs_op op = kvfs_log_place_op(&place, value);
+
+        kvfs_batch_put(b, KVFS_META, op.key, op.key_len, value, sizeof(value));
+    }
+    rc = kvfs_batch_end(b, &batch);
+    if (rc != 0)
+        return kvfs_error_set(c->err, rc, "%s: no memory", db->path);
+    rc = batch.ops_count > 0 || c->durability != KVFS_DURABLE
+             ? db->engine->apply(db->below, &batch, direct_durability(db, c), c->err)
+             : db->engine->sync(db->below, c->err);
+    if (rc == 0 && steps)
+        kvfs_log_place_stepped(db);
+    (void)pthread_mutex_lock(&db->lock);
+    db->commits += rc == 0;
+    (void)pthread_mutex_unlock(&db->lock);
+    return rc;
+}
+
 /* Give one batch to the engine below, everything before it folded. */
 static void
 group_direct(struct kvfs_db *db, struct log_commit *c)
 {
     struct kvfs_batch_builder *b = kvfs_batch_new();
-    struct kvfs_batch batch;
     int rc = b == NULL ? -ENOMEM : 0;
 
     if (rc == 0 && atomic_load(&db->pending_bytes) > 0)
         rc = kvfs_log_fold(db, true, c->err);
     for (size_t i = 0; i < c->batch->ops_count && rc == 0; i++)
         rc = kvfs_log_below_add(b, &c->batch->ops[i]);
-    if (rc == 0)
-        rc = kvfs_batch_end(b, &batch);
     if (rc == -ENOMEM)
         (void)kvfs_error_set(c->err, rc, "%s: no memory", db->path);
     if (rc == 0) {
         (void)pthread_mutex_lock(&db->writer);
-        rc = batch.ops_count > 0 || c->durability != KVFS_DURABLE
-                 ? db->engine->apply(db->below, &batch, direct_durability(db, c), c->err)
-                 : db->engine->sync(db->below, c->err);
-        (void)pthread_mutex_lock(&db->lock);
-        db->commits += rc == 0;
-        (void)pthread_mutex_unlock(&db->lock);
+        rc = direct_apply(db, b, c);
         (void)pthread_mutex_unlock(&db->writer);
         if (rc == 0 && c->durability == KVFS_DURABLE) {
             (void)atomic_fetch_add(&db->counts->commits, 1);

@@ -8,7 +8,10 @@
  *     that were acknowledged before cannot be missing.
  *  2. While we read the ring its writer may fold on and overwrite what we were to read.  It
  *     moves the place first: so the place is looked at again, and if it moved all is done anew.
- *  3. What was read stays in `active` for the next snapshot, as long as the place stays.
+ *  3. Whatever goes to the engine below past the log moves the place as well: in the same batch,
+ *     or, where others wrote, before the next record.  Else that record would be seen over a
+ *     snapshot from before.
+ *  4. What was read stays in `active` for the next snapshot, as long as the place stays.
  */
 #include <errno.h>
 
@@ -51,6 +54,7 @@ follow_once(struct kvfs_db *db, struct kvfs_db_snap *below, struct kvfs_error *e
 
     if (rc != 0)
         return rc == -ENOENT ? 0 : rc; /* nothing was ever logged */
+    kvfs_log_stop_at(db, LOG_STOP_READ);
     rc = follow_read(db, &before, err);
     looked = db->engine->begin(db->below, &again, err);
     if (looked != 0)

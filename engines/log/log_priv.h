@@ -60,6 +60,7 @@ enum log_stop {
     LOG_STOP_YIELD,   /* another asked to write, what was logged is not folded */
     LOG_STOP_YIELDED, /* it is folded, the lock is still exclusive */
     LOG_STOP_GRANTED, /* the lock is shared, the other does not know */
+    LOG_STOP_READ,    /* a reader has its snapshot below and has not read the ring */
 };
 
 /* Where the ring begins to matter: kept by the engine below, in META. */
@@ -245,6 +246,14 @@ int kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err);
 /* Replace it by an empty one of BYTES.  Everything is folded; under writer.  -ENOSPC, -EDQUOT,
  * -ENOMEM: nothing was changed. */
 int kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err);
+/* Let the place follow something that went to the engine below past the log: who reads beside us
+ * must not take what is logged from now on for all that came after an older snapshot.  Everything
+ * is folded; under writer.  _step() writes it, durably, with all that is below: -ENOSPC, -ENOMEM:
+ * nothing was changed; other errors: unknown.  _stepped() only notes that
+ * kvfs_log_place_next() was written. */
+struct log_place kvfs_log_place_next(const struct kvfs_db *db);
+void kvfs_log_place_stepped(struct kvfs_db *db);
+int kvfs_log_place_step(struct kvfs_db *db, struct kvfs_error *err);
 /* Add to `active` what the ring holds from FROM on. */
 int kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct kvfs_error *err);
 

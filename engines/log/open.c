@@ -5,6 +5,7 @@
  * Opening reads what the ring holds into memory and serves at once; folding it goes on
  * behind.  A ring is made anew only while everything is folded: first the file with the next
  * epoch, then the place in the engine below.  So a ring of the next epoch is an empty one.
+ * Who begins to log moves the place first, as others may have written past the log (follow.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 /* --- parameters ---------------------------------------------------------------------------- */
 
 #define OPEN_LOG_WAIT_MAX_MS 600000u
+#define OPEN_PLACE_BYTES     64u /* of a batch; the place takes them, its key included */
 
 /* Is TEXT (LEN bytes) NAME, which ends in '='?  Its value then. */
 static const char *
@@ -68,7 +70,7 @@ open_param_unsafe(struct kvfs_db *db, const char *text, size_t len, struct kvfs_
     static const char *const stops[] = {
         [LOG_STOP_FOLD] = "fold",   [LOG_STOP_FOLDED] = "folded",
         [LOG_STOP_YIELD] = "yield", [LOG_STOP_YIELDED] = "yielded",
-        [LOG_STOP_GRANTED] = "granted",
+        [LOG_STOP_GRANTED] = "granted", [LOG_STOP_READ] = "read",
     };
     const char *end = text + len, *value = open_value(text, len, "unsafe-log-bug=");
     int rc;
@@ -166,13 +168,47 @@ open_file(struct kvfs_db *db, char **pathp, struct kvfs_error *err)
 }
 
 static int
-open_place_write(struct kvfs_db *db, struct kvfs_error *err)
+open_place_write(struct kvfs_db *db, const struct log_place *place, struct kvfs_error *err)
 {
     uint8_t value[48];
-    struct kvfs_op op = kvfs_log_place_op(&db->place, value);
-    struct kvfs_batch batch = {.ops = &op, .ops_count = 1};
+    struct kvfs_op ops[2] = {{.type = KVFS_OP_DEL, /* so it has room in a full store as well */
+                              .keyspace = KVFS_META,
+                              .key = LOG_OWN_KEY,
+                              .key_len = LOG_OWN_KEY_LEN},
+                             kvfs_log_place_op(place, value)};
+    struct kvfs_batch batch = {.ops = ops, .ops_count = 2};
 
     return db->engine->apply(db->below, &batch, KVFS_DURABLE, err);
+}
+
+struct log_place
+kvfs_log_place_next(const struct kvfs_db *db)
+{
+    struct log_place place = db->place;
+
+    place.tail.seq++;
+    return place;
+}
+
+void
+kvfs_log_place_stepped(struct kvfs_db *db)
+{
+    db->place = kvfs_log_place_next(db);
+    kvfs_ring_skip(db->ring);
+    (void)pthread_mutex_lock(&db->lock);
+    db->active_end = kvfs_ring_head(db->ring);
+    (void)pthread_mutex_unlock(&db->lock);
+}
+
+int
+kvfs_log_place_step(struct kvfs_db *db, struct kvfs_error *err)
+{
+    const struct log_place place = kvfs_log_place_next(db);
+    int rc = open_place_write(db, &place, err);
+
+    if (rc == 0)
+        kvfs_log_place_stepped(db);
+    return rc;
 }
 
 /* A ring for an engine below that has none yet. */
@@ -191,7 +227,7 @@ open_fresh(struct kvfs_db *db, struct kvfs_error *err)
     if (rc == 0)
         rc = kvfs_ring_make(file, db->place.id, db->place.epoch, db->ring_first, err);
     free(file);
-    return rc == 0 ? open_place_write(db, err) : rc;
+    return rc == 0 ? open_place_write(db, &db->place, err) : rc;
 }
 
 int
@@ -254,7 +290,7 @@ kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err)
     db->place.epoch++;
     db->place.tail = kvfs_ring_first();
     if (kvfs_ring_open(file, was.id, db->place.epoch, false, &fresh, err) != 0 ||
-        open_place_write(db, err) != 0) {
+        open_place_write(db, &db->place, err) != 0) {
         db->place = was;
         rc = -EIO;
         kvfs_ring_close(fresh);
@@ -299,7 +335,14 @@ open_replay(struct kvfs_db *db, struct kvfs_error *err)
         rc = kvfs_log_ring_open(db, err);
     if (rc == 0)
         rc = kvfs_log_ring_read(db, &db->place.tail, err);
-    return rc != 0 || epoch == db->place.epoch ? rc : open_place_write(db, err);
+    if (rc != 0)
+        return rc;
+    if (epoch != db->place.epoch)
+        return open_place_write(db, &db->place, err);
+    /* What was written past the log, also by others, comes before what will be in it. */
+    return atomic_load(&db->logs) && kvfs_ring_used(db->ring) == 0
+               ? kvfs_log_place_step(db, err)
+               : db->engine->sync(db->below, err);
 }
 
 /* --- open, close ---------------------------------------------------------------------------- */
@@ -340,8 +383,6 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
         return kvfs_error_set(err, rc, "%s: the log cannot be locked: %s", db->path,
                               strerrordesc_np(-rc));
     rc = open_replay(db, err);
-    if (rc == 0) /* what was written past the log comes before what will be in it */
-        rc = db->engine->sync(db->below, err);
     if (rc == 0)
         rc = kvfs_log_fold_start(db, err);
     if (rc == 0 && !atomic_load(&db->logs)) /* beside others there is no log */
@@ -420,6 +461,8 @@ open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kv
     if (rc != 0)
         return rc;
     db->engine->limits(db->below, &db->limits);
+    db->limits.batch_max_ops--; /* the place, with a batch that goes past the log */
+    db->limits.batch_max_bytes -= OPEN_PLACE_BYTES;
     rc = db->readonly ? 0 : open_writer(db, err);
     return rc == 0 && db->remove ? open_remove(db, err) : rc;
 }

@@ -655,6 +655,12 @@ kvfs_ring_release(struct kvfs_ring *r, const struct kvfs_ring_at *tail)
     atomic_store(&r->used, ring_distance(r, r->tail, r->head.offset));
 }
 
+void
+kvfs_ring_skip(struct kvfs_ring *r)
+{
+    r->head.seq++;
+}
+
 struct kvfs_ring_at
 kvfs_ring_head(const struct kvfs_ring *r)
 {

@@ -97,6 +97,10 @@ bool kvfs_ring_may_grow(const struct kvfs_ring *r);
 int kvfs_ring_grow_prepare(const struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err);
 int kvfs_ring_grow(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err);
 
+/* The next record of the empty ring gets the number behind its own: who looks for one from the
+ * place before finds none. */
+void kvfs_ring_skip(struct kvfs_ring *r);
+
 /* Records before TAIL are needed no more. */
 void kvfs_ring_release(struct kvfs_ring *r, const struct kvfs_ring_at *tail);
 

@@ -7,8 +7,9 @@
  *  2. Who wants the byte shared says so in a page that all map, and wakes the holder.  The
  *     holder goes on without the log: it folds what it has and makes its lock a shared one.
  *     From then on all of them write to the engine below, which knows several processes.
- *  3. Who is alone again, as trying the exclusive lock tells, logs again, after a sync of the
- *     engine below: what the others left there undurable comes before what is logged.
+ *  3. Who is alone again, as trying the exclusive lock tells, logs again, after the
+ *     place of the log moved, durably: what the others left below comes before what is logged,
+ *     after a power cut and to readers (follow.c).
  *  4. The log of a process that died is replayed, under the lock of the second byte, by the
  *     first writer to open, before it reads anything.
  *  5. Processes that only read hold no byte: they look into the ring themselves
@@ -228,16 +229,22 @@ share_yield(struct kvfs_db *db)
 static void
 share_regain(struct kvfs_db *db)
 {
+    int rc;
+
     if (atomic_load(&db->poisoned) != 0 ||
         share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false) != 0)
         return;
     share_became_alone(db);
     (void)pthread_mutex_lock(&db->writer);
-    if (db->engine->sync(db->below, NULL) == 0)
-        atomic_store(&db->logs, true);
-    else
-        (void)kvfs_log_poison(db, -EIO);
+    rc = kvfs_log_place_step(db, NULL);
+    atomic_store(&db->logs, rc == 0);
+    if (rc != 0 && rc != -ENOSPC && rc != -ENOMEM)
+        (void)kvfs_log_poison(db, rc);
     (void)pthread_mutex_unlock(&db->writer);
+    if (rc == 0)
+        return;
+    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false); /* until another time */
+    share_changed(db);
 }
 
 static void *

@@ -36,6 +36,7 @@
 #define SMALL       "log-size=65536,log-piece=1" /* folds often and in many pieces */
 #define WRITERS     3
 #define VALUE_LEN   3000u
+#define VALUE_LARGE 40000u /* not for a ring of 64 KiB: it goes past the log */
 #define EVENTS      100
 #define TOLD_END    0x80u /* and the writer: it commits no more */
 
@@ -50,6 +51,8 @@ static struct world {
     struct shared *shared;
     char folder[64];
     int pipe[2];
+    int go[2][2]; /* pipes that two children wait at */
+    size_t value_len;
     uint64_t random, seed;
     struct kvfs_db *db; /* in a child */
     const struct kvfs_engine *engine;
@@ -162,12 +165,12 @@ child_look(const char *who, uint64_t numbers[WRITERS])
 static void
 child_commit(unsigned writer, uint64_t number, enum kvfs_durability durability)
 {
-    uint8_t key[KVFS_DATA_KEY_LEN] = {'w', (uint8_t)writer}, value[VALUE_LEN] = {0};
+    static uint8_t value[VALUE_LARGE];
+    uint8_t key[KVFS_DATA_KEY_LEN] = {'w', (uint8_t)writer};
     uint64_t before = number - 1;
     struct kvfs_error err = {0};
     struct kvfs_batch batch;
 
-    memcpy(value, &before, sizeof(before));
     kvfs_batch_reset(w.b);
     if (before == 0)
         kvfs_batch_expect_absent(w.b, KVFS_META, key, sizeof(key));
@@ -175,7 +178,7 @@ child_commit(unsigned writer, uint64_t number, enum kvfs_durability durability)
         kvfs_batch_expect(w.b, KVFS_META, key, sizeof(key), &before, sizeof(before));
     kvfs_batch_put(w.b, KVFS_META, key, sizeof(key), &number, sizeof(number));
     memcpy(value, &number, sizeof(number));
-    kvfs_batch_put(w.b, KVFS_DATA, key, sizeof(key), value, sizeof(value));
+    kvfs_batch_put(w.b, KVFS_DATA, key, sizeof(key), value, w.value_len);
     if (kvfs_batch_end(w.b, &batch) != 0 ||
         w.engine->apply(w.db, &batch, durability, &err) != 0)
         child_fail("writer %u, commit %llu: %s", writer, (unsigned long long)number, err.msg);
@@ -317,7 +320,10 @@ setup(void **state)
     w.shared = mmap(NULL, sizeof(*w.shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                     -1, 0);
     assert_true(w.shared != MAP_FAILED);
+    w.value_len = VALUE_LEN;
     assert_int_equal(pipe(w.pipe), 0);
+    assert_int_equal(pipe(w.go[0]), 0);
+    assert_int_equal(pipe(w.go[1]), 0);
     assert_int_equal(fcntl(w.pipe[1], F_SETFL, O_NONBLOCK), 0);
     run_writer(0, "log-size=65536", 1);
     return 0;
@@ -338,6 +344,10 @@ teardown(void **state)
     (void)state;
     (void)close(w.pipe[0]);
     (void)close(w.pipe[1]);
+    for (int i = 0; i < 2; i++) {
+        (void)close(w.go[i][0]);
+        (void)close(w.go[i][1]);
+    }
     (void)munmap(w.shared, sizeof(*w.shared));
     // NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread
     (void)nftw(w.folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -523,6 +533,184 @@ death__while_the_log_is_handed_over__nothing_missing(void **state)
     }
 }
 
+/* --- what goes past the log ---------------------------------------------------------------------- */
+
+/* Wait for the parent's word. */
+static void
+child_await(int i)
+{
+    uint8_t byte;
+
+    if (read(w.go[i][0], &byte, 1) != 1)
+        _exit(1);
+}
+
+static void
+let_go(int i)
+{
+    assert_int_equal(write(w.go[i][1], "", 1), 1);
+}
+
+/* Writer 1 commits, until it is logged; then nothing moves any more. */
+static void
+child_log_one(void)
+{
+    struct kvfs_engine_stat stat = {.log_used_bytes = 0};
+
+    for (uint64_t i = 1; stat.log_used_bytes == 0; i++) {
+        child_commit(1, i, KVFS_DURABLE);
+        if (w.engine->stat(w.db, &stat, NULL) != 0)
+            child_fail("stat");
+    }
+    child_tell(TOLD_END);
+    (void)raise(SIGSTOP);
+}
+
+/* A reader that has its snapshot of the engine below and not yet the ring. */
+static pid_t
+start_slow_reader(void)
+{
+    pid_t pid = start();
+    struct kvfs_db_snap *snap;
+    struct kvfs_error err = {0};
+
+    if (pid != 0) {
+        await_stop(pid);
+        return pid;
+    }
+    child_open("unsafe-log-stop=read", true);
+    if (w.engine->begin(w.db, &snap, &err) != 0)
+        child_fail("the slow reader: %s", err.msg);
+    if (child_number(snap, KVFS_META, 1) > 0 && child_number(snap, KVFS_META, 0) < 2)
+        child_fail("a commit is seen without one from before it");
+    w.engine->end(snap);
+    child_close();
+    _exit(0);
+}
+
+/* It stops at each of its tries. */
+static void
+await_slow_reader(pid_t pid)
+{
+    int status;
+
+    do {
+        (void)kill(pid, SIGCONT);
+        assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+    } while (WIFSTOPPED(status));
+    check_told();
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void
+end_stopped(pid_t writer)
+{
+    while (await_byte() != TOLD_END)
+        continue;
+    await_stop(writer);
+}
+
+/* Two writers, the first commits a batch beside the other. */
+static void
+start_two(pid_t pids[2])
+{
+    drain();
+    for (int i = 0; i < 2; i++) {
+        pids[i] = start();
+        if (pids[i] == 0) {
+            child_open("log-size=65536", false);
+            child_tell(0);
+            child_await(i);
+            if (i == 1) {
+                child_log_one();
+            } else {
+                child_commit(0, 2, KVFS_DURABLE);
+                child_await(i);
+                child_close();
+            }
+            _exit(0);
+        }
+        (void)await_byte();
+    }
+}
+
+static void
+read__batch_past_the_log_meanwhile__not_missing(void **state)
+{
+    pid_t writer, reader;
+
+    (void)state;
+    drain();
+    writer = start();
+    if (writer == 0) {
+        child_open("log-size=65536", false);
+        child_tell(0);
+        child_await(0);
+        w.value_len = VALUE_LARGE;
+        child_commit(0, 2, KVFS_DURABLE);
+        w.value_len = VALUE_LEN;
+        child_log_one();
+        _exit(0);
+    }
+    (void)await_byte();
+    reader = start_slow_reader();
+    let_go(0);
+    end_stopped(writer);
+    await_slow_reader(reader);
+    (void)kill(writer, SIGKILL);
+    await_end(writer, SIGKILL);
+    look(false);
+}
+
+static void
+read__others_wrote_meanwhile__not_missing(void **state)
+{
+    pid_t writers[2], reader;
+
+    (void)state;
+    start_two(writers);
+    reader = start_slow_reader();
+    let_go(0);
+    (void)await_byte();
+    let_go(0);
+    await_end(writers[0], 0);
+    let_go(1); /* it logs again */
+    end_stopped(writers[1]);
+    await_slow_reader(reader);
+    (void)kill(writers[1], SIGKILL);
+    await_end(writers[1], SIGKILL);
+    look(false);
+}
+
+static void
+read__others_wrote_and_went_meanwhile__not_missing(void **state)
+{
+    pid_t writers[2], writer, reader;
+
+    (void)state;
+    start_two(writers);
+    reader = start_slow_reader();
+    let_go(0);
+    (void)await_byte();
+    (void)kill(writers[1], SIGSTOP); /* it does not see that it is alone */
+    await_stop(writers[1]);
+    for (int i = 0; i < 2; i++) {
+        (void)kill(writers[i], SIGKILL);
+        await_end(writers[i], SIGKILL);
+    }
+    writer = start();
+    if (writer == 0) {
+        child_open("log-size=65536", false);
+        child_log_one();
+        _exit(0);
+    }
+    end_stopped(writer);
+    await_slow_reader(reader);
+    (void)kill(writer, SIGKILL);
+    await_end(writer, SIGKILL);
+    look(false);
+}
+
 /* --- what a death or a medium left ---------------------------------------------------------------- */
 
 static size_t
@@ -594,6 +782,9 @@ main(void)
         TEST(open__holder_stopped__ebusy_and_its_pid),
         TEST(death__in_a_fold__nothing_missing),
         TEST(death__while_the_log_is_handed_over__nothing_missing),
+        TEST(read__batch_past_the_log_meanwhile__not_missing),
+        TEST(read__others_wrote_meanwhile__not_missing),
+        TEST(read__others_wrote_and_went_meanwhile__not_missing),
         TEST(open__log_left_by_a_death__readonly_reads_it_and_writes_nothing),
         TEST(open__engine_ahead_of_the_log__all_there_and_goes_on),
     };
