@@ -188,11 +188,31 @@ group_reserve(struct group *g)
     g->bytes = 0;
 }
 
+/* Judge the expectations of C, if it has any.  *under, for the whole group, may have been missed. */
+static int
+group_expect(struct group *g, const struct log_commit *c, struct kvfs_db_snap **under, bool *missed)
+{
+    int rc = 0;
+
+    if (!commit_expects(c->batch))
+        return 0;
+    if (*under == NULL && !*missed)
+        rc = kvfs_log_begin(g->db, under, c->err);
+    if (rc == 0 && *under != NULL)
+        return commit_expect(g->db, &g->view, *under, c->batch, c->err);
+    *missed = true; /* its batches fail, nothing has changed; not once more: it waits for a while */
+    return rc == 0 || rc == -EBUSY
+               ? kvfs_error_set(c->err, -ENOMEM, "%s: no snapshot to judge expectations by, all "
+                                "places are taken", g->db->path)
+               : rc;
+}
+
 static int
 group_build(struct group *g, struct kvfs_error *err)
 {
     struct kvfs_db *db = g->db;
     struct kvfs_db_snap *under = NULL;
+    bool missed = false;
     int rc = 0;
 
     group_reserve(g);
@@ -200,12 +220,7 @@ group_build(struct group *g, struct kvfs_error *err)
     g->view = kvfs_log_view_ref(&db->active);
     (void)pthread_mutex_unlock(&db->lock);
     for (struct log_commit *c = g->first; c != NULL && rc == 0; c = c->next) {
-        if (commit_expects(c->batch)) {
-            if (under == NULL)
-                rc = kvfs_log_begin(db, &under, err);
-            if (rc == 0)
-                c->rc = commit_expect(db, &g->view, under, c->batch, c->err);
-        }
+        c->rc = group_expect(g, c, &under, &missed);
         for (size_t i = 0; i < c->batch->ops_count && rc == 0 && c->rc == 0; i++)
             if (c->batch->ops[i].type < KVFS_OP_EXPECT)
                 rc = kvfs_log_view_apply(&g->view, &c->batch->ops[i], &db->source);

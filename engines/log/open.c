@@ -7,6 +7,7 @@
  * epoch, then the place in the engine below.  So a ring of the next epoch is an empty one.
  * Who begins to log moves the place first, as others may have written past the log (follow.c).
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,6 +187,7 @@ kvfs_log_place_next(const struct kvfs_db *db)
 {
     struct log_place place = db->place;
 
+    assert(kvfs_ring_used(db->ring) == 0); /* else what is in it would be lost */
     place.tail.seq++;
     return place;
 }

@@ -51,11 +51,13 @@ kvfs_log_end(struct kvfs_db_snap *snap)
 {
     struct kvfs_db *db = snap->db;
 
-    (void)pthread_mutex_lock(&db->lock);
-    *(snap->older != NULL ? &snap->older->newer : &db->oldest) = snap->newer;
-    *(snap->newer != NULL ? &snap->newer->older : &db->newest) = snap->older;
-    (void)pthread_mutex_unlock(&db->lock);
-    db->engine->end(snap->below);
+    db->engine->end(snap->below); /* first: who holds the lock may wait for just that */
+    if (kvfs_fork_check(db->generation, db->path, NULL) == 0) { /* else the lock is its parent's */
+        (void)pthread_mutex_lock(&db->lock);
+        *(snap->older != NULL ? &snap->older->newer : &db->oldest) = snap->newer;
+        *(snap->newer != NULL ? &snap->newer->older : &db->newest) = snap->older;
+        (void)pthread_mutex_unlock(&db->lock);
+    }
     kvfs_log_view_drop(&snap->views[0]);
     kvfs_log_view_drop(&snap->views[1]);
     free(snap);

@@ -236,7 +236,8 @@ share_regain(struct kvfs_db *db)
         return;
     share_became_alone(db);
     (void)pthread_mutex_lock(&db->writer);
-    rc = kvfs_log_place_step(db, NULL);
+    /* What could not be folded kept the lock from being shared: then nobody wrote. */
+    rc = atomic_load(&db->pending_bytes) > 0 ? 0 : kvfs_log_place_step(db, NULL);
     atomic_store(&db->logs, rc == 0);
     if (rc != 0 && rc != -ENOSPC && rc != -ENOMEM)
         (void)kvfs_log_poison(db, rc);
