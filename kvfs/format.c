@@ -370,7 +370,7 @@ kvfs_volume_compact(const char *path, unsigned flags, uint64_t *need_bytes,
                               engine->name);
     rc = compact_judge(path, flags, err);
     if (rc == 0) /* who only asks reads, beside others too */
-        rc = kvfs_lease_table_open(path, dry, !dry, &leases, err);
+        rc = kvfs_volume_file_lock(path, &file, dry, &leases, err);
     if (rc < 0)
         return rc;
     rc = engine->compact_need_bytes(engine, path, &need, err);

@@ -211,12 +211,38 @@ lease_open_file(const char *path, bool readonly, struct kvfs_error *err)
     return fd;
 }
 
+/* Open the lock file and lock the volume.  A format may remove the file in between: what is
+ * locked is then no volume's any more. */
+static int
+lease_table_lock(struct kvfs_lease_table *t, const char *path, bool exclusive,
+                 struct kvfs_error *err)
+{
+    int rc;
+
+    do {
+        if (t->fd >= 0)
+            (void)close(t->fd);
+        t->fd = lease_open_file(path, t->readonly, err);
+        if (t->fd < 0)
+            return t->fd;
+        rc = lease_lock(t->fd, exclusive ? F_WRLCK : F_RDLCK, LEASE_VOLUME);
+    } while (rc == 0 && kvfs_lease_table_gone(t));
+    if (rc == -EAGAIN || rc == -EACCES) {
+        char who[96];
+
+        lease_holder(t, -1, 0, who);
+        return kvfs_error_set(err, -EBUSY, "%s: the volume is in use by %s", path, who);
+    }
+    if (rc < 0)
+        return kvfs_error_set(err, rc, "%s/lock: cannot be locked: errno %d", path, -rc);
+    return 0;
+}
+
 int
 kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
                       struct kvfs_lease_table **tablep, struct kvfs_error *err)
 {
     struct kvfs_lease_table *t = calloc(1, sizeof(*t));
-    char who[96];
     int rc;
 
     if (t == NULL)
@@ -224,26 +250,15 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
     (void)pthread_mutex_init(&t->lock, NULL);
     t->readonly = readonly;
     t->open_slot = -1;
-    t->fd = lease_open_file(path, readonly, err);
-    if (t->fd < 0) {
-        rc = t->fd;
-        if (readonly && (rc == -EROFS || rc == -ENOENT || rc == -EACCES)) {
-            *tablep = t; /* a medium that nobody can write */
-            t->fd = -1;
-            return 0;
-        }
-        goto fail;
+    t->fd = -1;
+    rc = lease_table_lock(t, path, exclusive, err);
+    if (t->fd < 0 && readonly && (rc == -EROFS || rc == -ENOENT || rc == -EACCES)) {
+        *tablep = t; /* a medium that nobody can write */
+        t->fd = -1;
+        return 0;
     }
-    rc = lease_lock(t->fd, exclusive ? F_WRLCK : F_RDLCK, LEASE_VOLUME);
-    if (rc == -EAGAIN || rc == -EACCES) {
-        lease_holder(t, -1, 0, who);
-        rc = kvfs_error_set(err, -EBUSY, "%s: the volume is in use by %s", path, who);
+    if (rc < 0)
         goto fail;
-    }
-    if (rc < 0) {
-        rc = kvfs_error_set(err, rc, "%s/lock: cannot be locked: errno %d", path, -rc);
-        goto fail;
-    }
     t->slots = (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_RDWR;
     t->open_slot = lease_slot_take(t, KVFS_HOLDER_OPEN, 0);
     *tablep = t;

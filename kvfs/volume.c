@@ -13,6 +13,9 @@
  *    memory is then neither known to be on the disk nor claimed to be.
  * 4. Opening reads the file `volume`, the superblock and what the engine needs,
  *    so its time does not depend on what the volume holds.
+ * 5. What the file `volume` says counts only if it was read under the volume's
+ *    lock: who changes it, the log switched on or off or a new format, holds that
+ *    alone.  What was read before says no more than that there is a volume.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -318,11 +321,13 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, struct 
     if (rc == 0 && !o->force)
         rc = kvfs_local_check(v->path, err);
     if (rc == 0)
-        rc = volume_engine_find(v, &file, o->engine, err);
-    if (rc == 0)
         rc = volume_options_take(v, o, err);
     if (rc == 0)
         rc = kvfs_lease_table_open(v->path, o->readonly, false, &v->leases, err);
+    if (rc == 0) /* it is a volume; which, and whether with a log, is settled from here on */
+        rc = kvfs_volume_file_read(v->path, &file, err);
+    if (rc == 0)
+        rc = volume_engine_find(v, &file, o->engine, err);
     if (rc == 0) {
         rc = v->engine->open(v->engine, v->path, &eo, &v->db, err);
         if (rc == -ENOENT)

@@ -22,6 +22,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "lease.h"
 #include "record.h"
 
 #define VOLUME_FILE_MAX 4096
@@ -151,6 +152,27 @@ kvfs_volume_file_read(const char *path, struct kvfs_volume_file *f, struct kvfs_
                               path);
     text[n] = '\0';
     return volume_file_parse(f, text, path, err);
+}
+
+int
+kvfs_volume_file_lock(const char *path, const struct kvfs_volume_file *f, bool shared,
+                      struct kvfs_lease_table **leasesp, struct kvfs_error *err)
+{
+    struct kvfs_lease_table *leases;
+    struct kvfs_volume_file now;
+    int rc = kvfs_lease_table_open(path, shared, !shared, &leases, err);
+
+    if (rc < 0)
+        return rc;
+    rc = kvfs_volume_file_read(path, &now, err);
+    if (rc == 0 && (memcmp(now.uuid, f->uuid, sizeof(now.uuid)) != 0 || now.log != f->log ||
+                    now.format_version != f->format_version || strcmp(now.engine, f->engine) != 0))
+        rc = kvfs_error_set(err, -EBUSY, "%s: another process changed the volume just now", path);
+    if (rc == 0)
+        *leasesp = leases;
+    else
+        kvfs_lease_table_close(leases);
+    return rc;
 }
 
 void

@@ -7,6 +7,8 @@
 
 #include <kvfs/volume.h>
 
+struct kvfs_lease_table;
+
 struct kvfs_volume_file {
     uint32_t format_version;
     uint8_t uuid[16];
@@ -15,6 +17,9 @@ struct kvfs_volume_file {
 };
 
 #define KVFS_LOG_PREFIX "log:"
+/* The META key of an engine with a log before it (engines/log/below.c). */
+#define KVFS_LOG_KEY     "\0log"
+#define KVFS_LOG_KEY_LEN 4u
 /* Bytes of an engine's name, the log's prefix and the end included. */
 #define KVFS_ENGINE_NAME_CAP (64 + sizeof(KVFS_LOG_PREFIX))
 
@@ -35,6 +40,11 @@ bool kvfs_volume_file_begins(const char *path);
 /* Write it anew, crash-safe and durable (a rename, with syncs of file and folder). */
 int kvfs_volume_file_write(const char *path, const struct kvfs_volume_file *f,
                            struct kvfs_error *err);
+
+/* Take the volume's lock (kvfs_lease_table_open()) for a volume about which FILE, read before,
+ * said all that was judged.  -EBUSY: in use, or it is another by now. */
+int kvfs_volume_file_lock(const char *path, const struct kvfs_volume_file *f, bool shared,
+                          struct kvfs_lease_table **leasesp, struct kvfs_error *err);
 
 void kvfs_uuid_text(const uint8_t uuid[16], char text[37]);
 

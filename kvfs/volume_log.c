@@ -61,7 +61,7 @@ kvfs_volume_log(const char *path, bool on, bool force, struct kvfs_error *err)
     after.log = on;
     rc = log_judge(path, on ? &after : &file, force, err);
     if (rc == 0)
-        rc = kvfs_lease_table_open(path, false, true, &leases, err);
+        rc = kvfs_volume_file_lock(path, &file, false, &leases, err);
     if (rc != 0)
         return rc;
     kvfs_volume_file_engine(&file, name);
