@@ -103,6 +103,7 @@ struct kvfs_db {
     bool pace_fixed;        /* the limit was given, not measured */
     bool readonly;
     bool remove; /* fold, and then be no log any more */
+    bool anew;   /* where the ring is lost, go on with an empty one */
     bool led;    /* somebody leads; under queue_lock */
     bool share_running;
     atomic_bool share_stop;

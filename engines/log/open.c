@@ -119,6 +119,10 @@ open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *
         rc = open_number(value, end, 0, 1, &number, err);
         if (rc == 0)
             db->remove = number == 1;
+    } else if ((value = open_value(text, len, "log-anew=")) != NULL) {
+        rc = open_number(value, end, 0, 1, &number, err);
+        if (rc == 0)
+            db->anew = number == 1;
     } else {
         return open_param_unsafe(db, text, len, err);
     }
@@ -232,6 +236,22 @@ open_fresh(struct kvfs_db *db, struct kvfs_error *err)
     return rc == 0 ? open_place_write(db, &db->place, err) : rc;
 }
 
+/* The ring is lost, and one asked for going on without what only it held. */
+static int
+open_anew(struct kvfs_db *db, const char *file, struct kvfs_error *err)
+{
+    uint64_t epoch = db->place.epoch + 1;
+    int rc = kvfs_ring_make(file, db->place.id, epoch, db->ring_first, err);
+
+    if (rc == 0)
+        rc = kvfs_ring_open(file, db->place.id, epoch, false, &db->ring, err);
+    if (rc == 0) {
+        db->place.epoch = epoch;
+        db->place.tail = kvfs_ring_first();
+    }
+    return rc;
+}
+
 int
 kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
 {
@@ -247,6 +267,8 @@ kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
         db->place.tail = kvfs_ring_first();
         rc = 0;
     }
+    if ((rc == -EINVAL || rc == -ENOENT) && db->anew && !db->readonly)
+        rc = open_anew(db, file, err);
     if (rc == 0 && db->bug >= LOG_BUG_NO_CHECK)
         kvfs_ring_unsafe(db->ring, db->bug == LOG_BUG_NO_CHECK ? KVFS_RING_BUG_NO_CHECK
                                                                : KVFS_RING_BUG_OLD_LAP);

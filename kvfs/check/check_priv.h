@@ -137,8 +137,8 @@ struct check {
     const struct kvfs_check_options *options;
     struct kvfs_check_result result;
     char *volume_path;
-    struct kvfs_volume *v;           /* opened for reading, or NULL: */
-    struct kvfs_lease_table *leases; /* ... the store was opened directly */
+    struct kvfs_lease_table *leases;
+    struct kvfs_volume *v; /* opened for reading, or NULL: the store was opened directly */
     const struct kvfs_engine *engine;
     struct kvfs_db *db;
     struct kvfs_db_snap *snap;
@@ -272,11 +272,11 @@ const char *kvfs_check_where_key(struct check *c, const struct kvfs_key *key);
 
 int kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err);
 
-/* Open and verify the store in a child, if that is allowed.  0: it may be opened here, and
+/* Open (with the engine's PARAMS) and verify the store in a child, if that is allowed.  0: it may be opened here, and
  * its findings are out; 1: the engine crashed or hung, which is a finding now; negative: the
  * child could not open it, -EINTR, or no child could be made. */
 int kvfs_check_probe(struct check *c, const char *path, const struct kvfs_engine *engine,
-                     struct kvfs_error *err);
+                     const char *params, struct kvfs_error *err);
 void kvfs_check_close(struct check *c);
 int kvfs_check_super(struct check *c, struct kvfs_error *err);
 int kvfs_check_meta(struct check *c, struct kvfs_error *err);

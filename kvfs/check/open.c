@@ -6,17 +6,17 @@
  * it is served.  Where damage forbids that, the store is opened directly, to
  * say as much as possible.  With repair the volume's lock is taken alone and the
  * store is opened directly: no cache and no background work gets in between.
+ * Either way the lock comes before what the file `volume` says is believed.
  *
  * The file `volume` and the superblock say the same; each is restored from the
- * other, but for the log: only the file says that there is one.  Without the file, the
- * engine is the one that opens the store, behind a log if the folder has one.
+ * other, but for the log: of that the superblock knows nothing.  Without the file, the
+ * engine is the one that opens the store, behind a log if the store holds the place of one:
+ * whether there is a file `log` says nothing, for that may be lost too.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "check_priv.h"
 #include "lease.h"
@@ -32,27 +32,63 @@ open_is_damage(int rc)
 
 /* As engine->open(); 1: the engine crashes or hangs, which was reported. */
 static int
-open_store(struct check *c, const char *path, const struct kvfs_engine *engine,
+open_store(struct check *c, const char *path, const struct kvfs_engine *engine, const char *params,
            struct kvfs_error *err)
 {
-    struct kvfs_engine_options options = {.readonly = !c->options->repair};
-    int rc = c->probed || c->survived ? 0 : kvfs_check_probe(c, path, engine, err);
+    struct kvfs_engine_options options = {.readonly = !c->options->repair, .params = params};
+    struct kvfs_db_snap *snap;
+    int rc = c->probed || c->survived ? 0 : kvfs_check_probe(c, path, engine, params, err);
+
+    if (rc != 0)
+        return rc;
+    rc = engine->open(engine, path, &options, &c->db, err);
+    if (rc < 0)
+        return rc;
+    rc = engine->begin(c->db, &snap, err); /* who only reads a log looks for it here */
+    if (rc < 0) {
+        engine->close(c->db);
+        c->db = NULL;
+        return rc;
+    }
+    engine->end(snap);
+    c->engine = engine;
+    return 0;
+}
+
+/* The store of the engine NAME.  Where its log is lost a repair goes on with an empty one. */
+static int
+open_named(struct check *c, const char *path, const char *name, struct kvfs_error *err)
+{
+    const struct kvfs_engine *engine;
+    int rc = kvfs_engine_find(name, &engine, err);
 
     if (rc == 0)
-        rc = engine->open(engine, path, &options, &c->db, err);
+        rc = open_store(c, path, engine, NULL, err);
+    if (rc != -EIO || !c->options->repair ||
+        strncmp(name, KVFS_LOG_PREFIX, sizeof(KVFS_LOG_PREFIX) - 1) != 0)
+        return rc;
+    rc = open_store(c, path, engine, "log-anew=1", err);
     if (rc == 0)
-        c->engine = engine;
+        kvfs_check_found(c, "log", "begun anew, empty",
+                         "is lost, and with it the last commits if the store had not got them yet");
     return rc;
 }
 
-/* Has somebody logged here? */
-static bool
-open_logged(const char *path)
+/* Has the open store the place of a log?  1 or 0. */
+static int
+open_has_log(struct check *c, struct kvfs_error *err)
 {
-    char name[PATH_MAX];
+    uint8_t value[KVFS_SMALL_RECORD_MAX];
+    struct iovec iov = {.iov_base = value, .iov_len = sizeof(value)};
+    struct kvfs_db_snap *snap;
+    size_t len;
+    int rc = c->engine->begin(c->db, &snap, err);
 
-    return snprintf(name, sizeof(name), "%s/log", path) < (int)sizeof(name) &&
-           access(name, F_OK) == 0;
+    if (rc < 0)
+        return rc;
+    rc = c->engine->get(snap, KVFS_META, KVFS_LOG_KEY, KVFS_LOG_KEY_LEN, 0, &iov, 1, &len, err);
+    c->engine->end(snap);
+    return rc == -ENOENT ? 0 : rc < 0 ? rc : 1;
 }
 
 /* No file to tell the engine: the first that finds its store. */
@@ -60,44 +96,33 @@ static int
 open_any_store(struct check *c, const char *path, struct kvfs_error *err)
 {
     const struct kvfs_engine *engine;
-    bool logged = open_logged(path);
+    char name[KVFS_ENGINE_NAME_CAP];
+    int rc = -ENOENT;
 
-    for (size_t i = 0; (engine = kvfs_engine_at(i)) != NULL; i++) {
-        char name[KVFS_ENGINE_NAME_CAP];
-        int rc;
-
-        (void)snprintf(name, sizeof(name), KVFS_LOG_PREFIX "%s", engine->name);
-        if (logged && kvfs_engine_find(name, &engine, err) != 0)
-            continue;
-        rc = open_store(c, path, engine, err);
-
-        if (rc >= 0 || rc == -EINTR)
-            return rc;
-    }
-    return kvfs_error_set(err, -EIO, "%s: no engine finds a store of its own", path);
+    for (size_t i = 0; rc < 0 && rc != -EINTR && (engine = kvfs_engine_at(i)) != NULL; i++)
+        rc = open_store(c, path, engine, NULL, err);
+    if (rc > 0 || rc == -EINTR)
+        return rc;
+    if (rc < 0)
+        return kvfs_error_set(err, -EIO, "%s: no engine finds a store of its own", path);
+    rc = open_has_log(c, err);
+    if (rc == 0)
+        return 0;
+    (void)snprintf(name, sizeof(name), KVFS_LOG_PREFIX "%s", c->engine->name);
+    c->engine->close(c->db);
+    c->db = NULL;
+    return rc < 0 ? rc : open_named(c, path, name, err);
 }
 
+/* Under the volume's lock. */
 static int
 open_directly(struct check *c, const char *path, struct kvfs_error *err)
 {
-    const struct kvfs_engine *engine;
-    int rc = c->options->repair && !c->options->force ? kvfs_local_check(path, err) : 0;
+    char name[KVFS_ENGINE_NAME_CAP];
+    int rc;
 
-    if (rc == 0)
-        rc = kvfs_lease_table_open(path, !c->options->repair, c->options->repair, &c->leases, err);
-    if (rc < 0)
-        return rc;
-    if (c->file_ok) {
-        char name[KVFS_ENGINE_NAME_CAP];
-
-        kvfs_volume_file_engine(&c->file, name);
-        rc = kvfs_engine_find(name, &engine, err);
-        if (rc < 0)
-            return rc;
-        rc = open_store(c, path, engine, err);
-    } else {
-        rc = open_any_store(c, path, err);
-    }
+    kvfs_volume_file_engine(&c->file, name);
+    rc = c->file_ok ? open_named(c, path, name, err) : open_any_store(c, path, err);
     if (!open_is_damage(rc))
         return rc > 0 ? 0 : rc;
     kvfs_check_found(c, "store", NULL, "cannot be opened: %s", err->msg);
@@ -116,16 +141,35 @@ open_probe(struct check *c, const char *path, struct kvfs_error *err)
 
     kvfs_volume_file_engine(&c->file, name);
     rc = kvfs_engine_find(name, &engine, &local);
-    if (rc == 0 && !c->options->force)
-        rc = kvfs_local_check(path, &local);
     if (rc == 0) {
         /* One child is enough: sled, once open here, works in none. */
-        rc = kvfs_check_probe(c, path, engine, &local);
+        rc = kvfs_check_probe(c, path, engine, NULL, &local);
         c->survived = rc <= 0 && rc != -EINTR;
     }
     if (rc == -EINTR)
         *err = local;
     return rc == -EINTR || rc == 1 ? rc : 0;
+}
+
+/* Take the volume's lock, and read the file `volume` under it: before, it only tells whether
+ * there is a volume. */
+static int
+open_lock(struct check *c, const char *path, struct kvfs_error *err)
+{
+    bool repair = c->options->repair;
+    int rc = kvfs_volume_file_read(path, &c->file, err);
+
+    if (rc == 0 || rc == -EINVAL)
+        rc = c->options->force ? 0 : kvfs_local_check(path, err);
+    if (rc == 0)
+        rc = kvfs_lease_table_open(path, !repair, repair, &c->leases, err);
+    if (rc < 0)
+        return rc;
+    rc = kvfs_volume_file_read(path, &c->file, err);
+    c->file_ok = rc == 0;
+    if (rc == -EINVAL && !repair)
+        kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
+    return rc == -EINVAL ? 0 : rc;
 }
 
 int
@@ -139,12 +183,9 @@ kvfs_check_open(struct check *c, const char *path, struct kvfs_error *err)
     if (c->volume_path == NULL)
         return kvfs_error_set(err, -errno, "%s: %s", path, kvfs_errno_text(errno));
     path = c->volume_path;
-    rc = kvfs_volume_file_read(path, &c->file, err);
-    c->file_ok = rc == 0;
-    if (rc < 0 && rc != -EINVAL)
+    rc = open_lock(c, path, err);
+    if (rc < 0)
         return rc;
-    if (!c->file_ok && !c->options->repair)
-        kvfs_check_found(c, "file 'volume'", NULL, "%s", err->msg);
     if (!c->options->repair && c->file_ok) {
         rc = open_probe(c, path, err);
         if (rc != 0)

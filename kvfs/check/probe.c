@@ -138,15 +138,15 @@ probe_read(struct probe_child *p, enum kvfs_keyspace keyspace)
 }
 
 static int
-probe_work(struct probe_child *p, const char *path, bool readonly, struct kvfs_error *err)
+probe_work(struct probe_child *p, const char *path, const struct kvfs_engine_options *options,
+           struct kvfs_error *err)
 {
-    struct kvfs_engine_options options = {.readonly = readonly};
     struct kvfs_engine_stat stat;
     struct kvfs_error local = {0};
     int rc;
 
     probe_tell(p->fd, PROBE_STAGE, PROBE_OPENING, 0, NULL);
-    rc = p->engine->open(p->engine, path, &options, &p->db, err);
+    rc = p->engine->open(p->engine, path, options, &p->db, err);
     if (rc != 0)
         return rc;
     probe_tell(p->fd, PROBE_STAGE, PROBE_VERIFYING, 0, NULL);
@@ -170,7 +170,8 @@ probe_work(struct probe_child *p, const char *path, bool readonly, struct kvfs_e
 }
 
 static void
-probe_child(const struct kvfs_engine *engine, const char *path, bool readonly, int fd)
+probe_child(const struct kvfs_engine *engine, const char *path,
+            const struct kvfs_engine_options *options, int fd)
 {
     struct probe_child p = {.fd = fd, .engine = engine};
     struct rlimit none = {0};
@@ -180,7 +181,7 @@ probe_child(const struct kvfs_engine *engine, const char *path, bool readonly, i
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)setrlimit(RLIMIT_CORE, &none);
     (void)signal(SIGPIPE, SIG_IGN);
-    rc = probe_work(&p, path, readonly, &err);
+    rc = probe_work(&p, path, options, &err);
     probe_tell(fd, PROBE_RESULT, (uint64_t)-rc, 0, err.msg);
     _exit(0);
 }
@@ -318,8 +319,9 @@ probe_crashed(struct probe *p, const char *name, int status, bool hung)
 
 int
 kvfs_check_probe(struct check *c, const char *path, const struct kvfs_engine *engine,
-                 struct kvfs_error *err)
+                 const char *params, struct kvfs_error *err)
 {
+    const struct kvfs_engine_options options = {.readonly = !c->options->repair, .params = params};
     struct probe p = {.c = c, .err = err};
     int pipes[2], status = 0, rc;
 
@@ -330,7 +332,7 @@ kvfs_check_probe(struct check *c, const char *path, const struct kvfs_engine *en
     p.pid = fork();
     if (p.pid == 0) {
         (void)close(pipes[0]);
-        probe_child(engine, path, !c->options->repair, pipes[1]);
+        probe_child(engine, path, &options, pipes[1]);
     }
     (void)close(pipes[1]);
     p.fd = pipes[0];
