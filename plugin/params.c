@@ -283,6 +283,9 @@ kparams_complete(const struct kparams *p, struct kvfs_error *err)
     if (p->log_given && p->readonly)
         return kvfs_error_set(err, -EINVAL,
                               "log= and readonly=true (or nbdkit -r) exclude each other");
+    if (p->log_given && p->engine != NULL && strchr(p->engine, '/') != NULL)
+        return kvfs_error_set(err, -EINVAL, "log= and the file of an engine exclude each other: "
+                              "a log finds the engine by its name");
     if (p->create_bytes != 0 && p->readonly)
         return kvfs_error_set(err, -EINVAL,
                               "create= and readonly=true (or nbdkit -r) exclude each other");

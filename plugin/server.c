@@ -43,6 +43,9 @@
 
 #define SHOWN_MAX 64
 
+#define LOG_PREFIX      "log:"
+#define ENGINE_NAME_CAP 128 /* more than an engine's name may have */
+
 #define READ_HINT "to serve it all the same: readonly=true"
 
 /* How often the closer looks for more while nbdkit waits for a client. */
@@ -110,6 +113,39 @@ kserver_conn_fail(const struct kserver_conn *c, const struct kvfs_error *err)
 
 /* --- opening --------------------------------------------------------------- */
 
+/* NAME without the log before it. */
+static const char *
+server_engine_below(const char *name)
+{
+    return strncmp(name, LOG_PREFIX, sizeof(LOG_PREFIX) - 1) == 0 ? name + sizeof(LOG_PREFIX) - 1
+                                                                 : name;
+}
+
+/* Do what log= asks for.  What engine= insists on is judged first: a volume that is refused
+ * stays as it is. */
+static int
+server_log(const struct kparams *params, struct kvfs_error *err)
+{
+    const struct kvfs_volume_options options = {.readonly = true};
+    struct kvfs_volume_info info;
+    struct kvfs_volume *v;
+    int r = 0;
+
+    if (params->engine != NULL) {
+        const char *wanted = server_engine_below(params->engine);
+
+        r = kvfs_volume_open(params->volume, &options, &v, err);
+        if (r < 0)
+            return r;
+        kvfs_volume_info(v, &info);
+        if (strcmp(server_engine_below(info.engine), wanted) != 0)
+            r = kvfs_error_set(err, -EINVAL, "%s: the volume has engine %s, not %s", info.path,
+                               server_engine_below(info.engine), wanted);
+        (void)kvfs_volume_close(v, NULL);
+    }
+    return r < 0 ? r : kvfs_volume_log(params->volume, params->log, false, err);
+}
+
 static int
 server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct kvfs_error *err)
 {
@@ -119,8 +155,15 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
         .cache_bytes = params->cache_bytes,
         .commit_interval_ms = params->commit_interval_ms,
     };
+    char engine[ENGINE_NAME_CAP];
     struct kvfs_error why = {0};
-    int r = params->log_given ? kvfs_volume_log(params->volume, params->log, false, &why) : 0;
+    int r = params->log_given ? server_log(params, &why) : 0;
+
+    if (params->log_given && params->engine != NULL) { /* what it is called from now on */
+        (void)snprintf(engine, sizeof(engine), "%s%s", params->log ? LOG_PREFIX : "",
+                       server_engine_below(params->engine));
+        options.engine = engine;
+    }
 
     if (r >= 0)
         r = kvfs_volume_open(params->volume, &options, vp, &why);

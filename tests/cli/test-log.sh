@@ -22,7 +22,7 @@ grep -q '^log .*log:ENGINE' <<<"$engines" || fail "engines: $engines"
 
 # A volume that begins with one.
 ok format "$v" --engine=log:lmdb
-grep -qx "engine lmdb" "$v/volume" && grep -qx "log on" "$v/volume" || fail "$(cat "$v/volume")"
+same $'engine lmdb\nlog on' "$(tail -n 2 "$v/volume")"
 ok import "$v" disk "$tmp/data"
 bytes "imported"
 same "log:lmdb" "$(kvfs df --json "$v" | json "j['engine']")"
@@ -59,7 +59,9 @@ same on "$(kvfs log "$v")" "on"
 ok log "$v" off
 ok log "$v" off
 same off "$(kvfs log "$v")" "off"
-[ ! -e "$v/log" ] && [ ! -e "$v/log.lock" ] || fail "$(ls "$v")"
+for name in log log.lock; do
+    [ ! -e "$v/$name" ] || fail "$(ls "$v")"
+done
 grep -qx "log off" "$v/volume" || fail "$(cat "$v/volume")"
 same "lmdb" "$(kvfs df --json "$v" | json "j['engine']")"
 ! kvfs df "$v" | grep -q '^intent log' || fail "df tells of a log that is gone"
@@ -94,6 +96,23 @@ if command -v nbdkit >/dev/null && [ -n "${KVFS_PLUGIN:-}" ]; then
     nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk log=off --run true || fail "nbdkit log=off"
     same off "$(kvfs log "$v")" "nbdkit log=off"
     bytes "after nbdkit"
+    # engine= is judged first, and names the engine behind the log.
+    if nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk engine=sqlite log=on --run true 2>"$tmp/stderr"; then
+        fail "nbdkit engine=sqlite log=on"
+    fi
+    grep -q "has engine lmdb, not sqlite" "$tmp/stderr" || fail "$(cat "$tmp/stderr")"
+    same off "$(kvfs log "$v")" "refused and changed all the same"
+    for name in lmdb lmdb log:lmdb; do
+        nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk engine=$name log=on --run true ||
+            fail "nbdkit engine=$name log=on"
+        same on "$(kvfs log "$v")" "nbdkit engine=$name log=on"
+    done
+    nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk engine=lmdb log=off --run true ||
+        fail "nbdkit engine=lmdb log=off"
+    same off "$(kvfs log "$v")" "nbdkit engine=lmdb log=off"
+    if nbdkit -U - "$KVFS_PLUGIN" "$v" file=disk engine=./x.so log=on --run true 2>"$tmp/stderr"; then
+        fail "nbdkit engine=./x.so log=on"
+    fi
     ok log "$v" on
     ok mkdir "$v" folder # the log is there when somebody writes
 fi
@@ -107,3 +126,38 @@ same 1 "$status" "repaired"
 cmp "$tmp/volume" "$v/volume" || fail "rebuilt: $(cat "$v/volume" "$tmp/out")"
 bytes "rebuilt"
 kvfs check "$v" >"$tmp/out" || fail "check at the end: $(cat "$tmp/out")"
+
+# The ring is lost: everything refuses, and a repair begins another and says so, once.
+repaired() { # ABOUT
+    status=0
+    kvfs check --repair "$v" >"$tmp/out" || status=$?
+    same 1 "$status" "$1: $(cat "$tmp/out")"
+    same 1 "$(grep -c '^log: is lost, .*; begun anew, empty$' "$tmp/out")" "$1: $(cat "$tmp/out")"
+    cmp "$tmp/volume" "$v/volume" || fail "$1: $(cat "$v/volume" "$tmp/out")"
+    bytes "$1"
+    kvfs check "$v" >"$tmp/out" || fail "check after $1: $(cat "$tmp/out")"
+    ok mkdir "$v" "after $1"
+}
+mv "$v/log" "$tmp/lost"
+refuses "log of this store is missing" log "$v" off
+status=0
+kvfs check "$v" >"$tmp/out" || status=$?
+same 4 "$status" "check without its log"
+[ ! -e "$v/log" ] || fail "a check makes a log"
+repaired "a lost log"
+cp "$at/log" "$v/log"
+repaired "another store's log"
+rm "$v/log"
+echo junk >"$v/volume"
+repaired "no log and no file 'volume'"
+grep -q "^file 'volume': " "$tmp/out" && fail "repaired, and still: $(cat "$tmp/out")"
+cp "$tmp/lost" "$v/log"
+refuses "log of this store is missing" ls "$v" # what was lost is not taken for the new one
+repaired "the lost log again"
+
+ok log "$v" off
+[ ! -e "$v/log" ] || fail "off, and there is a log"
+bytes "off at the end"
+echo junk >"$v/volume"
+kvfs check --repair "$v" >"$tmp/out" || true
+grep -qx "log off" "$v/volume" || fail "a log that was taken away: $(cat "$v/volume")"
