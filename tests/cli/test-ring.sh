@@ -41,7 +41,7 @@ for engine in "${@:2}" "$1"; do
     kvfs copy --engine="$engine" "$at" "$next" >"$tmp/out" 2>"$tmp/stderr" ||
         fail "copy to $engine: $(cat "$tmp/stderr")"
     grep -q '^copied and verified' "$tmp/out" || fail "copy to $engine: $(cat "$tmp/out")"
-    grep -qx "engine $engine" "$next/volume" || fail "$(cat "$next/volume")"
+    grep -qx "engine ${engine#log:}" "$next/volume" || fail "$(cat "$next/volume")"
     same "$engine" "$(kvfs df --json "$next" | json "j['engine']")" "engine"
     listing "$next" | diff "$tmp/listing" - || fail "a listing differs in $engine"
     sums "$next" | cmp "$tmp/sums" - || fail "bytes differ in $engine"

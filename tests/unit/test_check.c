@@ -571,11 +571,12 @@ file_garbage(struct vol *t)
 static void
 file_other_uuid(struct vol *t)
 {
+    bool log = strncmp(t->engine, "log:", 4) == 0;
     char text[256];
 
     (void)snprintf(text, sizeof(text),
-                   "kvfs-volume 1\nuuid 01234567-0123-4123-8123-0123456789ab\nengine %s\nlog off\n",
-                   t->engine);
+                   "kvfs-volume 1\nuuid 01234567-0123-4123-8123-0123456789ab\nengine %s\nlog %s\n",
+                   t->engine + (log ? 4 : 0), log ? "on" : "off");
     file_write(t, text);
 }
 
