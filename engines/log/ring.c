@@ -4,7 +4,10 @@
  *
  *  1. A record is believed only if its checksum, the store, the epoch, its sequence
  *     number and the checksum of the record before it are right.  An old lap has other
- *     sequence numbers, an old file another epoch, so neither is taken for new.
+ *     sequence numbers, an old file another epoch, so neither is taken for new.  After a
+ *     power cut sequence numbers are used again, and what lay behind the end may still be
+ *     there; so each opening for writing puts a random number of its own into its records: even
+ *     the same record has another checksum then, and an old one that followed it does not now.
  *  2. Records lie in the order of their sequence numbers.  One that does not fit before
  *     the file's end lies at its beginning; a reader that finds nothing looks there once.
  *  3. A record never reaches the tail: when head and tail are equal the ring is empty.
@@ -23,7 +26,7 @@
  *
  *      0  magic 8, version 4, zero 4, id 16, epoch 8, bytes 8, XXH3 of these 8
  *   4096  records, each at a multiple of 4096:
- *           magic 4, payload length 4, id 16, epoch 8, seq 8, before 8, zero 8,
+ *           magic 4, payload length 4, id 16, epoch 8, seq 8, before 8, opening 8,
  *           XXH3 of the record with this field zero 8, payload, zeros
  */
 #include "ring.h"
@@ -35,6 +38,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -56,7 +60,7 @@ struct ring_head { /* of the file */
 struct ring_record {
     uint32_t magic, len;
     uint8_t id[KVFS_RING_ID];
-    uint64_t epoch, seq, before, zero, check;
+    uint64_t epoch, seq, before, opening, check;
 };
 
 _Static_assert(sizeof(struct ring_record) == KVFS_RING_HEAD, "a record's head");
@@ -70,6 +74,7 @@ struct kvfs_ring {
     bool no_dsync; /* the file system refuses RWF_DSYNC */
     uint8_t id[KVFS_RING_ID];
     uint64_t epoch;
+    uint64_t opening;     /* the number of this one */
     _Atomic uint64_t end; /* of the file; changed as the head is, read by any thread */
     struct kvfs_ring_at head;
     _Atomic uint64_t used;
@@ -233,6 +238,8 @@ ring_open(struct kvfs_ring *r, bool readonly, struct kvfs_error *err)
     r->fd = open(r->path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (r->fd < 0)
         return ring_errno(err, r->path, "opening the log");
+    if (!readonly && getrandom(&r->opening, sizeof(r->opening), 0) != (ssize_t)sizeof(r->opening))
+        return kvfs_error_set(err, -EIO, "%s: no random numbers", r->path);
     r->direct_fd = readonly ? -1 : open(r->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
     return ring_head_read(r, err);
 }
@@ -288,6 +295,7 @@ kvfs_ring_become(struct kvfs_ring *r, struct kvfs_ring *next)
     r->no_dsync = next->no_dsync;
     memcpy(r->id, next->id, KVFS_RING_ID);
     r->epoch = next->epoch;
+    r->opening = next->opening;
     atomic_store(&r->end, atomic_load(&next->end));
     r->head = next->head;
     r->tail = next->tail;
@@ -596,6 +604,7 @@ kvfs_ring_append(struct kvfs_ring *r, size_t len, bool flush, struct kvfs_ring_a
         .epoch = htole64(r->epoch),
         .seq = htole64(r->head.seq),
         .before = htole64(r->head.before),
+        .opening = htole64(r->opening),
     };
     memcpy(rec->id, r->id, KVFS_RING_ID);
     rec->check = htole64(ring_check(rec, len));

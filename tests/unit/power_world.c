@@ -94,23 +94,42 @@ power_op(struct power *p, struct power_state *s, unsigned ks)
     }
 }
 
+/* Where batches repeat, what one is follows from its number: one that is used again gives the
+ * same. */
+static enum kvfs_durability
+power_build(struct power *p, struct kvfs_batch *batch)
+{
+    uint64_t random = p->random;
+    enum kvfs_durability durability;
+    unsigned sides;
+
+    p->number++;
+    if (p->repeats)
+        p->random = p->seed ^ p->number * 0xd1342543de82ef95u;
+    durability = (enum kvfs_durability)power_random(p, 3);
+    sides = 1 + (unsigned)power_random(p, 3);
+    kvfs_batch_reset(p->b);
+    for (unsigned ks = 0; ks < 2; ks++)
+        for (uint64_t n = (sides >> ks & 1) * (1 + power_random(p, 3)); n > 0; n--)
+            power_op(p, &p->states[p->count + 1], ks);
+    assert_int_equal(kvfs_batch_end(p->b, batch), 0);
+    if (p->repeats)
+        p->random = random;
+    return durability;
+}
+
 /* One batch; false when the power is off. */
 static bool
 power_batch(struct power *p)
 {
-    enum kvfs_durability durability = (enum kvfs_durability)power_random(p, 3);
-    unsigned sides = 1 + (unsigned)power_random(p, 3);
+    enum kvfs_durability durability;
     struct kvfs_error err = {0};
     struct kvfs_batch batch;
     int rc;
 
     p->states[p->count + 1] = p->states[p->count];
-    p->number++;
-    kvfs_batch_reset(p->b);
-    for (unsigned ks = 0; ks < 2; ks++)
-        for (uint64_t n = (sides >> ks & 1) * (1 + power_random(p, 3)); n > 0; n--)
-            power_op(p, &p->states[p->count + 1], ks);
-    assert_int_equal(kvfs_batch_end(p->b, &batch), 0);
+    p->numbers[p->count] = p->number;
+    durability = power_build(p, &batch);
     p->count++;
     rc = p->engine->apply(p->db, &batch, durability, &err);
     if (rc == 0) {
@@ -159,6 +178,8 @@ power_judge(struct power *p, bool died)
     (void)power_read(p, &now);
     for (unsigned i = least; i <= p->count; i++)
         if (memcmp(&now, &p->states[i], sizeof(now)) == 0) {
+            if (p->repeats && i < p->count && power_random(p, 2) == 0)
+                p->number = p->numbers[i]; /* what was lost is written again as it was */
             p->count = p->acked = i;
             if (!died) /* it lies on the medium; what a death left may still be lost */
                 p->durable = i;

@@ -22,6 +22,7 @@ struct power_state {
 struct power {
     const struct kvfs_engine *engine;
     bool ordered_is_durable;   /* what it makes of KVFS_ORDERED */
+    bool repeats;              /* batches that were lost come again, the very same */
     cut_power_fn *files;       /* cuts the power of files too; or NULL */
     void (*files_new)(const char *folder);
     struct cut_control *control;
@@ -36,6 +37,7 @@ struct power {
     struct kvfs_db *db;
     uint32_t number; /* of the newest batch, ever */
     struct power_state states[POWER_BATCHES * POWER_LIVES + 1]; /* after each batch */
+    uint32_t numbers[POWER_BATCHES * POWER_LIVES + 1];          /* as it was before the next */
     unsigned count, durable, acked; /* indexes in states; count: of the newest */
     char wrong[256];                /* what was found, or empty */
 };

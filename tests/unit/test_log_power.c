@@ -56,7 +56,7 @@ power_cut__a_rule_is_broken__found(void **state)
 static int
 log_setup(void **state)
 {
-    static struct power p = {.files = file_cut_power, .files_new = file_cut_new};
+    static struct power p = {.repeats = true, .files = file_cut_power, .files_new = file_cut_new};
 
     power_setup(&p, "log:cut");
     file_cut_use(p.step, p.control);

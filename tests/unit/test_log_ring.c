@@ -177,6 +177,33 @@ recover__laps__all_from_the_tail(void **state)
     }
 }
 
+/* A power cut loses the second of four records; opened again, the very same is appended.  What
+ * then follows it in the file was written behind another. */
+static void
+recover__a_lost_record_is_written_again__old_ones_do_not_follow(void **state)
+{
+    static const uint8_t zeros[KVFS_RING_ALIGN];
+    struct ring_world *w = *state;
+    struct ring_recovered r = {.w = w};
+    struct kvfs_ring_at tail;
+    int fd;
+
+    assert_true(ring_append(w, 100, true));
+    tail = w->at[0];
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(ring_append(w, 200, false));
+    kvfs_ring_close(w->ring);
+    fd = open(w->file, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, zeros, sizeof(zeros), (off_t)w->at[1].offset), sizeof(zeros));
+    (void)close(fd);
+    w->count = 1;
+    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &w->ring, NULL), 0);
+    assert_int_equal(kvfs_ring_recover(w->ring, &tail, ring_check, &r, NULL), 0);
+    assert_int_equal(r.next, 1);
+    assert_true(ring_append(w, 200, true));
+    assert_int_equal(ring_recover(w, w->file), 2);
+}
+
 enum damage { DAMAGE_CUT, DAMAGE_ZERO, DAMAGE_FLIP, DAMAGE_REPEAT, DAMAGES };
 
 static void
@@ -302,6 +329,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(recover__laps__all_from_the_tail),
+        TEST(recover__a_lost_record_is_written_again__old_ones_do_not_follow),
         TEST(recover__damage_at_each_sector__a_prefix),
         TEST(open__other_files__einval),
         TEST(grow__between_appends__all_found),
