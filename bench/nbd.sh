@@ -14,7 +14,7 @@ usage: bench/nbd.sh [OPTION...]
   --smoke           seconds in all, on small disks: only that it works
   --only=PATTERN    only the cells that make a number, or have a name, that matches the shell
                     pattern, with all their numbers; again for more
-  --peers=A,B       only these of memory,file,qcow2,kvfs
+  --peers=A,B       only these of memory,file,qcow2,lmdb,kvfs
   --dir=DIR         where volumes and files lie (a new folder in it; default /var/tmp)
   --out=FILE        write JSON to it
   --build=DIR       the build tree (build/release); --engine=NAME, --cache=SIZE: of the volume
@@ -22,7 +22,7 @@ usage: bench/nbd.sh [OPTION...]
 TEXT
 }
 
-rounds=3 seconds=4s load_seconds=4 long_seconds=30 only=() peers=(memory file qcow2 kvfs) base=/var/tmp out=''
+rounds=3 seconds=4s load_seconds=4 long_seconds=30 only=() peers=(memory file qcow2 lmdb kvfs) base=/var/tmp out=''
 build=$here/../build/release engine='' cache='' disk=256M sequential=2G burst_ops=8192 hot=2M list=''
 for word; do
     value=${word#*=}
@@ -49,7 +49,7 @@ refuse() { echo "nbd.sh: $*" >&2; exit 2; }
 [[ -d $base && -w $base ]] || refuse "--dir=$base: no folder that can be written"
 [[ -z $out || (-d $(dirname "$out") && ! -d $out) ]] || refuse "--out=$out: the file cannot be made"
 for word in "${peers[@]:-none}"; do
-    [[ $word =~ ^(memory|file|qcow2|kvfs)$ ]] || refuse "--peers: $word is none of memory,file,qcow2,kvfs"
+    [[ $word =~ ^(memory|file|qcow2|lmdb|kvfs)$ ]] || refuse "--peers: $word is none of memory,file,qcow2,lmdb,kvfs"
 done
 
 # --- cells: name, kind, and what makes it ---------------------------------------------------------
@@ -75,6 +75,8 @@ cells+=(
     "randwrite_4conn_noflush load --depth=8 --connections=4"
     "randwrite_4conn_flush64 load --depth=8 --connections=4 --flush-every=64"
     "randwrite_4conn_flush1 load --depth=8 --connections=4 --flush-every=1"
+    "randwrite_qd1_fua load --depth=1 --fua"
+    "randwrite_long_flush64 long --depth=32 --flush-every=64"
     "seqread_128k fio bytes --rw=read --bs=128k --iodepth=16"
     "seqwrite_128k fio bytes --rw=write --bs=128k --iodepth=16"
     "burst burst"
@@ -194,6 +196,13 @@ cell_load() # PEER NAME NBDLOAD-OPTION...
     put "$peer" "$name" iops "$(per_second "${got[ops]}" "${got[acked_s]}")"
 }
 
+# The same for a long time: more than any log or cache takes.
+cell_long() # PEER NAME NBDLOAD-OPTION...
+{
+    local load_seconds=$long_seconds
+    cell_load "$@"
+}
+
 # So little that the overlay takes it: ten bursts, a flush after each.
 cell_burst()
 {
@@ -244,7 +253,7 @@ cell_space()
         load_run "$1" --write --random --seed=$((RANDOM + 1)) --watch="${pid_of[$1]}"
         put "$1" "space_after_$what" ratio "$(awk -v a="$(peer_allocated "$1")" -v b="$bytes" \
             'BEGIN { printf "%.4f", a / b }')"
-        if [[ $1 == kvfs ]]; then
+        if [[ $1 == kvfs || $1 == lmdb ]]; then
             put "$1" "space_used_after_$what" ratio "$("$kvfs" df --json "${store_of[$1]}" |
                 python3 "$here/report.py" used "$bytes")"
         fi

@@ -50,7 +50,7 @@ struct load { /* one connection */
     struct nbd_handle *nbd;
     const char *uri;
     pthread_t thread;
-    bool write, random;
+    bool write, random, fua;
     uint64_t block_bytes, size_bytes, ops_max; /* ops_max 0: until the time is over */
     uint64_t flush_every;                      /* 0: never */
     double seconds;
@@ -183,7 +183,8 @@ slot_send(struct load *l, struct slot *s, uint64_t op)
 
             memcpy(s->buf + i, &stamp, sizeof stamp);
         }
-        cookie = nbd_aio_pwrite(l->nbd, s->buf, l->block_bytes, offset, done, 0);
+        cookie = nbd_aio_pwrite(l->nbd, s->buf, l->block_bytes, offset, done,
+                                l->fua ? LIBNBD_CMD_FLAG_FUA : 0);
     } else {
         cookie = nbd_aio_pread(l->nbd, s->buf, l->block_bytes, offset, done, 0);
     }
@@ -352,6 +353,7 @@ static const struct option options[] = {
     {"ops", required_argument, NULL, 'n'},
     {"bursts", required_argument, NULL, 'u'},
     {"flush-every", required_argument, NULL, 'f'},
+    {"fua", no_argument, NULL, 'a'},
     {"connections", required_argument, NULL, 'c'},
     {"seed", required_argument, NULL, 'e'},
     {"watch", required_argument, NULL, 'p'},
@@ -369,6 +371,7 @@ static const char help[] =
     "  --ops=N        stop after so many requests; default: each block once\n"
     "  --seconds=S    or after that time\n"
     "  --flush-every=N  a flush after every N writes\n"
+    "  --fua          every write is flushed before it is answered\n"
     "  --connections=N  each with all of the above (1)\n"
     "  --bursts=N     N times --ops requests and a flush each (1); the times add up\n"
     "  --seed=N       of order and contents (1)\n"
@@ -407,6 +410,9 @@ options_parse(struct load *l, struct watch *w, int argc, char **argv)
             break;
         case 'f':
             l->flush_every = number(optarg);
+            break;
+        case 'a':
+            l->fua = true;
             break;
         case 'c':
             l->connections = (unsigned)number(optarg);

@@ -4,6 +4,7 @@
 #   memory   nbdkit's memory plugin: what NBD itself costs
 #   file     nbdkit's file plugin on a plain file
 #   qcow2    qemu-nbd on a qcow2 image, cache=writeback
+#   lmdb     this project without the intent log
 #   kvfs     this project
 #
 # peer_start NAME DISK BYTES makes the disk (it must not exist) and sets pid_of[NAME], uri_of[NAME]
@@ -47,9 +48,11 @@ peer_start()
             --shared=8 --export-name=disk0 --format=qcow2 --cache=writeback "$store"
         pid_of[$name]=$(<"$dir/qcow2.pid")
         ;;
-    kvfs)
-        "$kvfs" format "$store" ${engine:+"--engine=$engine"} >/dev/null
-        peer_nbdkit kvfs "$plugin" "volume=$store" file=disk0 "create=$bytes" \
+    kvfs | lmdb)
+        local of=$engine
+        [[ $name == kvfs ]] || of=lmdb
+        "$kvfs" format "$store" ${of:+"--engine=$of"} >/dev/null
+        peer_nbdkit "$name" "$plugin" "volume=$store" file=disk0 "create=$bytes" \
             ${cache:+"cache=$cache"}
         ;;
     *) echo "nbd.sh: no such peer: $name" >&2; return 1 ;;

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 
-PEERS = ("memory", "file", "qcow2", "kvfs")
+PEERS = ("memory", "file", "qcow2", "lmdb", "kvfs")
 
 MEMORY = 32 << 20  # bytes beyond the cache
 
@@ -27,9 +27,14 @@ TARGETS = (
     ("random write absorbed, bursts", "burst_acked", "memory", ">=", 0.8),
     ("random write absorbed, hot blocks", "hot_flushed", "memory", ">=", 0.8),
     ("random write sustained", "sustained_flushed", "memory", ">=", 0.6),
-    ("flush every 64, qd1", "randwrite_qd1_flush64", "file", ">=", 0.5),
-    ("flush every 64, qd32", "randwrite_qd32_flush64", "file", ">=", 0.5),
-    ("flush every 64, 4 connections", "randwrite_4conn_flush64", "file", ">=", 0.5),
+    ("each write flushed (FUA), qd1", "randwrite_qd1_fua", "file", ">=", 0.8),
+    ("flush every 64, qd1", "randwrite_qd1_flush64", "file", ">=", 1.5),
+    ("flush every 64, qd32", "randwrite_qd32_flush64", "file", ">=", 1.5),
+    ("flush every 64, qd32", "randwrite_qd32_flush64", "qcow2", ">=", 2),
+    ("flush every 64, 4 connections", "randwrite_4conn_flush64", "file", ">=", 1.5),
+    ("flush every 64, qd32, for long", "randwrite_long_flush64", "file", ">=", 1.5),
+    ("random write, no flush, qd32", "randwrite_qd32_noflush", "lmdb", ">=", 1),
+    ("random read, qd32", "randread_qd32", "lmdb", ">=", 1),
     ("sequential write, one flush", "sequential_write", "file", ">=", 0.7),
     ("sequential read", "sequential_read", "file", ">=", 0.8),
     ("space after a random fill", "space_after_fill", None, "<=", 1.05),
@@ -38,7 +43,8 @@ TARGETS = (
     ("own memory, sequential writes", "memory_sequential_own_max", None, "<=", MEMORY),
 )
 
-NOT_OF_EVERY_PEER = {"space_used_after_fill": ("kvfs",), "space_used_after_overwrite": ("kvfs",)}
+NOT_OF_EVERY_PEER = {"space_used_after_fill": ("lmdb", "kvfs"),
+                     "space_used_after_overwrite": ("lmdb", "kvfs")}
 NOT_OF_MEMORY = ("space_after_fill", "space_after_overwrite")
 
 
@@ -123,13 +129,13 @@ def shown(value, unit):
 
 def table(cells):
     print(f"{'':28}" + "".join(f"{peer:>14}" for peer in PEERS) +
-          "".join(f"{'/' + peer:>9}" for peer in PEERS[:3]))
+          "".join(f"{'/' + peer:>9}" for peer in PEERS[:-1]))
     for name, cell in cells.items():
         row = f"{name:28}"
         for peer in PEERS:
             data = cell["peers"].get(peer)
             row += f"{shown(data['median'], cell['unit']) if data else '-':>14}"
-        for peer in PEERS[:3]:
+        for peer in PEERS[:-1]:
             ratio = cell.get("ratios", {}).get(peer)
             row += f"{ratio:9.2f}" if ratio is not None else f"{'-':>9}"
         print(row)
