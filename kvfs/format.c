@@ -265,6 +265,17 @@ format_engine_load(const char *wanted, struct format *f, struct kvfs_error *err)
     return 0;
 }
 
+/* What is made if nothing is asked for: a log before the first engine that keeps anything. */
+static int
+format_engine_logged(const struct kvfs_engine *engine, const struct kvfs_engine **loggedp,
+                     struct kvfs_error *err)
+{
+    char name[128];
+
+    (void)snprintf(name, sizeof(name), KVFS_LOG_PREFIX "%s", engine->name);
+    return kvfs_engine_find(name, loggedp, err);
+}
+
 static int
 format_engine(const struct kvfs_format_options *o, struct format *f, struct kvfs_error *err)
 {
@@ -280,7 +291,7 @@ format_engine(const struct kvfs_format_options *o, struct format *f, struct kvfs
         return format_engine_load(o->engine, f, err);
     for (size_t i = 0; (f->engine = kvfs_engine_at(i)) != NULL; i++) {
         if ((f->engine->caps & KVFS_CAP_PERSISTENT) != 0)
-            return 0;
+            return format_engine_logged(f->engine, &f->engine, err);
     }
     return kvfs_error_set(err, -ENOENT, "no engine that outlives its process is built in");
 }
