@@ -19,8 +19,9 @@
  *  6. A record that is flushed goes past the kernel's cache where the file system lets it
  *     (O_DIRECT with RWF_DSYNC): the shortest way to the device.  Elsewhere it is RWF_DSYNC,
  *     or a write and fdatasync().
- *  7. A record that was found is flushed before or with the next that is: a process that
- *     died leaves some that only the kernel holds.
+ *  7. What a writer finds it writes once more, and flushes before or with the next that is: a
+ *     process that died leaves some that only the kernel holds, and after a flush that failed
+ *     the kernel takes them for written.  So it is with the file's head.
  *
  * The file, numbers in little-endian:
  *
@@ -69,6 +70,7 @@ struct kvfs_ring {
     char *path;
     int fd;
     int direct_fd; /* of the same file, past the kernel's cache; -1: refused */
+    bool readonly;
     bool failed;
     bool dirty;    /* something written waits for a flush */
     bool no_dsync; /* the file system refuses RWF_DSYNC */
@@ -111,6 +113,26 @@ ring_head_fill(struct ring_head *h, const uint8_t id[KVFS_RING_ID], uint64_t epo
     };
     memcpy(h->id, id, KVFS_RING_ID);
     h->check = htole64(XXH3_64bits(h, offsetof(struct ring_head, check)));
+}
+
+static int
+ring_write_fd(int fd, const void *buffer, size_t bytes, uint64_t offset, int flags)
+{
+    const uint8_t *from = buffer;
+
+    while (bytes > 0) {
+        struct iovec iov = {.iov_base = (void *)(uintptr_t)from, .iov_len = bytes};
+        ssize_t n = pwritev2(fd, &iov, 1, (off_t)offset, flags);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        from += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return 0;
 }
 
 /* Write zeros over [at, end) and flush them.  -1, errno. */
@@ -254,6 +276,7 @@ kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch,
     if (r == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     r->fd = r->direct_fd = -1;
+    r->readonly = readonly;
     r->epoch = epoch;
     r->head = kvfs_ring_first();
     r->tail = r->head.offset;
@@ -413,6 +436,27 @@ ring_reaches_tail(const struct kvfs_ring *r, uint64_t at, uint64_t offset, size_
            offset + ring_round(KVFS_RING_HEAD + len) >= r->tail;
 }
 
+/* Invariant 7. */
+static int
+ring_again(struct kvfs_ring *r, const void *bytes, size_t len, uint64_t offset)
+{
+    r->dirty = !r->readonly;
+    return r->readonly ? 0 : ring_write_fd(r->fd, bytes, len, offset, 0);
+}
+
+static int
+ring_head_again(struct kvfs_ring *r, struct kvfs_error *err)
+{
+    struct ring_head h;
+    int rc;
+
+    ring_head_fill(&h, r->id, r->epoch, r->end);
+    rc = ring_again(r, &h, sizeof(h), 0);
+    return rc == 0 ? 0
+                   : kvfs_error_set(err, rc, "%s: writing the log's head once more: %s", r->path,
+                                    strerrordesc_np(-rc));
+}
+
 int
 kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_ring_fn *fn, void *arg,
                   struct kvfs_error *err)
@@ -422,6 +466,8 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
     size_t cap = 0, len = 0;
     int rc = ring_head_read(r, err);
 
+    if (rc == 0)
+        rc = ring_head_again(r, err);
     if (rc != 0)
         return rc;
     if (at.offset < KVFS_RING_ALIGN || at.offset > r->end || at.offset % KVFS_RING_ALIGN != 0)
@@ -439,9 +485,10 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
         if (rc <= 0 || buffer == NULL || ring_reaches_tail(r, at.offset, next.offset, len))
             break;
         rc = fn(arg, &next, (uint8_t *)buffer + KVFS_RING_HEAD, len);
+        if (rc >= 0)
+            rc = ring_again(r, buffer, KVFS_RING_HEAD + len, next.offset);
         if (rc < 0)
             break;
-        r->dirty = true; /* whoever wrote it may not have flushed it (invariant 7) */
         at.before = le64toh(((struct ring_record *)buffer)->check);
         at.seq++;
         at.offset = next.offset + ring_round(KVFS_RING_HEAD + len);
@@ -449,7 +496,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
     free(buffer);
     r->head = at;
     atomic_store(&r->used, ring_distance(r, r->tail, at.offset));
-    return rc >= 0 ? 0 : kvfs_error_set(err, rc, "%s: reading the log: %s", r->path,
+    return rc >= 0 ? 0 : kvfs_error_set(err, rc, "%s: recovering the log: %s", r->path,
                                         strerrordesc_np(-rc));
 }
 
@@ -502,26 +549,6 @@ bool
 kvfs_ring_fits(const struct kvfs_ring *r, size_t len)
 {
     return ring_place(r, ring_round(KVFS_RING_HEAD + len)) != 0;
-}
-
-static int
-ring_write_fd(int fd, const void *buffer, size_t bytes, uint64_t offset, int flags)
-{
-    const uint8_t *from = buffer;
-
-    while (bytes > 0) {
-        struct iovec iov = {.iov_base = (void *)(uintptr_t)from, .iov_len = bytes};
-        ssize_t n = pwritev2(fd, &iov, 1, (off_t)offset, flags);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        from += n;
-        offset += (uint64_t)n;
-        bytes -= (size_t)n;
-    }
-    return 0;
 }
 
 /* Write, and with DSYNC flush what was written; what the file system refuses is

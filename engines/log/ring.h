@@ -66,7 +66,8 @@ typedef int kvfs_ring_fn(void *arg, const struct kvfs_ring_at *at, const void *p
 
 /* Read all records from TAIL on, which becomes the tail (and see whether another process made the
  * ring longer), and stand behind the last.
- * Whatever does not fit ends the log: a torn record, an old lap, zeros.
+ * Whatever does not fit ends the log: a torn record, an old lap, zeros.  Opened for writing, what
+ * was found is written once more: the next flush makes it durable, whatever became of it before.
  * -EIO: the file cannot be read; -ENOMEM; or what FN answered. */
 int kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_ring_fn *fn,
                       void *arg, struct kvfs_error *err);

@@ -26,6 +26,7 @@ struct file_inode {
     uint8_t now[FILE_MAX], durable[FILE_MAX];
     size_t len, durable_len;
     bool dirty[FILE_SECTORS];
+    bool lost[FILE_SECTORS]; /* a flush failed: the kernel takes them for clean */
 };
 
 enum { FILE_NONE = -1, FILE_FOLDER = -2 };
@@ -107,13 +108,25 @@ file_flush(struct file_inode *f, size_t from, size_t to)
     f->durable_len = f->len; /* what is needed to read the data is flushed with it */
 }
 
+/* A flush fails: some of it may be on the medium, and no later flush writes the rest. */
+static void
+file_lose(struct file_inode *f, size_t from, size_t to)
+{
+    for (size_t s = from / FILE_SECTOR; s * FILE_SECTOR < to; s++) {
+        f->lost[s] = f->lost[s] || f->dirty[s];
+        f->dirty[s] = false;
+    }
+}
+
 static void
 file_store(struct file_inode *f, const uint8_t *bytes, size_t len, size_t offset)
 {
     file_must(offset + len <= FILE_MAX); /* the test's log-size */
     memcpy(f->now + offset, bytes, len);
-    for (size_t s = offset / FILE_SECTOR; s * FILE_SECTOR < offset + len; s++)
+    for (size_t s = offset / FILE_SECTOR; s * FILE_SECTOR < offset + len; s++) {
         f->dirty[s] = true;
+        f->lost[s] = false;
+    }
     if (f->len < offset + len)
         f->len = offset + len;
 }
@@ -136,9 +149,12 @@ file_cut_power(bool died)
     if (file_name_now == FILE_NONE)
         return;
     f = &file_inodes[file_name_now];
-    for (size_t s = 0; s < FILE_SECTORS; s++)
+    for (size_t s = 0; s < FILE_SECTORS; s++) {
+        f->dirty[s] = f->dirty[s] || f->lost[s];
+        f->lost[s] = false;
         if (f->dirty[s] && file_chance())
             memcpy(f->now + s * FILE_SECTOR, f->durable + s * FILE_SECTOR, FILE_SECTOR);
+    }
     if (file_chance())
         f->len = f->durable_len;
     file_flush(f, 0, FILE_MAX); /* it lies on the medium now */
@@ -218,8 +234,11 @@ file_write(int fd, const void *bytes, size_t len, off_t offset, bool dsync)
     if (file_step() == 0) {
         file_store(f, bytes, len, (size_t)offset);
         rc = __real_pwrite64(fd, bytes, len, offset);
-        if (rc == (ssize_t)len && file_step() != 0)
+        if (rc == (ssize_t)len && file_step() != 0) {
             rc = -1;
+            if (dsync)
+                file_lose(f, (size_t)offset, (size_t)offset + len);
+        }
         if (rc == (ssize_t)len && dsync) {
             file_flush(f, (size_t)offset, (size_t)offset + len);
             if (file_step() != 0)
@@ -274,6 +293,8 @@ __wrap_fsync(int fd)
         else
             file_name_durable = file_name_now;
         rc = file_step();
+    } else if (f != NULL) {
+        file_lose(f, 0, FILE_MAX);
     }
     (void)pthread_mutex_unlock(&file_lock);
     return rc;

@@ -5,7 +5,8 @@
  * The program is linked with --wrap for the calls that write (tests/unit/CMakeLists.txt).
  * A power cut leaves of every sector that was not flushed the new content or the old one,
  * as chance has it, and of a rename that was not flushed the new name or the old one: what
- * file systems promise, and no more.  RWF_DSYNC flushes what it writes and nothing else.
+ * file systems promise, and no more.  RWF_DSYNC flushes what it writes and nothing else.  What
+ * a flush that fails should have written is written by no later one.
  */
 #ifndef FILE_CUT_H
 #define FILE_CUT_H

@@ -3,7 +3,8 @@
  * One write or flush of the log fails, and the process goes on: from then on nothing is
  * acknowledged, reads go on, and after a power cut the next open finds every batch that was
  * acknowledged as durable.  At every step that the log's file takes, and whatever the file
- * system says to it: the engine never promises that nothing was changed.
+ * system says to it: the engine never promises that nothing was changed.  Then the same with the
+ * store opened again and used before the power cut.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +29,7 @@
 #define VALUE_LEN 2000u
 
 static struct cut_control control;
-static uint64_t steps, fails_at; /* the step that fails; 0: none */
+static uint64_t steps, fails_at = UINT64_MAX; /* the step that fails */
 
 static bool
 error_step(void)
@@ -119,10 +120,37 @@ run(const struct kvfs_engine *e, struct kvfs_db *db)
     return durable;
 }
 
-static void
-error_at_any_step(int code)
+static const struct kvfs_engine_options options = {.create = true, .params = PARAMS};
+
+/* Opened again while the kernel still holds what was not flushed, and one more batch that is
+ * acknowledged: its number.  The one behind it fails, so closing brings nothing down. */
+static uint32_t
+run_again(const struct kvfs_engine *e, const char *folder, uint32_t durable)
 {
-    const struct kvfs_engine_options options = {.create = true, .params = PARAMS};
+    const uint32_t more = 3 * BATCHES; /* DURABLE */
+    struct kvfs_error err = {.code = 0};
+    uint64_t at = fails_at;
+    struct kvfs_db *db;
+
+    fails_at = UINT64_MAX;
+    if (e->open(e, folder, &options, &db, &err) != 0)
+        fail_msg("step %llu: opening at once: %s", (unsigned long long)at, err.msg);
+    if (newest(e, db) < durable)
+        fail_msg("step %llu: batch %u is missing at once", (unsigned long long)at, durable);
+    if (put(e, db, more, &err) != 0)
+        fail_msg("step %llu: one more batch: %s", (unsigned long long)at, err.msg);
+    steps = 0;
+    fails_at = 1;
+    if (put(e, db, more + 1, &err) == 0)
+        fail_msg("step %llu: two more batches", (unsigned long long)at);
+    e->close(db);
+    fails_at = at;
+    return more;
+}
+
+static void
+error_at_any_step(int code, bool again)
+{
     const struct kvfs_engine *e;
     struct kvfs_error err = {.code = 0};
     struct kvfs_db *db;
@@ -147,6 +175,8 @@ error_at_any_step(int code)
         }
         if (steps >= fails_at) /* it has failed: there may be more to come */
             last = fails_at + 1;
+        if (again)
+            durable = run_again(e, folder, durable);
         file_cut_power(false);
         steps = UINT64_MAX / 2;
         if (e->open(e, folder, &options, &db, &err) != 0)
@@ -167,7 +197,14 @@ static void
 io_error__at_any_step__nothing_acknowledged_is_lost(void **state)
 {
     (void)state;
-    error_at_any_step(EIO);
+    error_at_any_step(EIO, false);
+}
+
+static void
+io_error__at_any_step_and_used_again__nothing_acknowledged_is_lost(void **state)
+{
+    (void)state;
+    error_at_any_step(EIO, true);
 }
 
 /* File systems that copy on write, and thin devices: also for bytes that were written before. */
@@ -175,8 +212,8 @@ static void
 no_room__at_any_step__an_io_error(void **state)
 {
     (void)state;
-    error_at_any_step(ENOSPC);
-    error_at_any_step(EDQUOT);
+    error_at_any_step(ENOSPC, false);
+    error_at_any_step(EDQUOT, false);
 }
 
 int
@@ -184,6 +221,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(io_error__at_any_step__nothing_acknowledged_is_lost),
+        cmocka_unit_test(io_error__at_any_step_and_used_again__nothing_acknowledged_is_lost),
         cmocka_unit_test(no_room__at_any_step__an_io_error),
     };
 
