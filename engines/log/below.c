@@ -11,14 +11,31 @@
 #include "log_priv.h"
 
 const void *
-kvfs_log_key(enum kvfs_keyspace ks, const void *key, size_t *len, uint8_t out[KVFS_META_KEY_MAX + 1])
+kvfs_log_key(enum kvfs_keyspace ks, const void *key, size_t *len, uint8_t out[KVFS_META_KEY_MAX])
 {
     if (ks != KVFS_META || *len == 0 || *(const uint8_t *)key != 0)
         return key;
     out[0] = 0;
-    memcpy(out + 1, key, *len);
-    (*len)++;
+    if (*len < KVFS_META_KEY_MAX) {
+        memcpy(out + 1, key, *len);
+        (*len)++;
+        return out;
+    }
+    /* A bound that has no room for the byte in front.  No key below is longer than the bytes that
+     * are left of it, so of all that begin with them only they themselves can be one, and they are
+     * before the bound: it lies before the first string that is behind all these. */
+    memcpy(out + 1, key, KVFS_META_KEY_MAX - 1);
+    *len = KVFS_META_KEY_MAX;
+    while (out[*len - 1] == 0xff)
+        (*len)--; /* it ends at out[0] */
+    out[*len - 1]++;
     return out;
+}
+
+bool
+kvfs_log_key_refused(enum kvfs_keyspace ks, const void *key, size_t len)
+{
+    return ks == KVFS_META && len > KVFS_META_KEY_MAX - 2 && *(const uint8_t *)key == 0;
 }
 
 bool
@@ -54,7 +71,7 @@ static void
 below_range(struct kvfs_batch_builder *b, const struct kvfs_op *op)
 {
     static const uint8_t ours[] = {0, 1}, behind[] = {1};
-    uint8_t lo_out[KVFS_META_KEY_MAX + 1], hi_out[KVFS_META_KEY_MAX + 1];
+    uint8_t lo_out[KVFS_META_KEY_MAX], hi_out[KVFS_META_KEY_MAX];
     size_t lo_len = op->key_len, hi_len = op->key_end_len;
     const uint8_t *lo = op->key, *hi = op->key_end;
     bool low = lo_len == 0 || lo[0] == 0, high = hi_len == 0 || hi[0] != 0;
@@ -73,7 +90,7 @@ below_range(struct kvfs_batch_builder *b, const struct kvfs_op *op)
 int
 kvfs_log_below_add(struct kvfs_batch_builder *b, const struct kvfs_op *op)
 {
-    uint8_t out[KVFS_META_KEY_MAX + 1];
+    uint8_t out[KVFS_META_KEY_MAX];
     size_t len = op->key_len;
     const void *key;
 

@@ -70,9 +70,9 @@ commit_check(struct kvfs_db *db, const struct kvfs_batch *batch, struct kvfs_err
     for (size_t i = 0; i < batch->ops_count && rc == 0; i++) {
         const struct kvfs_op *op = &batch->ops[i];
 
-        if (op->keyspace == KVFS_META && op->type != KVFS_OP_DEL_RANGE &&
-            op->key_len == KVFS_META_KEY_MAX && *(const uint8_t *)op->key == 0)
-            rc = kvfs_batch_refuse(batch, i, db->path, err); /* no room for the byte in front */
+        if (op->type != KVFS_OP_DEL_RANGE &&
+            kvfs_log_key_refused(op->keyspace, op->key, op->key_len))
+            rc = kvfs_batch_refuse(batch, i, db->path, err);
     }
     return rc;
 }
@@ -83,7 +83,7 @@ commit_compare_below(struct kvfs_db *db, struct kvfs_db_snap *below, const struc
                      struct kvfs_error *err)
 {
     size_t want = op->value[0].iov_len + op->value[1].iov_len, len, key_len = op->key_len;
-    uint8_t out[KVFS_META_KEY_MAX + 1], *value = malloc(want + 1);
+    uint8_t out[KVFS_META_KEY_MAX], *value = malloc(want + 1);
     struct iovec iov = {.iov_base = value, .iov_len = want};
     const void *key = kvfs_log_key(op->keyspace, op->key, &key_len, out);
     int rc;

@@ -162,7 +162,10 @@ struct kvfs_db_snap {
 /* A META key, or bound, as it lies below: OUT or KEY itself; *len follows.  Keys that begin
  * with 00 get one more 00 in front; 00 and anything else is ours. */
 const void *kvfs_log_key(enum kvfs_keyspace ks, const void *key, size_t *len,
-                         uint8_t out[KVFS_META_KEY_MAX + 1]);
+                         uint8_t out[KVFS_META_KEY_MAX]);
+/* Is it a key that begins with 00 and leaves no room for the byte in front, and for that of a
+ * wrapper below?  There is none such. */
+bool kvfs_log_key_refused(enum kvfs_keyspace ks, const void *key, size_t len);
 /* Add the operation as it is for the engine below.  Its value must stay until the batch was
  * applied, its key need not.  -ENOMEM. */
 int kvfs_log_below_add(struct kvfs_batch_builder *b, const struct kvfs_op *op);

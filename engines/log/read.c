@@ -86,7 +86,7 @@ kvfs_log_get(struct kvfs_db_snap *snap, enum kvfs_keyspace ks, const void *key, 
 {
     const struct kvfs_db *db = snap->db;
     const struct kvfs_memrecord *r = NULL;
-    uint8_t out[KVFS_META_KEY_MAX + 1];
+    uint8_t out[KVFS_META_KEY_MAX];
     enum log_found found = LOG_UNKNOWN;
     int rc = kvfs_fork_check(db->generation, db->path, err);
 
@@ -94,6 +94,8 @@ kvfs_log_get(struct kvfs_db_snap *snap, enum kvfs_keyspace ks, const void *key, 
         return rc;
     for (int i = 0; i < 2 && found == LOG_UNKNOWN; i++)
         found = kvfs_log_view_get(&snap->views[i], ks, key, key_len, &r);
+    if (found == LOG_UNKNOWN && kvfs_log_key_refused(ks, key, key_len))
+        found = LOG_ABSENT;
     if (found == LOG_UNKNOWN) {
         key = kvfs_log_key(ks, key, &key_len, out);
         return db->engine->get(snap->below, ks, key, key_len, offset, iov, iov_count, value_len,
@@ -137,7 +139,7 @@ cursor_open_below(struct kvfs_db_cursor *c, const uint8_t *lo, size_t lo_len, co
                   size_t hi_len, struct kvfs_error *err)
 {
     static const uint8_t first[] = {0, 0}; /* behind it are the keys of the level above */
-    uint8_t lo_out[KVFS_META_KEY_MAX + 1], hi_out[KVFS_META_KEY_MAX + 1];
+    uint8_t lo_out[KVFS_META_KEY_MAX], hi_out[KVFS_META_KEY_MAX];
     const struct kvfs_engine *engine = c->snap->db->engine;
 
     if (c->below != NULL)

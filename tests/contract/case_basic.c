@@ -192,6 +192,50 @@ del_range__prefix_bounds_in_data__exactly_the_range(struct contract *c)
     basic_done(c, model);
 }
 
+/* Keys and bounds that begin with 0 get longer in a wrapper: a bound may then be longer than any
+ * key.  Reopened, since an engine may keep in memory what it was given last. */
+static void
+ranges__longest_bounds_of_zeros__exactly_the_range(struct contract *c)
+{
+    uint8_t bounds[4][KVFS_META_KEY_MAX] = {{0}};
+    struct contract_range range = {.hi = "\x01", .hi_len = 1};
+    struct model *model = basic_filled(c);
+    struct kvfs_db_snap *snap;
+
+    memset(bounds[1] + 1, 0xff, sizeof(bounds[1]) - 1);
+    bounds[2][1] = 7;
+    memset(bounds[3] + 2, 0xff, sizeof(bounds[3]) - 2);
+    for (unsigned i = 0; i < 4 * 3; i++) /* and keys beside them */
+        kvfs_batch_put(c->builder, KVFS_META, bounds[i / 3], KVFS_META_KEY_MAX - 2 - i % 3, &i, 1);
+    contract_commit_model(c, model, KVFS_DURABLE);
+    contract_reopen(c);
+    snap = contract_begin(c);
+    for (unsigned i = 0; i < 4 * 4 * 4; i++) {
+        range = (struct contract_range){bounds[i / 16], bounds[i / 4 % 4], KVFS_META_KEY_MAX,
+                                        KVFS_META_KEY_MAX};
+        c->step = i;
+        contract_check_scan(c, snap, model, KVFS_META, &range, i % 4);
+        range.hi_len = 0;
+        contract_check_scan(c, snap, model, KVFS_META, &range, i % 4);
+        range.hi_len = KVFS_META_KEY_MAX;
+        range.lo_len = 0;
+        contract_check_scan(c, snap, model, KVFS_META, &range, i % 4);
+    }
+    c->engine->end(snap);
+    for (unsigned i = 0; i < 5; i++) { /* up to each of them in their order, and all behind */
+        static const unsigned order[] = {0, 3, 2, 1, 0};
+
+        c->step = i;
+        kvfs_batch_del_range(c->builder, KVFS_META, i < 4 ? NULL : bounds[0],
+                             i < 4 ? 0 : KVFS_META_KEY_MAX, bounds[order[i]],
+                             i < 4 ? KVFS_META_KEY_MAX : 0);
+        contract_commit_model(c, model, KVFS_DURABLE);
+        contract_reopen(c);
+        contract_check_now(c, model);
+    }
+    basic_done(c, model);
+}
+
 static void
 expect__true_in_the_state_before__applied(struct contract *c)
 {
@@ -436,6 +480,8 @@ const struct contract_case contract_cases_basic[] = {
      del_range__all_kinds_of_bounds__exactly_the_range, 0},
     {"del_range__prefix_bounds_in_data__exactly_the_range",
      del_range__prefix_bounds_in_data__exactly_the_range, 0},
+    {"ranges__longest_bounds_of_zeros__exactly_the_range",
+     ranges__longest_bounds_of_zeros__exactly_the_range, 0},
     {"expect__true_in_the_state_before__applied", expect__true_in_the_state_before__applied, 0},
     {"expect__false__eagain_and_nothing_changed", expect__false__eagain_and_nothing_changed, 0},
     {"scan__all_kinds_of_bounds__exactly_the_range", scan__all_kinds_of_bounds__exactly_the_range,
