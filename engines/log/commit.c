@@ -240,8 +240,10 @@ group_append(struct group *g, struct kvfs_error *err)
 {
     struct kvfs_db *db = g->db;
     uint8_t *payload = g->bytes > 0 ? kvfs_ring_payload(db->ring, g->bytes) : NULL;
-    int rc = 0;
+    int rc = kvfs_log_share_check(db, err);
 
+    if (rc != 0)
+        return rc;
     if (g->bytes > 0 && payload == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     for (struct log_commit *c = g->first; c != NULL && payload != NULL; c = c->next)
@@ -283,6 +285,9 @@ direct_apply(struct kvfs_db *db, struct kvfs_batch_builder *b, const struct log_
     rc = kvfs_batch_end(b, &batch);
     if (rc != 0)
         return kvfs_error_set(c->err, rc, "%s: no memory", db->path);
+    rc = kvfs_log_share_check(db, c->err);
+    if (rc != 0)
+        return rc;
     rc = batch.ops_count > 0 || c->durability != KVFS_DURABLE
              ? db->engine->apply(db->below, &batch, direct_durability(db, c), c->err)
              : db->engine->sync(db->below, c->err);

@@ -86,7 +86,8 @@ fold_piece(struct fold *f, const struct log_place *place)
     rc = kvfs_batch_end(f->batch, &batch);
     if (rc != 0)
         return kvfs_error_set(f->err, rc, "%s: no memory for folding the log", db->path);
-    if (place == NULL)
+    rc = kvfs_log_share_check(db, f->err);
+    if (rc == 0 && place == NULL)
         rc = fold_flush(f);
     if (rc == 0 && batch.ops_count > 0)
         rc = db->engine->apply(db->below, &batch, place != NULL ? KVFS_DURABLE : KVFS_NONE,

@@ -60,6 +60,7 @@ enum log_stop {
     LOG_STOP_YIELD,   /* another asked to write, what was logged is not folded */
     LOG_STOP_YIELDED, /* it is folded, the lock is still exclusive */
     LOG_STOP_GRANTED, /* the lock is shared, the other does not know */
+    LOG_STOP_REPLAY,  /* others are kept from replaying, nothing was read */
     LOG_STOP_READ,    /* a reader has its snapshot below and has not read the ring */
 };
 
@@ -203,8 +204,13 @@ void kvfs_log_share_close(struct kvfs_db *db);
 int kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err);
 /* What the processes that logged here have counted, for one that only reads. */
 void kvfs_log_share_counts(const struct kvfs_db *db, uint64_t *commits, uint64_t *flushes);
-/* Keep others from replaying while this process looks for a log that was left. */
-int kvfs_log_share_replay(struct kvfs_db *db, bool lock);
+/* Keep others from replaying while this process looks for a log that was left, until _replayed().
+ * -EBUSY, as above. */
+int kvfs_log_share_replay(struct kvfs_db *db, struct kvfs_error *err);
+void kvfs_log_share_replayed(struct kvfs_db *db);
+/* Are the locks still those that other processes look at?  Else the store is poisoned, -EIO: to be
+ * asked before each write. */
+int kvfs_log_share_check(struct kvfs_db *db, struct kvfs_error *err);
 int kvfs_log_share_start(struct kvfs_db *db, struct kvfs_error *err);
 void kvfs_log_share_stop(struct kvfs_db *db);
 
@@ -245,8 +251,9 @@ int kvfs_log_open(const struct kvfs_engine *below, const char *path,
                   const struct kvfs_engine_options *options, struct kvfs_db **dbp,
                   struct kvfs_error *err);
 void kvfs_log_close(struct kvfs_db *db);
-/* Open the ring of db->place, or the empty one that follows it (then db->place follows too). */
-int kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err);
+/* Open the ring of db->place, or the unused one that follows it (then db->place follows too), and
+ * make `active` what it holds.  After an error both are only fit to be dropped. */
+int kvfs_log_ring_load(struct kvfs_db *db, struct kvfs_error *err);
 /* Replace it by an empty one of BYTES.  Everything is folded; under writer.  -ENOSPC, -EDQUOT,
  * -ENOMEM: nothing was changed. */
 int kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err);

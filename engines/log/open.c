@@ -4,7 +4,8 @@
  *
  * Opening reads what the ring holds into memory and serves at once; folding it goes on
  * behind.  A ring is made anew only while everything is folded: first the file with the next
- * epoch, then the place in the engine below.  So a ring of the next epoch is an empty one.
+ * epoch, then the place in the engine below.  So a ring of the next epoch is an unused one:
+ * one that was used belongs to a later state than that of the engine below, which was put back.
  * Who begins to log moves the place first, as others may have written past the log (follow.c).
  */
 #include <assert.h>
@@ -72,6 +73,7 @@ open_param_unsafe(struct kvfs_db *db, const char *text, size_t len, struct kvfs_
         [LOG_STOP_FOLD] = "fold",   [LOG_STOP_FOLDED] = "folded",
         [LOG_STOP_YIELD] = "yield", [LOG_STOP_YIELDED] = "yielded",
         [LOG_STOP_GRANTED] = "granted", [LOG_STOP_READ] = "read",
+        [LOG_STOP_REPLAY] = "replay",
     };
     const char *end = text + len, *value = open_value(text, len, "unsafe-log-bug=");
     int rc;
@@ -252,8 +254,28 @@ open_anew(struct kvfs_db *db, const char *file, struct kvfs_error *err)
     return rc;
 }
 
-int
-kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
+/* The ring of the next epoch, then db->place follows.  -ESTALE: it was used. */
+static int
+open_next(struct kvfs_db *db, const char *file)
+{
+    struct kvfs_ring *next;
+    int rc = kvfs_ring_open(file, db->place.id, db->place.epoch + 1, db->readonly, &next, NULL);
+
+    if (rc != 0)
+        return rc;
+    db->place.epoch++;
+    db->place.tail = kvfs_ring_first();
+    if (!kvfs_ring_unused(next)) {
+        kvfs_ring_close(next);
+        return -ESTALE;
+    }
+    db->ring = next;
+    return 0;
+}
+
+/* Open the ring of db->place, or the unused one that follows it. */
+static int
+open_ring(struct kvfs_db *db, struct kvfs_error *err)
 {
     char *file;
     int rc = open_file(db, &file, err);
@@ -261,19 +283,18 @@ kvfs_log_ring_open(struct kvfs_db *db, struct kvfs_error *err)
     if (rc != 0)
         return rc;
     rc = kvfs_ring_open(file, db->place.id, db->place.epoch, db->readonly, &db->ring, err);
-    if (rc == -EINVAL && kvfs_ring_open(file, db->place.id, db->place.epoch + 1, db->readonly,
-                                        &db->ring, NULL) == 0) {
-        db->place.epoch++;
-        db->place.tail = kvfs_ring_first();
-        rc = 0;
-    }
-    if ((rc == -EINVAL || rc == -ENOENT) && db->anew && !db->readonly)
+    if (rc == -EINVAL)
+        rc = open_next(db, file);
+    if ((rc == -EINVAL || rc == -ENOENT || rc == -ESTALE) && db->anew && !db->readonly)
         rc = open_anew(db, file, err);
     if (rc == 0 && db->bug >= LOG_BUG_NO_CHECK)
         kvfs_ring_unsafe(db->ring, db->bug == LOG_BUG_NO_CHECK ? KVFS_RING_BUG_NO_CHECK
                                                                : KVFS_RING_BUG_OLD_LAP);
     if (rc == -EINVAL || rc == -ENOENT)
         rc = kvfs_error_set(err, -EIO, "%s: the log of this store is missing", file);
+    else if (rc == -ESTALE)
+        rc = kvfs_error_set(err, -EIO, "%s: this log is newer than the store beside it: put back "
+                            "both of one time", file);
     free(file);
     return rc;
 }
@@ -304,6 +325,8 @@ kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err)
     char *file;
     int rc = open_file(db, &file, err);
 
+    if (rc == 0)
+        rc = kvfs_log_share_check(db, err);
     if (rc == 0)
         rc = kvfs_ring_make(file, was.id, was.epoch + 1, bytes, err);
     if (rc != 0) {
@@ -336,8 +359,16 @@ kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct k
 
     db->active_end = kvfs_ring_head(db->ring);
     return rc != -EINVAL ? rc
-                         : kvfs_error_set(err, -EIO, "%s: a record of the log is sound but "
-                                          "cannot be understood", db->path);
+                         : kvfs_error_set(err, -EIO, "%s: the log, or a sound record in "
+                                          "it, cannot be understood", db->path);
+}
+
+int
+kvfs_log_ring_load(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = open_ring(db, err);
+
+    return rc != 0 ? rc : kvfs_log_ring_read(db, &db->place.tail, err);
 }
 
 /* For a writer: the ring, which may have to be made, and what is in it. */
@@ -356,9 +387,7 @@ open_replay(struct kvfs_db *db, struct kvfs_error *err)
         rc = open_fresh(db, err);
     epoch = db->place.epoch;
     if (rc == 0)
-        rc = kvfs_log_ring_open(db, err);
-    if (rc == 0)
-        rc = kvfs_log_ring_read(db, &db->place.tail, err);
+        rc = kvfs_log_ring_load(db, err);
     if (rc != 0)
         return rc;
     if (epoch != db->place.epoch)
@@ -401,17 +430,17 @@ open_share(uint64_t max)
 static int
 open_writer(struct kvfs_db *db, struct kvfs_error *err)
 {
-    int rc = kvfs_log_share_replay(db, true);
+    int rc = kvfs_log_share_replay(db, err);
 
     if (rc != 0)
-        return kvfs_error_set(err, rc, "%s: the log cannot be locked: %s", db->path,
-                              strerrordesc_np(-rc));
+        return rc;
+    kvfs_log_stop_at(db, LOG_STOP_REPLAY);
     rc = open_replay(db, err);
     if (rc == 0)
         rc = kvfs_log_fold_start(db, err);
     if (rc == 0 && !atomic_load(&db->logs)) /* beside others there is no log */
         rc = kvfs_log_fold(db, true, err);
-    (void)kvfs_log_share_replay(db, false);
+    kvfs_log_share_replayed(db);
     return rc == 0 ? kvfs_log_share_start(db, err) : rc;
 }
 
@@ -453,6 +482,8 @@ open_remove(struct kvfs_db *db, struct kvfs_error *err)
         rc = db->engine->apply(db->below, &batch, KVFS_DURABLE, err);
     if (rc == 0)
         rc = open_unlink(db, LOG_FILE, err);
+    if (rc == 0) /* of a crash */
+        rc = open_unlink(db, LOG_FILE ".new", err);
     if (rc == 0)
         rc = open_unlink(db, LOG_LOCK_FILE, err);
     return rc;

@@ -131,6 +131,7 @@ struct kvfs_db_cursor {
     struct kvfs_db_cursor *below;
     struct cursor_source source[3];
     int at; /* source of the present record */
+    int failed; /* once and for all: what is left of the sources is incomplete */
 };
 
 /* Open the scan below over [lo, hi) of the level above. */
@@ -308,6 +309,8 @@ kvfs_log_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_len
 {
     int rc = kvfs_fork_check(c->snap->db->generation, c->snap->db->path, err), at;
 
+    if (rc == 0 && c->failed != 0)
+        return kvfs_error_set(err, c->failed, "%s: the scan has failed", c->snap->db->path);
     while (rc == 0 && (rc = cursor_choose(c, &at, err)) == 0 && at >= 0) {
         struct cursor_source *s = &c->source[at];
         const struct kvfs_memrecord *range = NULL;
@@ -326,6 +329,7 @@ kvfs_log_cursor_next(struct kvfs_db_cursor *c, const void **key, size_t *key_len
             *value_len = s->value_len;
         return 1;
     }
+    c->failed = rc;
     return rc;
 }
 

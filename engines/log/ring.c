@@ -362,6 +362,19 @@ ring_pread(const struct kvfs_ring *r, void *to, size_t len, uint64_t offset)
     return (ssize_t)got;
 }
 
+bool
+kvfs_ring_unused(const struct kvfs_ring *r)
+{
+    uint8_t first[KVFS_RING_ALIGN]; /* the first record of a ring lies here */
+
+    if (ring_pread(r, first, sizeof(first), KVFS_RING_ALIGN) != (ssize_t)sizeof(first))
+        return false;
+    for (size_t i = 0; i < sizeof(first); i++)
+        if (first[i] != 0)
+            return false;
+    return true;
+}
+
 static uint64_t
 ring_check(struct ring_record *rec, size_t len)
 {

@@ -64,6 +64,9 @@ struct kvfs_ring_at kvfs_ring_first(void);
 /* Called with each record that fits, in order; a negative answer ends the walk. */
 typedef int kvfs_ring_fn(void *arg, const struct kvfs_ring_at *at, const void *payload, size_t len);
 
+/* Was no record ever written to it? */
+bool kvfs_ring_unused(const struct kvfs_ring *r);
+
 /* Read all records from TAIL on, which becomes the tail (and see whether another process made the
  * ring longer), and stand behind the last.
  * Whatever does not fit ends the log: a torn record, an old lap, zeros.  Opened for writing, what

@@ -12,7 +12,9 @@
  *     after a power cut and to readers (follow.c).
  *  4. The log of a process that died is replayed, under the lock of the second byte, by the
  *     first writer to open, before it reads anything.
- *  5. Processes that only read hold no byte: they look into the ring themselves
+ *  5. A lock on a file that has no name any more keeps nobody out: so before each write it is
+ *     looked whether it has one.
+ *  6. Processes that only read hold no byte: they look into the ring themselves
  *     (follow.c).
  *
  * The kernel gives locks back when a process dies.  They belong to the process and not to
@@ -28,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,23 +46,33 @@
 enum { SHARE_QUIET, SHARE_ASKED };
 
 struct log_share { /* the page; a hint, the locks are what counts */
-    atomic_uint wanted;  /* do others want to write?  The holder waits here, */
-    atomic_int pid;      /* who is this one */
+    atomic_uint wanted;  /* do others want to write?  Who logs waits here, */
     atomic_uint changes; /* of the locks; the others wait here */
-    unsigned spare;
     struct log_counts counts;
 };
 
+/* -EAGAIN: another process has it. */
 static int
-share_lock(int fd, off_t byte, short type, bool wait)
+share_lock(int fd, off_t byte, short type)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     int rc;
 
     do
-        rc = fcntl(fd, wait ? F_SETLKW : F_SETLK, &lock);
+        rc = fcntl(fd, F_SETLK, &lock);
     while (rc != 0 && errno == EINTR);
-    return rc == 0 ? 0 : -errno;
+    if (rc == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+/* A process that has BYTE exclusively; 0: none any more. */
+static int
+share_holder(int fd, off_t byte)
+{
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+    return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? (int)lock.l_pid : 0;
 }
 
 static long
@@ -68,10 +81,31 @@ share_futex(atomic_uint *word, int op, int value, const struct timespec *timeout
     return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
+/* The page in full, holes of a copy as well: a write to what is mapped and has no room is the
+ * death of the process.  -1, errno. */
+static int
+share_allocate(int fd)
+{
+    uint8_t page[SHARE_BYTES];
+    ssize_t n;
+
+    if (fallocate(fd, 0, 0, SHARE_BYTES) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP)
+        return -1;
+    n = pread(fd, page, sizeof(page), 0);
+    if (n == (ssize_t)sizeof(page))
+        return 0;
+    if (n < 0)
+        return -1;
+    memset(page + n, 0, sizeof(page) - (size_t)n);
+    errno = ENOSPC;
+    return pwrite(fd, page + n, sizeof(page) - (size_t)n, n) == (ssize_t)sizeof(page) - n ? 0 : -1;
+}
+
 int
 kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
 {
-    static const uint8_t zeros[SHARE_BYTES];
     size_t len = strlen(db->path) + sizeof("/" LOG_LOCK_FILE);
     char *file = malloc(len);
     void *page;
@@ -80,10 +114,8 @@ kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     (void)snprintf(file, len, "%s/%s", db->path, LOG_LOCK_FILE);
     db->share_fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (db->share_fd < 0 ||
-        (lseek(db->share_fd, 0, SEEK_END) < SHARE_BYTES && /* zeros over zeros do no harm */
-         pwrite(db->share_fd, zeros, SHARE_BYTES, 0) != SHARE_BYTES)) {
-        int code = errno != 0 ? errno : ENOSPC;
+    if (db->share_fd < 0 || share_allocate(db->share_fd) != 0) {
+        int code = errno;
 
         free(file);
         return kvfs_error_set(err, -code, "%s/%s: %s", db->path, LOG_LOCK_FILE,
@@ -133,19 +165,16 @@ static void
 share_became_alone(struct kvfs_db *db)
 {
     atomic_store(&db->share->wanted, SHARE_QUIET);
-    atomic_store(&db->share->pid, (int)getpid());
 }
 
 /* 0: locked, and *alone tells how; -EAGAIN: another process logs. */
 static int
 share_try(struct kvfs_db *db, bool *alone)
 {
-    int rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false);
+    int rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK);
 
     *alone = rc == 0;
-    if (rc == -EAGAIN || rc == -EACCES)
-        rc = share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
-    return rc == -EACCES ? -EAGAIN : rc;
+    return rc == -EAGAIN ? share_lock(db->share_fd, SHARE_WRITE, F_RDLCK) : rc;
 }
 
 static uint64_t
@@ -157,10 +186,42 @@ share_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Wait until the locks change, seen as SEEN. */
+static void
+share_wait(struct kvfs_db *db, unsigned seen)
+{
+    const struct timespec pause = {.tv_nsec = SHARE_TRY_MS * 1000000L};
+
+    (void)share_futex(&db->share->changes, FUTEX_WAIT, (int)seen, &pause);
+}
+
+/* Why BYTE could not be had. */
+static int
+share_refuse(const struct kvfs_db *db, off_t byte, int rc, struct kvfs_error *err)
+{
+    if (rc == -EAGAIN)
+        return kvfs_error_set(err, -EBUSY, "%s: process %d %s and does not answer", db->path,
+                              share_holder(db->share_fd, byte),
+                              byte == SHARE_WRITE ? "logs here" : "opens the log");
+    return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, LOG_LOCK_FILE,
+                          strerrordesc_np(-rc));
+}
+
+int
+kvfs_log_share_check(struct kvfs_db *db, struct kvfs_error *err)
+{
+    struct statx st;
+
+    if (db->share_fd < 0 || (statx(db->share_fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) == 0 &&
+                             st.stx_nlink > 0))
+        return 0;
+    return kvfs_log_poison(db, kvfs_error_set(err, -EIO, "%s/%s was removed: another process may "
+                                              "log here, too", db->path, LOG_LOCK_FILE));
+}
+
 int
 kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
 {
-    const struct timespec pause = {.tv_nsec = SHARE_TRY_MS * 1000000L};
     uint64_t end = share_now_ms() + db->wait_ms;
     bool alone;
     int rc;
@@ -173,14 +234,13 @@ kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
             break;
         if (atomic_exchange(&db->share->wanted, SHARE_ASKED) != SHARE_ASKED)
             (void)share_futex(&db->share->wanted, FUTEX_WAKE, SHARE_WAKE_ALL, NULL);
-        (void)share_futex(&db->share->changes, FUTEX_WAIT, (int)seen, &pause);
+        share_wait(db, seen);
     }
-    if (rc == -EAGAIN)
-        return kvfs_error_set(err, -EBUSY, "%s: process %d logs here and does not answer", db->path,
-                              atomic_load(&db->share->pid));
     if (rc != 0)
-        return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, LOG_LOCK_FILE,
-                              strerrordesc_np(-rc));
+        return share_refuse(db, SHARE_WRITE, rc, err);
+    rc = kvfs_log_share_check(db, err); /* by who had it before */
+    if (rc != 0)
+        return rc;
     if (alone)
         share_became_alone(db);
     atomic_store(&db->logs, alone);
@@ -200,10 +260,31 @@ kvfs_log_share_close(struct kvfs_db *db)
 }
 
 int
-kvfs_log_share_replay(struct kvfs_db *db, bool lock)
+kvfs_log_share_replay(struct kvfs_db *db, struct kvfs_error *err)
 {
-    return db->share_fd < 0 ? 0
-                            : share_lock(db->share_fd, SHARE_REPLAY, lock ? F_WRLCK : F_UNLCK, lock);
+    uint64_t end = share_now_ms() + db->wait_ms;
+    int rc;
+
+    if (db->share_fd < 0)
+        return 0;
+    for (;;) {
+        unsigned seen = atomic_load(&db->share->changes);
+
+        rc = share_lock(db->share_fd, SHARE_REPLAY, F_WRLCK);
+        if (rc != -EAGAIN || share_now_ms() >= end)
+            break;
+        share_wait(db, seen);
+    }
+    return rc == 0 ? 0 : share_refuse(db, SHARE_REPLAY, rc, err);
+}
+
+void
+kvfs_log_share_replayed(struct kvfs_db *db)
+{
+    if (db->share_fd < 0)
+        return;
+    (void)share_lock(db->share_fd, SHARE_REPLAY, F_UNLCK);
+    share_changed(db);
 }
 
 /* --- while it is open ---------------------------------------------------------------------- */
@@ -220,7 +301,7 @@ share_yield(struct kvfs_db *db)
     if (kvfs_log_fold(db, true, NULL) != 0)
         return;
     kvfs_log_stop_at(db, LOG_STOP_YIELDED);
-    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false);
+    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK);
     kvfs_log_stop_at(db, LOG_STOP_GRANTED);
     share_changed(db);
 }
@@ -232,7 +313,8 @@ share_regain(struct kvfs_db *db)
     int rc;
 
     if (atomic_load(&db->poisoned) != 0 ||
-        share_lock(db->share_fd, SHARE_WRITE, F_WRLCK, false) != 0)
+        share_lock(db->share_fd, SHARE_WRITE, F_WRLCK) != 0 ||
+        kvfs_log_share_check(db, NULL) != 0)
         return;
     share_became_alone(db);
     (void)pthread_mutex_lock(&db->writer);
@@ -244,7 +326,7 @@ share_regain(struct kvfs_db *db)
     (void)pthread_mutex_unlock(&db->writer);
     if (rc == 0)
         return;
-    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK, false); /* until another time */
+    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK); /* until another time */
     share_changed(db);
 }
 
