@@ -178,6 +178,45 @@ read__others_wrote_and_went_meanwhile__not_missing(void **state)
     look(false);
 }
 
+/* One that reads tells the same of the log as often as it looks, and no more than there is. */
+static void
+stat__read_again__log_as_full_as_before(void **state)
+{
+    pid_t writer = start_writer(1, "log-size=65536,log-unfolded=1048576", 0), reader;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        (void)await_byte();
+    (void)kill(writer, SIGSTOP);
+    await_stop(writer);
+    reader = start();
+    if (reader == 0) {
+        struct kvfs_engine_stat stat[3];
+        struct kvfs_db_snap *snap;
+
+        child_open("", true);
+        for (int i = 0; i < 3; i++) {
+            struct kvfs_error err = {0};
+
+            if (w.engine->begin(w.db, &snap, &err) != 0 ||
+                w.engine->stat(w.db, &stat[i], &err) != 0)
+                child_fail("%s", err.msg);
+            w.engine->end(snap);
+        }
+        for (int i = 1; i < 3; i++)
+            if (stat[i].log_used_bytes != stat[0].log_used_bytes ||
+                stat[i].used_bytes != stat[0].used_bytes)
+                child_fail("the log has %llu bytes, then %llu",
+                           (unsigned long long)stat[0].log_used_bytes,
+                           (unsigned long long)stat[i].log_used_bytes);
+        child_close();
+        _exit(0);
+    }
+    await_end(reader, 0);
+    (void)kill(writer, SIGKILL);
+    await_end(writer, SIGKILL);
+}
+
 /* --- what is refused ------------------------------------------------------------------------------ */
 
 static void
@@ -322,6 +361,7 @@ main(void)
         TEST(read__batch_past_the_log_meanwhile__not_missing),
         TEST(read__others_wrote_meanwhile__not_missing),
         TEST(read__others_wrote_and_went_meanwhile__not_missing),
+        TEST(stat__read_again__log_as_full_as_before),
         TEST(open__other_stopped_while_it_opens__ebusy_and_its_pid),
         TEST(write__lock_file_removed__refused),
         TEST(open__older_store_beside_the_log__eio),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The engine below has no place for another reader: who waits for one keeps nobody from giving
- * one back, and a batch that cannot be judged without one fails alone and clean.
+ * one back, and a batch that cannot be judged without one fails alone and clean.  It has no memory
+ * for a scan: that has failed for good.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,6 +24,7 @@
 #include <kvfs/engine.h>
 
 static atomic_bool full; /* all places are taken */
+static _Thread_local bool poor; /* no memory */
 static sem_t refused;    /* somebody was told so */
 static char folder[64];
 static const struct kvfs_engine *engine;
@@ -34,6 +36,9 @@ void __real_mdb_txn_reset(MDB_txn *txn);
 void __wrap_mdb_txn_reset(MDB_txn *txn);
 int __real_mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn **txn);
 int __wrap_mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn **txn);
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
 
 static bool
 taken(void)
@@ -56,6 +61,12 @@ __wrap_mdb_txn_begin(MDB_env *env, MDB_txn *parent, unsigned flags, MDB_txn **tx
     if ((flags & MDB_RDONLY) != 0 && taken())
         return MDB_READERS_FULL;
     return __real_mdb_txn_begin(env, parent, flags, txn);
+}
+
+void *
+__wrap_malloc(size_t size)
+{
+    return poor ? NULL : __real_malloc(size);
 }
 
 void
@@ -158,6 +169,50 @@ apply__no_place_to_judge_it__clean_and_alone(void **state)
     assert_int_equal(put(true, &err), 0);
 }
 
+static void
+apply(const struct kvfs_op *ops, size_t count)
+{
+    const struct kvfs_batch batch = {.ops = ops, .ops_count = count};
+    struct kvfs_error err = {0};
+
+    if (engine->apply(db, &batch, KVFS_DURABLE, &err) != 0)
+        fail_msg("%s", err.msg);
+}
+
+/* A deleted range in the log lets the scan below begin anew behind it, which fails. */
+static void
+cursor_next__scan_cannot_go_on__fails_again(void **state)
+{
+    const struct kvfs_engine_options options = {.create = false};
+    const struct kvfs_op puts[3] = {
+        {.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = "a", .key_len = 1},
+        {.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = "b", .key_len = 1},
+        {.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = "c", .key_len = 1},
+    };
+    const struct kvfs_op range = {.type = KVFS_OP_DEL_RANGE, .keyspace = KVFS_META, .key = "b",
+                                  .key_len = 1, .key_end = "bb", .key_end_len = 2};
+    struct kvfs_error err = {0};
+    struct kvfs_db_cursor *c;
+    struct kvfs_db_snap *snap;
+    size_t key_len, value_len;
+    const void *key;
+
+    (void)state;
+    apply(puts, 3);
+    engine->close(db); /* now they are below */
+    assert_int_equal(engine->open(engine, folder, &options, &db, &err), 0);
+    apply(&range, 1);
+    assert_int_equal(engine->begin(db, &snap, &err), 0);
+    assert_int_equal(engine->cursor_open(snap, KVFS_META, NULL, 0, NULL, 0, 0, &c, &err), 0);
+    assert_int_equal(engine->cursor_next(c, &key, &key_len, &value_len, &err), 1);
+    poor = true;
+    assert_int_equal(engine->cursor_next(c, &key, &key_len, &value_len, &err), -ENOMEM);
+    poor = false;
+    assert_int_equal(engine->cursor_next(c, &key, &key_len, &value_len, &err), -ENOMEM);
+    engine->cursor_close(c);
+    engine->end(snap);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -166,6 +221,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(begin__no_place__one_given_back_meanwhile_is_taken),
         TEST(apply__no_place_to_judge_it__clean_and_alone),
+        TEST(cursor_next__scan_cannot_go_on__fails_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
