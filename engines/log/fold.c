@@ -53,11 +53,9 @@ fold_flush(struct fold *f)
 
 /* Leave the device to writers, until there is one that waits for the fold. */
 static void
-fold_pause(struct kvfs_db *db, uint64_t bytes, uint64_t took)
+fold_leave(struct kvfs_db *db, uint64_t ns)
 {
-    uint64_t room = kvfs_log_room(db), used = kvfs_log_used(db);
-    uint64_t end = kvfs_log_pace_now() +
-                   kvfs_log_pace_piece(&db->pace, bytes, took, room > used ? room - used : 0);
+    uint64_t end = kvfs_log_pace_now() + ns;
     const struct timespec until = {.tv_sec = (time_t)(end / 1000000000u),
                                    .tv_nsec = (long)(end % 1000000000u)};
 
@@ -66,6 +64,26 @@ fold_pause(struct kvfs_db *db, uint64_t bytes, uint64_t took)
            pthread_cond_timedwait(&db->fold_wake, &db->fold_lock, &until) == 0)
         continue;
     (void)pthread_mutex_unlock(&db->fold_lock);
+}
+
+/* Does somebody wait for the fold, or for its thread? */
+static bool
+fold_awaited(struct kvfs_db *db)
+{
+    bool awaited;
+
+    (void)pthread_mutex_lock(&db->fold_lock);
+    awaited = db->fold_stop || db->fold_waited > 0;
+    (void)pthread_mutex_unlock(&db->fold_lock);
+    return awaited;
+}
+
+static void
+fold_pause(struct kvfs_db *db, uint64_t bytes, uint64_t took)
+{
+    uint64_t room = kvfs_log_room(db), used = kvfs_log_used(db);
+
+    fold_leave(db, kvfs_log_pace_piece(&db->pace, bytes, took, room > used ? room - used : 0));
 }
 
 /* Bring down what was collected; with PLACE it is the last, and durable. */
@@ -368,17 +386,47 @@ fold_next_size(struct kvfs_db *db)
     return next;
 }
 
+static bool
+fold_may_grow(struct kvfs_db *db)
+{
+    bool may;
+
+    (void)pthread_mutex_lock(&db->writer);
+    may = kvfs_ring_may_grow(db->ring);
+    (void)pthread_mutex_unlock(&db->writer);
+    return may;
+}
+
+/* Write the ring's new room, as long as no fold is due: 1: the rest after the next. */
+static int
+fold_prepare(struct kvfs_db *db, uint64_t bytes)
+{
+    int rc;
+
+    do {
+        uint64_t begun = kvfs_log_pace_now();
+
+        rc = kvfs_ring_grow_prepare(db->ring, bytes, NULL);
+        if (rc > 0)
+            fold_leave(db, kvfs_log_pace_now() - begun);
+    } while (rc > 0 && kvfs_log_used(db) < kvfs_log_room(db) / 2 && !fold_awaited(db));
+    return rc;
+}
+
 /* Batches had to wait: make the ring longer.  It can wait, and a failure does no harm. */
 static void
 fold_grow(struct kvfs_db *db)
 {
     uint64_t bytes = fold_next_size(db);
+    int rc;
 
     if (bytes == 0 || !atomic_load(&db->logs)) {
         atomic_store(&db->ring_short, false);
         return;
     }
-    if (kvfs_ring_grow_prepare(db->ring, bytes, NULL) != 0) {
+    if (!fold_may_grow(db) || (rc = fold_prepare(db, bytes)) > 0)
+        return; /* after the next fold */
+    if (rc < 0) {
         atomic_store(&db->ring_short, false); /* until a batch has to wait again */
         return;
     }

@@ -17,9 +17,11 @@
  * Here: names, limits, stat, verify, compact, backup.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "log_priv.h"
 
@@ -75,26 +77,40 @@ log_verify(struct kvfs_db *db, kvfs_finding_fn *finding, void *arg, kvfs_progres
                    : db->engine->verify(db->below, finding, arg, progress, progress_arg, err);
 }
 
+/* An empty log for the copy in the folder PATH, of the epoch that follows the copy's place. */
+static int
+log_backup_ring(struct kvfs_db *db, const char *path, struct kvfs_error *err)
+{
+    size_t len = strlen(path) + sizeof("/" LOG_FILE);
+    char *name = malloc(len);
+    struct kvfs_ring_file file = {.path = name, .id = db->place.id, .epoch = db->place.epoch + 1};
+    int rc;
+
+    if (name == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    (void)snprintf(name, len, "%s/%s", path, LOG_FILE);
+    file.folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    rc = file.folder >= 0 ? kvfs_ring_make(&file, KVFS_RING_MIN, err)
+                          : kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
+    if (file.folder >= 0)
+        (void)close(file.folder);
+    free(name);
+    return rc;
+}
+
 static int
 log_backup(struct kvfs_db *db, const char *path, kvfs_progress_fn *progress, void *progress_arg,
            struct kvfs_error *err)
 {
-    size_t len = strlen(path) + sizeof("/" LOG_FILE);
-    char *file = malloc(len);
-    int rc;
+    int rc = db->readonly ? kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path)
+                          : kvfs_log_fold_hold(db, err);
 
-    if (file == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    (void)snprintf(file, len, "%s/%s", path, LOG_FILE);
-    rc = db->readonly ? kvfs_error_set(err, -EROFS, "%s: opened readonly", db->path)
-                      : kvfs_log_fold_hold(db, err);
-    if (rc == 0) {
-        rc = db->engine->backup(db->below, path, progress, progress_arg, err);
-        if (rc == 0) /* an empty log, of the epoch that follows the copy's place */
-            rc = kvfs_ring_make(file, db->place.id, db->place.epoch + 1, KVFS_RING_MIN, err);
-        kvfs_log_fold_release(db);
-    }
-    free(file);
+    if (rc != 0)
+        return rc;
+    rc = db->engine->backup(db->below, path, progress, progress_arg, err);
+    if (rc == 0)
+        rc = log_backup_ring(db, path, err);
+    kvfs_log_fold_release(db);
     return rc;
 }
 

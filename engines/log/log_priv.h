@@ -92,6 +92,7 @@ struct kvfs_db {
     const struct kvfs_engine *engine; /* below */
     struct kvfs_db *below;
     char *path;
+    int folder; /* the same: what is done to the log's file is done here (ring.c, invariant 8) */
     unsigned generation; /* of the process; ../fork.h */
     unsigned wait_ms;    /* for the answer of a process that logs */
     enum log_bug bug;

@@ -10,6 +10,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,10 @@ open_param(struct kvfs_db *db, const char *text, size_t len, struct kvfs_error *
         rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
         if (rc == 0)
             db->ring_max = number & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+    } else if ((value = open_value(text, len, "log-first=")) != NULL) {
+        rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
+        if (rc == 0)
+            db->ring_first = number & ~(uint64_t)(KVFS_RING_ALIGN - 1);
     } else if ((value = open_value(text, len, "log-unfolded=")) != NULL) {
         rc = open_number(value, end, KVFS_RING_MIN, KVFS_RING_MAX, &number, err);
         if (rc == 0) {
@@ -162,8 +167,9 @@ open_params(struct kvfs_db *db, const char *params, char **rest, struct kvfs_err
 
 /* --- the ring ------------------------------------------------------------------------------ */
 
+/* The file of db->place; *pathp is malloc'd. */
 static int
-open_file(struct kvfs_db *db, char **pathp, struct kvfs_error *err)
+open_file(struct kvfs_db *db, char **pathp, struct kvfs_ring_file *file, struct kvfs_error *err)
 {
     size_t len = strlen(db->path) + sizeof("/" LOG_FILE);
 
@@ -171,6 +177,8 @@ open_file(struct kvfs_db *db, char **pathp, struct kvfs_error *err)
     if (*pathp == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     (void)snprintf(*pathp, len, "%s/%s", db->path, LOG_FILE);
+    *file = (struct kvfs_ring_file){
+        .folder = db->folder, .path = *pathp, .id = db->place.id, .epoch = db->place.epoch};
     return 0;
 }
 
@@ -223,32 +231,33 @@ kvfs_log_place_step(struct kvfs_db *db, struct kvfs_error *err)
 static int
 open_fresh(struct kvfs_db *db, struct kvfs_error *err)
 {
-    char *file;
-    int rc = open_file(db, &file, err);
+    struct kvfs_ring_file file;
+    char *path;
+    int rc;
 
+    db->place.epoch = 1;
+    db->place.tail = kvfs_ring_first();
+    rc = open_file(db, &path, &file, err);
     if (rc != 0)
         return rc;
     if (getrandom(db->place.id, sizeof(db->place.id), 0) != (ssize_t)sizeof(db->place.id))
         rc = kvfs_error_set(err, -EIO, "%s: no random numbers", db->path);
-    db->place.epoch = 1;
-    db->place.tail = kvfs_ring_first();
     if (rc == 0)
-        rc = kvfs_ring_make(file, db->place.id, db->place.epoch, db->ring_first, err);
-    free(file);
+        rc = kvfs_ring_make(&file, db->ring_first, err);
+    free(path);
     return rc == 0 ? open_place_write(db, &db->place, err) : rc;
 }
 
 /* The ring is lost, and one asked for going on without what only it held. */
 static int
-open_anew(struct kvfs_db *db, const char *file, struct kvfs_error *err)
+open_anew(struct kvfs_db *db, const struct kvfs_ring_file *file, struct kvfs_error *err)
 {
-    uint64_t epoch = db->place.epoch + 1;
-    int rc = kvfs_ring_make(file, db->place.id, epoch, db->ring_first, err);
+    int rc = kvfs_ring_make(file, db->ring_first, err);
 
     if (rc == 0)
-        rc = kvfs_ring_open(file, db->place.id, epoch, false, &db->ring, err);
+        rc = kvfs_ring_open(file, false, &db->ring, err);
     if (rc == 0) {
-        db->place.epoch = epoch;
+        db->place.epoch = file->epoch;
         db->place.tail = kvfs_ring_first();
     }
     return rc;
@@ -256,10 +265,10 @@ open_anew(struct kvfs_db *db, const char *file, struct kvfs_error *err)
 
 /* The ring of the next epoch, then db->place follows.  -ESTALE: it was used. */
 static int
-open_next(struct kvfs_db *db, const char *file)
+open_next(struct kvfs_db *db, const struct kvfs_ring_file *file, struct kvfs_error *err)
 {
     struct kvfs_ring *next;
-    int rc = kvfs_ring_open(file, db->place.id, db->place.epoch + 1, db->readonly, &next, NULL);
+    int rc = kvfs_ring_open(file, db->readonly, &next, NULL);
 
     if (rc != 0)
         return rc;
@@ -270,32 +279,38 @@ open_next(struct kvfs_db *db, const char *file)
         return -ESTALE;
     }
     db->ring = next;
-    return 0;
+    /* Whoever made it may not have come to flush its name. */
+    return db->readonly || fsync(db->folder) == 0
+               ? 0
+               : kvfs_error_set(err, -EIO, "%s: %s", file->path, strerrordesc_np(errno));
 }
 
 /* Open the ring of db->place, or the unused one that follows it. */
 static int
 open_ring(struct kvfs_db *db, struct kvfs_error *err)
 {
-    char *file;
-    int rc = open_file(db, &file, err);
+    struct kvfs_ring_file file;
+    char *path;
+    int rc = open_file(db, &path, &file, err);
 
     if (rc != 0)
         return rc;
-    rc = kvfs_ring_open(file, db->place.id, db->place.epoch, db->readonly, &db->ring, err);
+    rc = kvfs_ring_open(&file, db->readonly, &db->ring, err);
+    file.epoch = db->place.epoch + 1;
     if (rc == -EINVAL)
-        rc = open_next(db, file);
+        rc = open_next(db, &file, err);
+    file.epoch = db->place.epoch + 1;
     if ((rc == -EINVAL || rc == -ENOENT || rc == -ESTALE) && db->anew && !db->readonly)
-        rc = open_anew(db, file, err);
+        rc = open_anew(db, &file, err);
     if (rc == 0 && db->bug >= LOG_BUG_NO_CHECK)
         kvfs_ring_unsafe(db->ring, db->bug == LOG_BUG_NO_CHECK ? KVFS_RING_BUG_NO_CHECK
                                                                : KVFS_RING_BUG_OLD_LAP);
     if (rc == -EINVAL || rc == -ENOENT)
-        rc = kvfs_error_set(err, -EIO, "%s: the log of this store is missing", file);
+        rc = kvfs_error_set(err, -EIO, "%s: the log of this store is missing", path);
     else if (rc == -ESTALE)
         rc = kvfs_error_set(err, -EIO, "%s: this log is newer than the store beside it: put back "
-                            "both of one time", file);
-    free(file);
+                            "both of one time", path);
+    free(path);
     return rc;
 }
 
@@ -322,27 +337,30 @@ kvfs_log_ring_anew(struct kvfs_db *db, uint64_t bytes, struct kvfs_error *err)
 {
     struct log_place was = db->place;
     struct kvfs_ring *fresh = NULL;
-    char *file;
-    int rc = open_file(db, &file, err);
+    struct kvfs_ring_file file;
+    char *path;
+    int rc = open_file(db, &path, &file, err);
 
+    if (rc != 0)
+        return rc;
+    file.epoch++;
+    rc = kvfs_log_share_check(db, err);
     if (rc == 0)
-        rc = kvfs_log_share_check(db, err);
-    if (rc == 0)
-        rc = kvfs_ring_make(file, was.id, was.epoch + 1, bytes, err);
+        rc = kvfs_ring_make(&file, bytes, err);
     if (rc != 0) {
-        free(file);
+        free(path);
         return rc;
     }
     /* From here on it is done, or the store is of no use until it is opened again. */
     db->place.epoch++;
     db->place.tail = kvfs_ring_first();
-    if (kvfs_ring_open(file, was.id, db->place.epoch, false, &fresh, err) != 0 ||
+    if (kvfs_ring_open(&file, false, &fresh, err) != 0 ||
         open_place_write(db, &db->place, err) != 0) {
         db->place = was;
         rc = -EIO;
         kvfs_ring_close(fresh);
     }
-    free(file);
+    free(path);
     if (rc != 0)
         return rc;
     kvfs_ring_become(db->ring, fresh);
@@ -447,17 +465,9 @@ open_writer(struct kvfs_db *db, struct kvfs_error *err)
 static int
 open_unlink(const struct kvfs_db *db, const char *name, struct kvfs_error *err)
 {
-    size_t len = strlen(db->path) + strlen(name) + 2;
-    char *file = malloc(len);
-    int rc = 0;
-
-    if (file == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
-    (void)snprintf(file, len, "%s/%s", db->path, name);
-    if (unlink(file) != 0 && errno != ENOENT)
-        rc = kvfs_error_set(err, -errno, "%s: %s", file, strerrordesc_np(errno));
-    free(file);
-    return rc;
+    return unlinkat(db->folder, name, 0) == 0 || errno == ENOENT
+               ? 0
+               : kvfs_error_set(err, -errno, "%s/%s: %s", db->path, name, strerrordesc_np(errno));
 }
 
 /* Leave a store of the engine below, as if there never had been a log.  First it loses the
@@ -509,10 +519,12 @@ open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kv
             db->ring_max = db->ring_max < most ? db->ring_max : most;
             below.store_max_bytes -= db->ring_max;
         }
-        db->ring_first = db->ring_max < LOG_RING_FIRST ? db->ring_max : LOG_RING_FIRST;
+        db->ring_first = db->ring_max < db->ring_first ? db->ring_max : db->ring_first;
         rc = db->engine->open(db->engine, db->path, &below, &db->below, err);
     }
     free(rest);
+    if (rc == 0 && (db->folder = open(db->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        rc = kvfs_error_set(err, -errno, "%s: %s", db->path, strerrordesc_np(errno));
     if (rc != 0)
         return rc;
     db->engine->limits(db->below, &db->limits);
@@ -538,6 +550,8 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     db->share_fd = -1;
     db->counts = &db->own_counts;
     atomic_init(&db->logs, true);
+    db->folder = -1;
+    db->ring_first = LOG_RING_FIRST;
     db->ring_max = LOG_RING_BYTES;
     kvfs_log_pace_init(&db->pace, LOG_RING_FIRST);
     db->piece_bytes = LOG_PIECE_BYTES;
@@ -567,6 +581,8 @@ kvfs_log_close(struct kvfs_db *db)
         kvfs_log_fold_stop(db);
     }
     kvfs_ring_close(db->ring);
+    if (db->folder >= 0)
+        (void)close(db->folder);
     if (db->below != NULL)
         db->engine->close(db->below);
     kvfs_log_share_close(db);

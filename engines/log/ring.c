@@ -12,7 +12,8 @@
  *     the file's end lies at its beginning; a reader that finds nothing looks there once.
  *  3. A record never reaches the tail: when head and tail are equal the ring is empty.
  *  4. All blocks of the file are written before its first record, so a record changes no
- *     metadata of the file system, and one flush of data is enough.
+ *     metadata of the file system, and one flush of data is enough.  They are written in
+ *     pieces, each on the device before the next, for others flush meanwhile.
  *  5. After a write or a flush failed nothing more is written: what the kernel holds
  *     of it is unknown, and a later flush could say success for lost pages.  Whatever the
  *     reason, -EIO is answered: the record may lie in the file all the same.
@@ -22,6 +23,8 @@
  *  7. What a writer finds it writes once more, and flushes before or with the next that is: a
  *     process that died leaves some that only the kernel holds, and after a flush that failed
  *     the kernel takes them for written.  So it is with the file's head.
+ *  8. The file is looked for in its folder, which is held open, never by its path: whoever
+ *     renames the folder of a store in use and puts another there must not have that changed.
  *
  * The file, numbers in little-endian:
  *
@@ -48,7 +51,7 @@
 #define RING_MAGIC      "kvfslog"
 #define RING_VERSION    1u
 #define RING_RECORD     0x5266766bu /* "kvfR" */
-#define RING_ZERO_BYTES ((size_t)1 << 20)
+#define RING_PIECE_BYTES ((size_t)512 << 10)
 #define RING_BUFFER_KEPT ((size_t)2 << 20)
 
 struct ring_head { /* of the file */
@@ -68,8 +71,11 @@ _Static_assert(sizeof(struct ring_record) == KVFS_RING_HEAD, "a record's head");
 
 struct kvfs_ring {
     char *path;
+    int folder; /* the caller's */
     int fd;
     int direct_fd; /* of the same file, past the kernel's cache; -1: refused */
+    int grow_fd;   /* likewise, once it grows: that of the records must not miss the news of a
+                    * write of theirs that failed */
     bool readonly;
     bool failed;
     bool dirty;    /* something written waits for a flush */
@@ -80,7 +86,9 @@ struct kvfs_ring {
     _Atomic uint64_t end; /* of the file; changed as the head is, read by any thread */
     struct kvfs_ring_at head;
     _Atomic uint64_t used;
-    uint64_t tail; /* offset */
+    uint64_t tail;  /* offset */
+    uint64_t ready; /* behind the end: zeros up to here */
+    bool ready_flushed;
     enum kvfs_ring_bug bug;
     uint8_t *buffer; /* for the next record */
     size_t buffer_bytes;
@@ -93,11 +101,16 @@ ring_round(uint64_t len)
 }
 
 static int
+ring_error(struct kvfs_error *err, int code, const char *path, const char *what)
+{
+    return kvfs_error_set(err, code, "%s: %s: %s", path, what, strerrordesc_np(-code));
+}
+
+/* Of errno, which a call that ended early may not have set. */
+static int
 ring_errno(struct kvfs_error *err, const char *path, const char *what)
 {
-    int code = errno;
-
-    return kvfs_error_set(err, -code, "%s: %s: %s", path, what, strerrordesc_np(code));
+    return ring_error(err, errno != 0 ? -errno : -EIO, path, what);
 }
 
 /* --- the file ------------------------------------------------------------------------ */
@@ -135,82 +148,86 @@ ring_write_fd(int fd, const void *buffer, size_t bytes, uint64_t offset, int fla
     return 0;
 }
 
-/* Write zeros over [at, end) and flush them.  -1, errno. */
+/* Have what was written to [at, at + len) on the device.  It does no flush where it can do
+ * without one. */
+static int
+ring_push(int fd, uint64_t at, size_t len)
+{
+    int rc = sync_file_range(fd, (off_t)at, (off_t)len,
+                             SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                 SYNC_FILE_RANGE_WAIT_AFTER);
+
+    if (rc != 0 && (errno == EINVAL || errno == ENOSYS || errno == ESPIPE || errno == EOPNOTSUPP))
+        rc = fdatasync(fd);
+    return rc == 0 ? 0 : -errno;
+}
+
+/* Write zeros over [at, end).  The caller flushes. */
 static int
 ring_zero(int fd, uint64_t at, uint64_t end)
 {
-    uint8_t *zeros = calloc(1, RING_ZERO_BYTES);
-    int rc = 0;
+    uint8_t *zeros = calloc(1, RING_PIECE_BYTES);
+    int rc = zeros != NULL ? 0 : -ENOMEM;
 
-    if (zeros == NULL) {
-        errno = ENOMEM;
-        return -1;
-    }
     while (at < end && rc == 0) {
-        size_t want = end - at < RING_ZERO_BYTES ? (size_t)(end - at) : RING_ZERO_BYTES;
-        ssize_t n = pwrite(fd, zeros, want, (off_t)at);
+        size_t want = end - at < RING_PIECE_BYTES ? (size_t)(end - at) : RING_PIECE_BYTES;
 
-        if (n > 0)
-            at += (uint64_t)n;
-        else if (n == 0 || errno != EINTR)
-            rc = -1;
+        rc = ring_write_fd(fd, zeros, want, at, 0);
+        if (rc == 0)
+            rc = ring_push(fd, at, want);
+        at += want;
     }
     free(zeros);
-    return rc != 0 ? rc : fsync(fd);
+    return rc;
 }
 
 static int
 ring_fill(int fd, const struct ring_head *h, uint64_t bytes)
 {
-    if (ring_zero(fd, 0, bytes) != 0 || pwrite(fd, h, sizeof(*h), 0) != (ssize_t)sizeof(*h))
-        return -1;
-    return fsync(fd);
+    int rc = ring_zero(fd, 0, bytes);
+
+    if (rc == 0 && fsync(fd) != 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = ring_write_fd(fd, h, sizeof(*h), 0, 0);
+    return rc != 0 ? rc : fsync(fd) == 0 ? 0 : -errno;
 }
 
-static int
-ring_sync_folder(const char *path, struct kvfs_error *err)
+static const char *
+ring_name(const char *path)
 {
-    char *copy = strdup(path), *slash = strrchr(path, '/');
-    int fd, rc = 0;
+    const char *slash = strrchr(path, '/');
 
-    if (copy == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    if (slash == NULL)
-        (void)strcpy(copy, "."); /* NOLINT(clang-analyzer-security*): a path is not empty */
-    else
-        copy[slash == path ? 1 : slash - path] = '\0';
-    fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0)
-        rc = ring_errno(err, copy, "flushing the folder");
-    if (fd >= 0)
-        (void)close(fd);
-    free(copy);
-    return rc;
+    return slash != NULL ? slash + 1 : path;
 }
 
 int
-kvfs_ring_make(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, uint64_t bytes,
-               struct kvfs_error *err)
+kvfs_ring_make(const struct kvfs_ring_file *file, uint64_t bytes, struct kvfs_error *err)
 {
-    size_t len = strlen(path) + sizeof(".new");
+    const char *name = ring_name(file->path);
+    size_t len = strlen(name) + sizeof(".new");
     char *fresh = malloc(len);
     struct ring_head h;
     int fd, rc = 0;
 
     if (fresh == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    (void)snprintf(fresh, len, "%s.new", path);
-    ring_head_fill(&h, id, epoch, bytes);
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0 || ring_fill(fd, &h, bytes) != 0 || rename(fresh, path) != 0)
-        rc = ring_errno(err, fresh, "making the log");
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", file->path);
+    (void)snprintf(fresh, len, "%s.new", name);
+    ring_head_fill(&h, file->id, file->epoch, bytes);
+    fd = openat(file->folder, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    rc = fd >= 0 ? ring_fill(fd, &h, bytes) : -errno;
+    if (rc == 0 && renameat(file->folder, fresh, file->folder, name) != 0)
+        rc = -errno;
     if (fd >= 0)
         (void)close(fd);
-    if (rc != 0)
-        (void)unlink(fresh);
-    free(fresh);
-    if (rc == 0 && ring_sync_folder(path, err) != 0)
+    if (rc != 0) {
+        (void)unlinkat(file->folder, fresh, 0);
+        (void)ring_error(err, rc, file->path, "making the log");
+    } else if (fsync(file->folder) != 0) {
+        (void)ring_errno(err, file->path, "flushing the log's folder");
         rc = -EIO; /* whatever it was: the old file may be gone, or come back */
+    }
+    free(fresh);
     return rc;
 }
 
@@ -254,36 +271,53 @@ ring_head_read(struct kvfs_ring *r, struct kvfs_error *err)
     return 0;
 }
 
+/* One more descriptor of the same file.  -1, errno. */
 static int
-ring_open(struct kvfs_ring *r, bool readonly, struct kvfs_error *err)
+ring_open_again(const struct kvfs_ring *r, int flags)
 {
-    r->fd = open(r->path, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    int fd = openat(r->folder, ring_name(r->path), flags | O_CLOEXEC);
+    struct stat ours, st;
+
+    if (fd < 0 || (fstat(r->fd, &ours) == 0 && fstat(fd, &st) == 0 && st.st_ino == ours.st_ino &&
+                   st.st_dev == ours.st_dev))
+        return fd;
+    (void)close(fd);
+    errno = ESTALE;
+    return -1;
+}
+
+static int
+ring_open(struct kvfs_ring *r, struct kvfs_error *err)
+{
+    r->fd = openat(r->folder, ring_name(r->path), (r->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (r->fd < 0)
         return ring_errno(err, r->path, "opening the log");
-    if (!readonly && getrandom(&r->opening, sizeof(r->opening), 0) != (ssize_t)sizeof(r->opening))
+    if (!r->readonly &&
+        getrandom(&r->opening, sizeof(r->opening), 0) != (ssize_t)sizeof(r->opening))
         return kvfs_error_set(err, -EIO, "%s: no random numbers", r->path);
-    r->direct_fd = readonly ? -1 : open(r->path, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    r->direct_fd = r->readonly ? -1 : ring_open_again(r, O_WRONLY | O_DIRECT);
     return ring_head_read(r, err);
 }
 
 int
-kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, bool readonly,
-               struct kvfs_ring **ringp, struct kvfs_error *err)
+kvfs_ring_open(const struct kvfs_ring_file *file, bool readonly, struct kvfs_ring **ringp,
+               struct kvfs_error *err)
 {
     struct kvfs_ring *r = calloc(1, sizeof(*r));
     int rc;
 
     if (r == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
-    r->fd = r->direct_fd = -1;
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", file->path);
+    r->folder = file->folder;
+    r->fd = r->direct_fd = r->grow_fd = -1;
     r->readonly = readonly;
-    r->epoch = epoch;
+    r->epoch = file->epoch;
     r->head = kvfs_ring_first();
     r->tail = r->head.offset;
-    memcpy(r->id, id, KVFS_RING_ID);
-    r->path = strdup(path);
-    rc = r->path != NULL ? ring_open(r, readonly, err)
-                         : kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
+    memcpy(r->id, file->id, KVFS_RING_ID);
+    r->path = strdup(file->path);
+    rc = r->path != NULL ? ring_open(r, err)
+                         : kvfs_error_set(err, -ENOMEM, "%s: no memory", file->path);
     if (rc == 0)
         *ringp = r;
     else
@@ -304,6 +338,8 @@ ring_files_close(struct kvfs_ring *r)
         (void)close(r->fd);
     if (r->direct_fd >= 0)
         (void)close(r->direct_fd);
+    if (r->grow_fd >= 0)
+        (void)close(r->grow_fd);
 }
 
 void
@@ -312,7 +348,10 @@ kvfs_ring_become(struct kvfs_ring *r, struct kvfs_ring *next)
     ring_files_close(r);
     r->fd = next->fd;
     r->direct_fd = next->direct_fd;
-    next->fd = next->direct_fd = -1;
+    r->grow_fd = next->grow_fd;
+    next->fd = next->direct_fd = next->grow_fd = -1;
+    r->ready = next->ready;
+    r->ready_flushed = next->ready_flushed;
     r->failed = next->failed;
     r->dirty = next->dirty;
     r->no_dsync = next->no_dsync;
@@ -465,9 +504,7 @@ ring_head_again(struct kvfs_ring *r, struct kvfs_error *err)
 
     ring_head_fill(&h, r->id, r->epoch, r->end);
     rc = ring_again(r, &h, sizeof(h), 0);
-    return rc == 0 ? 0
-                   : kvfs_error_set(err, rc, "%s: writing the log's head once more: %s", r->path,
-                                    strerrordesc_np(-rc));
+    return rc == 0 ? 0 : ring_error(err, rc, r->path, "writing the log's head once more");
 }
 
 int
@@ -509,8 +546,7 @@ kvfs_ring_recover(struct kvfs_ring *r, const struct kvfs_ring_at *tail, kvfs_rin
     free(buffer);
     r->head = at;
     atomic_store(&r->used, ring_distance(r, r->tail, at.offset));
-    return rc >= 0 ? 0 : kvfs_error_set(err, rc, "%s: recovering the log: %s", r->path,
-                                        strerrordesc_np(-rc));
+    return rc >= 0 ? 0 : ring_error(err, rc, r->path, "recovering the log");
 }
 
 /* --- appending ------------------------------------------------------------------------ */
@@ -668,30 +704,46 @@ kvfs_ring_may_grow(const struct kvfs_ring *r)
 }
 
 int
-kvfs_ring_grow_prepare(const struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err)
+kvfs_ring_grow_prepare(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err)
 {
-    /* Behind the end that the head tells nobody reads.  A descriptor of its own: that of the
-     * records must not miss the news of a write of theirs that failed. */
-    int fd = open(r->path, O_WRONLY | O_CLOEXEC), rc = 0;
+    uint64_t at = r->ready > r->end ? r->ready : r->end, end = bytes;
+    int rc;
 
-    if (fd < 0 || ring_zero(fd, r->end, bytes) != 0) {
-        rc = ring_errno(err, r->path, "making the log longer");
-        if (fd >= 0)
-            (void)ftruncate(fd, (off_t)r->end);
+    if (r->grow_fd < 0)
+        r->grow_fd = ring_open_again(r, O_WRONLY);
+    if (r->grow_fd < 0)
+        return ring_errno(err, r->path, "making the log longer");
+    if (end > at + RING_PIECE_BYTES)
+        end = at + RING_PIECE_BYTES;
+    /* Behind the end that the head tells nobody reads. */
+    rc = ring_zero(r->grow_fd, at, end);
+    if (rc == 0 && end > at) {
+        r->ready = end;
+        r->ready_flushed = false;
     }
-    if (fd >= 0)
-        (void)close(fd);
-    return rc;
+    if (rc == 0 && end == bytes && !r->ready_flushed) {
+        rc = fsync(r->grow_fd) == 0 ? 0 : -errno;
+        r->ready_flushed = rc == 0;
+    }
+    if (rc == 0)
+        return end < bytes;
+    (void)ftruncate(r->grow_fd, (off_t)r->end);
+    r->ready = 0;
+    return ring_error(err, rc, r->path, "making the log longer");
 }
 
 int
 kvfs_ring_grow(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err)
 {
     struct ring_head h;
+    int rc;
 
     ring_head_fill(&h, r->id, r->epoch, bytes);
-    if (pwrite(r->fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) || fdatasync(r->fd) != 0)
-        return ring_fail(r, -errno, "making the log longer", err);
+    rc = ring_write_fd(r->fd, &h, sizeof(h), 0, 0);
+    if (rc == 0 && fdatasync(r->fd) != 0)
+        rc = -errno;
+    if (rc != 0)
+        return ring_fail(r, rc, "making the log longer", err);
     atomic_store(&r->end, bytes);
     atomic_store(&r->used, ring_distance(r, r->tail, r->head.offset));
     return 0;

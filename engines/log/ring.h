@@ -32,18 +32,25 @@ struct kvfs_ring_at {
 
 struct kvfs_ring;
 
-/* Make the file PATH of BYTES (a multiple of KVFS_RING_ALIGN, MIN to MAX), zeroed and written once so
+/* Which file, and whose. */
+struct kvfs_ring_file {
+    int folder;        /* where it lies: a descriptor, which stays open as long as the ring */
+    const char *path;  /* its last name is the file's; all of it is for messages */
+    const uint8_t *id; /* KVFS_RING_ID bytes */
+    uint64_t epoch;    /* differs from that of every earlier file of this store */
+};
+
+/* Make the file of BYTES (a multiple of KVFS_RING_ALIGN, MIN to MAX), zeroed and written once so
  * that later writes change no metadata, and durable on return, folder included.
- * An older file of that name is replaced by rename.  EPOCH differs from that of every
- * earlier file of this store.
- * -ENOSPC, -EDQUOT, -EIO, -EACCES, -ENOMEM as usual; the old file is then untouched. */
-int kvfs_ring_make(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, uint64_t bytes,
-                   struct kvfs_error *err);
+ * An older file of that name is replaced by rename.
+ * -ENOSPC, -EDQUOT, -EIO, -EACCES, -ENOMEM as usual; the old file is then untouched, but after
+ * -EIO either may be there. */
+int kvfs_ring_make(const struct kvfs_ring_file *file, uint64_t bytes, struct kvfs_error *err);
 
 /* Open it.  -ENOENT: no file; -EINVAL: not a log, or of another store or epoch (which
  * a caller takes for an empty log after it had another made); -EIO. */
-int kvfs_ring_open(const char *path, const uint8_t id[KVFS_RING_ID], uint64_t epoch, bool readonly,
-                   struct kvfs_ring **ringp, struct kvfs_error *err);
+int kvfs_ring_open(const struct kvfs_ring_file *file, bool readonly, struct kvfs_ring **ringp,
+                   struct kvfs_error *err);
 void kvfs_ring_close(struct kvfs_ring *r);
 
 /* R becomes NEXT, which is closed: the log of a later epoch in the same place.  Getters in other
@@ -95,10 +102,11 @@ int kvfs_ring_append(struct kvfs_ring *r, size_t len, bool flush, struct kvfs_ri
 int kvfs_ring_flush(struct kvfs_ring *r, struct kvfs_error *err);
 
 /* Make the ring BYTES long, more than it is.  Only while the records do not lie around its
- * end: kvfs_ring_may_grow().  _prepare() writes the new room and may run beside appends.
- * -ENOSPC and others: the ring stays as it was, and may be used. */
+ * end: kvfs_ring_may_grow().  _prepare() writes some of the new room, and may run beside appends;
+ * 1: there is more of it, so it is called again; what is done is not done twice.
+ * Its -ENOSPC and others: the ring stays as it was, and may be used. */
 bool kvfs_ring_may_grow(const struct kvfs_ring *r);
-int kvfs_ring_grow_prepare(const struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err);
+int kvfs_ring_grow_prepare(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err);
 int kvfs_ring_grow(struct kvfs_ring *r, uint64_t bytes, struct kvfs_error *err);
 
 /* The next record of the empty ring gets the number behind its own: who looks for one from the

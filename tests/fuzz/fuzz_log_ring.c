@@ -26,6 +26,7 @@ static const uint8_t id[KVFS_RING_ID] = "0123456789abcdef";
 static char folder[] = "/dev/shm/kvfs-fuzz-XXXXXX"; /* in memory: a file system would be slow */
 static char name[sizeof(folder) + 8];
 static uint8_t head[KVFS_RING_ALIGN];
+static struct kvfs_ring_file file = {.path = name, .id = id, .epoch = 1};
 
 static void
 must(bool holds)
@@ -48,7 +49,8 @@ fuzz_begin(void)
 
     must(mkdtemp(folder) != NULL && atexit(fuzz_end) == 0);
     (void)snprintf(name, sizeof(name), "%s/log", folder);
-    must(kvfs_ring_make(name, id, 1, BYTES, NULL) == 0);
+    file.folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    must(file.folder >= 0 && kvfs_ring_make(&file, BYTES, NULL) == 0);
     fd = open(name, O_RDONLY | O_CLOEXEC);
     must(fd >= 0 && read(fd, head, sizeof(head)) == (ssize_t)sizeof(head));
     (void)close(fd);
@@ -127,7 +129,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(fd >= 0 && pwrite(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes));
     (void)close(fd);
     tail.offset += data[1] % (BYTES / KVFS_RING_ALIGN) * KVFS_RING_ALIGN;
-    must(kvfs_ring_open(name, id, 1, false, &r, NULL) == 0);
+    must(kvfs_ring_open(&file, false, &r, NULL) == 0);
     must(kvfs_ring_recover(r, &tail, seen_record, &s, NULL) == 0);
     must(kvfs_ring_head(r).seq == s.next);
     payload = kvfs_ring_payload(r, 1);

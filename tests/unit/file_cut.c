@@ -25,6 +25,7 @@
 struct file_inode {
     uint8_t now[FILE_MAX], durable[FILE_MAX];
     size_t len, durable_len;
+    unsigned errors; /* flushes that failed */
     bool dirty[FILE_SECTORS];
     bool lost[FILE_SECTORS]; /* a flush failed: the kernel takes them for clean */
 };
@@ -40,6 +41,7 @@ static char file_folder[160], file_log[192], file_new[192];
 static struct file_inode file_inodes[3];
 static int file_name_durable = FILE_NONE, file_name_now = FILE_NONE, file_name_new = FILE_NONE;
 static int file_fds[FILE_FDS]; /* inode + 1; FILE_FOLDER; 0: not ours */
+static unsigned file_told[FILE_FDS]; /* of the errors: each descriptor learns of all once */
 
 #define FILE_REAL(ret, name, ...)  \
     ret __real_##name(__VA_ARGS__); \
@@ -47,13 +49,14 @@ static int file_fds[FILE_FDS]; /* inode + 1; FILE_FOLDER; 0: not ours */
 
 // NOLINTBEGIN(bugprone-reserved-identifier): the linker's names
 FILE_REAL(int, open64, const char *path, int flags, ...);
+FILE_REAL(int, openat64, int folder, const char *name, int flags, ...);
 FILE_REAL(int, close, int fd);
 FILE_REAL(ssize_t, pwrite64, int fd, const void *bytes, size_t len, off_t offset);
 FILE_REAL(ssize_t, pwritev64v2, int fd, const struct iovec *iov, int count, off_t offset, int flags);
 FILE_REAL(int, ftruncate64, int fd, off_t len);
 FILE_REAL(int, fsync, int fd);
 FILE_REAL(int, fdatasync, int fd);
-FILE_REAL(int, rename, const char *from, const char *to);
+FILE_REAL(int, renameat, int from_folder, const char *from, int to_folder, const char *to);
 // NOLINTEND(bugprone-reserved-identifier)
 
 static void
@@ -116,6 +119,7 @@ file_lose(struct file_inode *f, size_t from, size_t to)
         f->lost[s] = f->lost[s] || f->dirty[s];
         f->dirty[s] = false;
     }
+    f->errors++;
 }
 
 static void
@@ -193,6 +197,22 @@ file_inode_new(void)
     return FILE_NONE;
 }
 
+/* FD is now that of PATH. */
+static void
+file_opened(int fd, const char *path)
+{
+    if (fd < 0 || fd >= FILE_FDS)
+        return;
+    if (strcmp(path, file_new) == 0)
+        file_fds[fd] = 1 + (file_name_new = file_inode_new());
+    else if (strcmp(path, file_log) == 0)
+        file_fds[fd] = 1 + file_name_now;
+    else
+        file_fds[fd] = strcmp(path, file_folder) == 0 ? FILE_FOLDER : 0;
+    if (file_fds[fd] > 0)
+        file_told[fd] = file_inodes[file_fds[fd] - 1].errors;
+}
+
 int
 __wrap_open64(const char *path, int flags, ...)
 {
@@ -200,18 +220,44 @@ __wrap_open64(const char *path, int flags, ...)
     int mode, fd;
 
     va_start(args, flags);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is, in the line above
     mode = (flags & O_CREAT) != 0 ? va_arg(args, int) : 0;
     va_end(args);
     (void)pthread_mutex_lock(&file_lock);
     fd = __real_open64(path, flags, mode);
-    if (fd >= 0 && fd < FILE_FDS) {
-        if (strcmp(path, file_new) == 0)
-            file_fds[fd] = 1 + (file_name_new = file_inode_new());
-        else if (strcmp(path, file_log) == 0)
-            file_fds[fd] = 1 + file_name_now;
-        else
-            file_fds[fd] = strcmp(path, file_folder) == 0 ? FILE_FOLDER : 0;
-    }
+    file_opened(fd, path);
+    (void)pthread_mutex_unlock(&file_lock);
+    return fd;
+}
+
+static bool
+file_is_folder(int fd)
+{
+    return fd >= 0 && fd < FILE_FDS && file_fds[fd] == FILE_FOLDER;
+}
+
+static void
+file_path(int folder, const char *name, char path[192])
+{
+    (void)snprintf(path, 192, "%s%s%s", file_is_folder(folder) ? file_folder : "",
+                   file_is_folder(folder) ? "/" : "", name);
+}
+
+int
+__wrap_openat64(int folder, const char *name, int flags, ...)
+{
+    char path[192];
+    va_list args;
+    int mode, fd;
+
+    va_start(args, flags);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is, in the line above
+    mode = (flags & O_CREAT) != 0 ? va_arg(args, int) : 0;
+    va_end(args);
+    (void)pthread_mutex_lock(&file_lock);
+    fd = __real_openat64(folder, name, flags, mode);
+    file_path(folder, name, path);
+    file_opened(fd, path);
     (void)pthread_mutex_unlock(&file_lock);
     return fd;
 }
@@ -243,6 +289,10 @@ file_write(int fd, const void *bytes, size_t len, off_t offset, bool dsync)
             file_flush(f, (size_t)offset, (size_t)offset + len);
             if (file_step() != 0)
                 rc = -1;
+        }
+        if (rc == (ssize_t)len && dsync && file_told[fd] != f->errors) {
+            errno = file_errno;
+            rc = -1;
         }
     }
     (void)pthread_mutex_unlock(&file_lock);
@@ -284,7 +334,7 @@ __wrap_fsync(int fd)
     struct file_inode *f = file_of(fd);
     int rc = -1;
 
-    if (f == NULL && (fd < 0 || fd >= FILE_FDS || file_fds[fd] != FILE_FOLDER))
+    if (f == NULL && !file_is_folder(fd))
         return __real_fsync(fd);
     (void)pthread_mutex_lock(&file_lock);
     if (file_step() == 0) {
@@ -295,6 +345,11 @@ __wrap_fsync(int fd)
         rc = file_step();
     } else if (f != NULL) {
         file_lose(f, 0, FILE_MAX);
+    }
+    if (f != NULL && file_told[fd] != f->errors) { /* perhaps that of another descriptor */
+        file_told[fd] = f->errors;
+        errno = file_errno;
+        rc = -1;
     }
     (void)pthread_mutex_unlock(&file_lock);
     return rc;
@@ -307,16 +362,18 @@ __wrap_fdatasync(int fd)
 }
 
 int
-__wrap_rename(const char *from, const char *to)
+__wrap_renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
+    char path[192];
     int rc;
 
-    if (strcmp(to, file_log) != 0)
-        return __real_rename(from, to);
+    file_path(to_folder, to, path);
+    if (strcmp(path, file_log) != 0)
+        return __real_renameat(from_folder, from, to_folder, to);
     (void)pthread_mutex_lock(&file_lock);
     rc = file_step();
     if (rc == 0)
-        rc = __real_rename(from, to);
+        rc = __real_renameat(from_folder, from, to_folder, to);
     if (rc == 0) {
         file_name_now = file_name_new;
         file_name_new = FILE_NONE;

@@ -14,27 +14,30 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <kvfs/batch.h>
 #include <kvfs/engine.h>
 
+#include "../../engines/log/log_priv.h"
 #include "file_cut.h"
 
-#define PARAMS    "log-size=65536,log-piece=1"
 #define BATCHES   40u
 #define VALUE_LEN 2000u
 
 static struct cut_control control;
 static uint64_t steps, fails_at = UINT64_MAX; /* the step that fails */
+static atomic_bool all_fail;
 
 static bool
 error_step(void)
 {
-    return ++steps == fails_at;
+    return ++steps == fails_at || atomic_load(&all_fail);
 }
 
 static int
@@ -120,7 +123,8 @@ run(const struct kvfs_engine *e, struct kvfs_db *db)
     return durable;
 }
 
-static const struct kvfs_engine_options options = {.create = true, .params = PARAMS};
+static struct kvfs_engine_options options = {.create = true,
+                                             .params = "log-size=65536,log-piece=1"};
 
 /* Opened again while the kernel still holds what was not flushed, and one more batch that is
  * acknowledged: its number.  The one behind it fails, so closing brings nothing down. */
@@ -139,11 +143,11 @@ run_again(const struct kvfs_engine *e, const char *folder, uint32_t durable)
         fail_msg("step %llu: batch %u is missing at once", (unsigned long long)at, durable);
     if (put(e, db, more, &err) != 0)
         fail_msg("step %llu: one more batch: %s", (unsigned long long)at, err.msg);
-    steps = 0;
-    fails_at = 1;
+    atomic_store(&all_fail, true);
     if (put(e, db, more + 1, &err) == 0)
         fail_msg("step %llu: two more batches", (unsigned long long)at);
     e->close(db);
+    atomic_store(&all_fail, false);
     fails_at = at;
     return more;
 }
@@ -207,6 +211,160 @@ io_error__at_any_step_and_used_again__nothing_acknowledged_is_lost(void **state)
     error_at_any_step(EIO, true);
 }
 
+static void
+io_error__at_any_step_of_a_ring_that_grows__nothing_acknowledged_is_lost(void **state)
+{
+    const char *params = options.params;
+
+    (void)state;
+    options.params = "log-size=262144,log-first=65536,log-piece=1";
+    error_at_any_step(EIO, false);
+    error_at_any_step(EIO, true);
+    options.params = params;
+}
+
+/* A ring is made anew, an empty one, as an idle store does; its step AT fails. */
+static void
+anew(const struct kvfs_engine *e, const char *folder, uint64_t at)
+{
+    struct kvfs_db *db;
+
+    if (e->open(e, folder, &options, &db, NULL) != 0)
+        return;
+    if (kvfs_log_fold(db, true, NULL) == 0) {
+        (void)pthread_mutex_lock(&db->writer);
+        steps = 0;
+        fails_at = at;
+        if (kvfs_log_ring_anew(db, KVFS_RING_MIN, NULL) != 0)
+            (void)kvfs_log_poison(db, -EIO);
+        (void)pthread_mutex_unlock(&db->writer);
+    }
+    e->close(db);
+}
+
+static void
+io_error__at_any_step_of_a_new_ring__nothing_acknowledged_is_lost(void **state)
+{
+    const struct kvfs_engine *e;
+    struct kvfs_db *db;
+    uint64_t last = 1;
+
+    (void)state;
+    assert_int_equal(kvfs_engine_find("log:lmdb", &e, NULL), 0);
+    file_cut_error(EIO);
+    for (uint64_t at = 1; at <= last; at++) {
+        char folder[] = "/tmp/kvfs-log-error-XXXXXX";
+        uint32_t durable;
+
+        assert_non_null(mkdtemp(folder));
+        file_cut_new(folder);
+        fails_at = UINT64_MAX;
+        assert_int_equal(e->open(e, folder, &options, &db, NULL), 0);
+        assert_int_equal(put(e, db, 1, NULL), 0);
+        e->close(db);
+        anew(e, folder, at);
+        if (steps >= at)
+            last = at + 1;
+        durable = run_again(e, folder, 1);
+        file_cut_power(false);
+        steps = UINT64_MAX / 2;
+        fails_at = UINT64_MAX;
+        assert_int_equal(e->open(e, folder, &options, &db, NULL), 0);
+        if (newest(e, db) < durable)
+            fail_msg("step %llu: batch %u is lost", (unsigned long long)at, durable);
+        e->close(db);
+        // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread runs
+        (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+    print_message("%llu steps failed\n", (unsigned long long)last - 1);
+    assert_true(last > 6);
+}
+
+/* --- the ring alone ----------------------------------------------------------------------- */
+
+static int
+ring_seen(void *arg, const struct kvfs_ring_at *at, const void *payload, size_t len)
+{
+    (void)at;
+    (void)payload;
+    (void)len;
+    ++*(unsigned *)arg;
+    return 0;
+}
+
+static bool
+ring_put(struct kvfs_ring *r)
+{
+    uint8_t *payload = kvfs_ring_payload(r, VALUE_LEN);
+
+    assert_non_null(payload);
+    memset(payload, 7, VALUE_LEN);
+    return kvfs_ring_append(r, VALUE_LEN, true, NULL, NULL) == 0;
+}
+
+static struct kvfs_ring *
+ring_again(const struct kvfs_ring_file *file, unsigned *found)
+{
+    struct kvfs_ring_at first = kvfs_ring_first();
+    struct kvfs_ring *r;
+
+    *found = 0;
+    assert_int_equal(kvfs_ring_open(file, false, &r, NULL), 0);
+    assert_int_equal(kvfs_ring_recover(r, &first, ring_seen, found, NULL), 0);
+    return r;
+}
+
+/* The flush of a longer ring's head fails, and the next writer puts a record behind the old end. */
+static void
+ring_of_failed_growth(const struct kvfs_ring_file *file)
+{
+    unsigned count = 0, found;
+    struct kvfs_ring *r;
+
+    assert_int_equal(kvfs_ring_make(file, KVFS_RING_MIN, NULL), 0);
+    assert_int_equal(kvfs_ring_open(file, false, &r, NULL), 0);
+    while (ring_put(r))
+        count++;
+    assert_int_equal(kvfs_ring_grow_prepare(r, 2 * KVFS_RING_MIN, NULL), 0);
+    steps = 0;
+    fails_at = 3; /* that of a write are two */
+    assert_int_equal(kvfs_ring_grow(r, 2 * KVFS_RING_MIN, NULL), -EIO);
+    fails_at = UINT64_MAX;
+    kvfs_ring_close(r);
+    r = ring_again(file, &found);
+    assert_int_equal(found, count);
+    assert_true(ring_put(r));
+    kvfs_ring_close(r);
+    file_cut_power(false);
+    r = ring_again(file, &found);
+    assert_int_equal(found, count + 1);
+    kvfs_ring_close(r);
+}
+
+static void
+io_error__of_a_growth_and_used_again__nothing_acknowledged_is_lost(void **state)
+{
+    static const uint8_t id[KVFS_RING_ID] = "a store's number";
+
+    (void)state;
+    file_cut_error(EIO);
+    for (unsigned i = 0; i < 20; i++) { /* what a cut leaves is chance */
+        char folder[] = "/tmp/kvfs-log-error-XXXXXX", path[64];
+        struct kvfs_ring_file file = {.path = path, .id = id, .epoch = 1};
+
+        assert_non_null(mkdtemp(folder));
+        (void)snprintf(path, sizeof(path), "%s/log", folder);
+        file_cut_new(folder);
+        file.folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        ring_of_failed_growth(&file);
+        (void)close(file.folder);
+        // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread runs
+        (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    }
+}
+
+/* --- other errors ----------------------------------------------------------------------------- */
+
 /* File systems that copy on write, and thin devices: also for bytes that were written before. */
 static void
 no_room__at_any_step__an_io_error(void **state)
@@ -222,6 +380,9 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(io_error__at_any_step__nothing_acknowledged_is_lost),
         cmocka_unit_test(io_error__at_any_step_and_used_again__nothing_acknowledged_is_lost),
+        cmocka_unit_test(io_error__at_any_step_of_a_ring_that_grows__nothing_acknowledged_is_lost),
+        cmocka_unit_test(io_error__at_any_step_of_a_new_ring__nothing_acknowledged_is_lost),
+        cmocka_unit_test(io_error__of_a_growth_and_used_again__nothing_acknowledged_is_lost),
         cmocka_unit_test(no_room__at_any_step__an_io_error),
     };
 

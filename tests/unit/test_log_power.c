@@ -23,7 +23,7 @@ power_cut__at_any_step__state_of_one_batch(void **state)
 {
     static const char *const params[] = {
         "log-size=65536,log-piece=1", /* folds of many pieces, many of them */
-        "log-size=262144",            /* a ring that grows */
+        "log-size=262144,log-first=65536", /* a ring that grows */
     };
     struct power *p = *state;
 

@@ -27,6 +27,7 @@
 
 struct ring_world {
     char folder[64], file[96];
+    int folder_fd;
     struct kvfs_ring *ring;
     uint64_t random;
     struct kvfs_ring_at at[RECORDS]; /* of each record; its payload follows from its number */
@@ -46,11 +47,19 @@ ring_random(struct ring_world *w)
     return w->random;
 }
 
+static struct kvfs_ring_file
+ring_file(const struct ring_world *w)
+{
+    return (struct kvfs_ring_file){
+        .folder = w->folder_fd, .path = w->file, .id = ring_id, .epoch = w->epoch};
+}
+
 static int
 ring_setup(void **state)
 {
     const char *text = getenv("KVFS_SEED"); // NOLINT(concurrency-mt-unsafe): one thread
     struct ring_world *w = calloc(1, sizeof(*w));
+    struct kvfs_ring_file file;
 
     assert_non_null(w);
     w->random = text != NULL ? strtoull(text, NULL, 0) : (uint64_t)time(NULL);
@@ -60,9 +69,12 @@ ring_setup(void **state)
                    access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(w->folder));
     (void)snprintf(w->file, sizeof(w->file), "%s/log", w->folder);
+    w->folder_fd = open(w->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(w->folder_fd >= 0);
     w->epoch = 7;
-    assert_int_equal(kvfs_ring_make(w->file, ring_id, w->epoch, RING_BYTES, NULL), 0);
-    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &w->ring, NULL), 0);
+    file = ring_file(w);
+    assert_int_equal(kvfs_ring_make(&file, RING_BYTES, NULL), 0);
+    assert_int_equal(kvfs_ring_open(&file, false, &w->ring, NULL), 0);
     *state = w;
     return 0;
 }
@@ -82,6 +94,7 @@ ring_teardown(void **state)
     struct ring_world *w = *state;
 
     kvfs_ring_close(w->ring);
+    (void)close(w->folder_fd);
     (void)nftw(w->folder, ring_remove, 8, FTW_DEPTH | FTW_PHYS);
     free(w);
     return 0;
@@ -149,15 +162,17 @@ ring_check(void *arg, const struct kvfs_ring_at *at, const void *payload, size_t
     return 0;
 }
 
-/* Records found in FILE, from the tail on. */
+/* Records found in PATH, from the tail on. */
 static unsigned
-ring_recover(struct ring_world *w, const char *file)
+ring_recover(struct ring_world *w, const char *path)
 {
+    struct kvfs_ring_file file = ring_file(w);
     struct ring_recovered r = {.w = w, .next = w->tail};
     struct kvfs_ring_at tail = w->tail < w->count ? w->at[w->tail] : kvfs_ring_head(w->ring);
     struct kvfs_ring *ring;
 
-    assert_int_equal(kvfs_ring_open(file, ring_id, w->epoch, true, &ring, NULL), 0);
+    file.path = path;
+    assert_int_equal(kvfs_ring_open(&file, true, &ring, NULL), 0);
     assert_int_equal(kvfs_ring_recover(ring, &tail, ring_check, &r, NULL), 0);
     assert_int_equal(kvfs_ring_head(ring).seq, w->at[0].seq + r.next);
     kvfs_ring_close(ring);
@@ -184,6 +199,7 @@ recover__a_lost_record_is_written_again__old_ones_do_not_follow(void **state)
 {
     static const uint8_t zeros[KVFS_RING_ALIGN];
     struct ring_world *w = *state;
+    struct kvfs_ring_file file = ring_file(w);
     struct ring_recovered r = {.w = w};
     struct kvfs_ring_at tail;
     int fd;
@@ -197,7 +213,7 @@ recover__a_lost_record_is_written_again__old_ones_do_not_follow(void **state)
     assert_int_equal(pwrite(fd, zeros, sizeof(zeros), (off_t)w->at[1].offset), sizeof(zeros));
     (void)close(fd);
     w->count = 1;
-    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &w->ring, NULL), 0);
+    assert_int_equal(kvfs_ring_open(&file, false, &w->ring, NULL), 0);
     assert_int_equal(kvfs_ring_recover(w->ring, &tail, ring_check, &r, NULL), 0);
     assert_int_equal(r.next, 1);
     assert_true(ring_append(w, 200, true));
@@ -280,13 +296,20 @@ open__other_files__einval(void **state)
 {
     static const uint8_t other[KVFS_RING_ID] = "another's number";
     struct ring_world *w = *state;
+    struct kvfs_ring_file file = ring_file(w);
     struct kvfs_ring *ring = NULL;
     uint8_t byte = 0x55;
     int fd;
 
-    assert_int_equal(kvfs_ring_open(w->file, other, w->epoch, false, &ring, NULL), -EINVAL);
-    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch + 1, false, &ring, NULL), -EINVAL);
-    assert_int_equal(kvfs_ring_open("/nonexistent", ring_id, 1, false, &ring, NULL), -ENOENT);
+    file.id = other;
+    assert_int_equal(kvfs_ring_open(&file, false, &ring, NULL), -EINVAL);
+    file = ring_file(w);
+    file.epoch++;
+    assert_int_equal(kvfs_ring_open(&file, false, &ring, NULL), -EINVAL);
+    file = ring_file(w);
+    file.path = "/nonexistent";
+    assert_int_equal(kvfs_ring_open(&file, false, &ring, NULL), -ENOENT);
+    file = ring_file(w);
     for (off_t at = 0; at < 56; at++) {
         uint8_t was;
 
@@ -294,12 +317,12 @@ open__other_files__einval(void **state)
         assert_int_equal(pread(fd, &was, 1, at), 1);
         byte = was ^ 0x10;
         assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-        assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &ring, NULL), -EINVAL);
+        assert_int_equal(kvfs_ring_open(&file, false, &ring, NULL), -EINVAL);
         assert_int_equal(pwrite(fd, &was, 1, at), 1);
         (void)close(fd);
     }
     assert_int_equal(truncate(w->file, (off_t)RING_BYTES - 1), 0);
-    assert_int_equal(kvfs_ring_open(w->file, ring_id, w->epoch, false, &ring, NULL), -EINVAL);
+    assert_int_equal(kvfs_ring_open(&file, false, &ring, NULL), -EINVAL);
 }
 
 static void
@@ -322,6 +345,79 @@ grow__between_appends__all_found(void **state)
     assert_true(grown > 0);
 }
 
+static void
+ring_read_file(const char *path, uint8_t *bytes, size_t len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, bytes, len, 0), (ssize_t)len);
+    (void)close(fd);
+}
+
+/* The folder is renamed while its log is in use, and another takes its place. */
+static void
+folder__renamed__the_other_is_untouched(void **state)
+{
+    static uint8_t other[2 * RING_BYTES], now[sizeof(other)];
+    struct ring_world *w = *state;
+    struct kvfs_ring_file file = ring_file(w);
+    char moved[96], path[128];
+    int fd;
+
+    (void)snprintf(moved, sizeof(moved), "%s.old", w->folder);
+    assert_int_equal(rename(w->folder, moved), 0);
+    assert_int_equal(mkdir(w->folder, 0700), 0);
+    memset(other, 0xa5, sizeof(other));
+    fd = open(w->file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, other, sizeof(other), 0), (ssize_t)sizeof(other));
+    (void)close(fd);
+
+    assert_true(ring_append(w, 100, true));
+    assert_int_equal(kvfs_ring_grow_prepare(w->ring, sizeof(other), NULL), 0);
+    assert_int_equal(kvfs_ring_grow(w->ring, sizeof(other), NULL), 0);
+    assert_int_equal(ring_recover(w, w->file), 1);
+    (void)snprintf(path, sizeof(path), "%s/log", moved);
+    ring_read_file(path, now, sizeof(now)); /* as long as its head says */
+    file.epoch++;
+    assert_int_equal(kvfs_ring_make(&file, RING_BYTES, NULL), 0);
+    ring_read_file(w->file, now, sizeof(now));
+    assert_memory_equal(now, other, sizeof(now));
+
+    assert_int_equal(remove(w->file), 0);
+    assert_int_equal(remove(w->folder), 0);
+    assert_int_equal(rename(moved, w->folder), 0);
+}
+
+/* New room is written in pieces, and none of them twice. */
+static void
+grow__prepared_in_pieces__each_once(void **state)
+{
+    const uint64_t bytes = (uint64_t)2 << 20;
+    static uint8_t mark = 0xa5, is;
+    struct ring_world *w = *state;
+    unsigned pieces = 1;
+    int fd = open(w->file, O_RDWR | O_CLOEXEC), rc;
+    struct stat st;
+
+    assert_int_equal(kvfs_ring_grow_prepare(w->ring, bytes, NULL), 1);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_true((uint64_t)st.st_size < bytes);
+    assert_int_equal(pwrite(fd, &mark, 1, (off_t)RING_BYTES), 1);
+    while ((rc = kvfs_ring_grow_prepare(w->ring, bytes, NULL)) == 1)
+        pieces++;
+    assert_int_equal(rc, 0);
+    assert_true(pieces > 2);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_size, bytes);
+    assert_int_equal(kvfs_ring_grow_prepare(w->ring, bytes, NULL), 0);
+    assert_int_equal(pread(fd, &is, 1, (off_t)RING_BYTES), 1);
+    assert_int_equal(is, mark);
+    assert_int_equal(kvfs_ring_grow(w->ring, bytes, NULL), 0);
+    assert_int_equal(kvfs_ring_bytes(w->ring), bytes - KVFS_RING_ALIGN);
+    (void)close(fd);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, ring_setup, ring_teardown)
 
 int
@@ -333,6 +429,8 @@ main(void)
         TEST(recover__damage_at_each_sector__a_prefix),
         TEST(open__other_files__einval),
         TEST(grow__between_appends__all_found),
+        TEST(grow__prepared_in_pieces__each_once),
+        TEST(folder__renamed__the_other_is_untouched),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
