@@ -319,13 +319,19 @@ int
 __wrap_ftruncate64(int fd, off_t len)
 {
     struct file_inode *f = file_of(fd);
+    int rc;
 
     if (f == NULL)
         return __real_ftruncate64(fd, len);
-    if (file_step() != 0)
-        return -1;
-    f->len = (size_t)len;
-    return __real_ftruncate64(fd, len);
+    (void)pthread_mutex_lock(&file_lock);
+    rc = file_step();
+    if (rc == 0) {
+        f->len = (size_t)len;
+        memset(f->now + f->len, 0, FILE_MAX - f->len);
+        rc = __real_ftruncate64(fd, len);
+    }
+    (void)pthread_mutex_unlock(&file_lock);
+    return rc;
 }
 
 int
