@@ -60,6 +60,7 @@ def one_round(args):
              "log 64": load(args, engine=log, threads=64, writes=4 * writes),
              "plain 64": load(args, engine=plain, threads=64, writes=writes // 4),
              "log hot": load(args, engine=log, blocks=256, writes=writes),
+             "log hot 64": load(args, engine=log, blocks=256, threads=64, writes=4 * writes),
              "plain hot": load(args, engine=plain, blocks=256, writes=writes // 4)}
     one = cells["log"]
     folded = max(one["written"] - 8192 * one["writes"], PIECE) / one["seconds"]
@@ -76,6 +77,7 @@ def figures(cells):
         "one thread, of the limit": cells["log"]["rate"] / cells["limit"]["rate"],
         "one thread, of the plain engine": cells["log"]["rate"] / cells["plain"]["rate"],
         "64 threads, of one": cells["log 64"]["rate"] / cells["log"]["rate"],
+        "64 threads, of one, hot blocks": cells["log hot 64"]["rate"] / cells["log hot"]["rate"],
         "64 threads, of the plain engine": cells["log 64"]["rate"] / cells["plain 64"]["rate"],
         "p99.9, of the limit beside such writes":
             cells["log"]["p999_us"] / cells["limit beside"]["p999_us"],

@@ -241,6 +241,18 @@ cell_sequential()
     disk_fresh "$1"
 }
 
+# Until a log that grew has become short again (after ten idle seconds), and all is folded.
+log_rest() # PEER
+{
+    local i used
+    for ((i = 0; i < 100; i++)); do
+        used=$("$kvfs" df --json "${store_of[$1]}" |
+            python3 -c 'import json, sys; v = json.load(sys.stdin); print(v["log_bytes"] > 4 << 20 or v["log_used_bytes"] > 0)')
+        [[ $used == True ]] || return 0
+        read -r -t 0.2 -u 9 _ || true
+    done 9<>"$dir/never"
+}
+
 # On a disk of its own: every block once in random order, then every block once more.
 cell_space()
 {
@@ -251,6 +263,7 @@ cell_space()
     bytes=$(numfmt --from=iec "$disk")
     for what in fill overwrite; do
         load_run "$1" --write --random --seed=$((RANDOM + 1)) --watch="${pid_of[$1]}"
+        [[ $1 != kvfs ]] || log_rest kvfs
         put "$1" "space_after_$what" ratio "$(awk -v a="$(peer_allocated "$1")" -v b="$bytes" \
             'BEGIN { printf "%.4f", a / b }')"
         if [[ $1 == kvfs || $1 == lmdb ]]; then

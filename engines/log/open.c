@@ -440,9 +440,22 @@ open_locks(struct kvfs_db *db, struct kvfs_error *err)
 static uint64_t
 open_share(uint64_t max)
 {
-    uint64_t bytes = max / 16 & ~(uint64_t)(KVFS_RING_ALIGN - 1);
+    uint64_t bytes = max / LOG_ROOM_PART & ~(uint64_t)(KVFS_RING_ALIGN - 1);
 
     return bytes < KVFS_RING_MIN ? KVFS_RING_MIN : bytes < LOG_RING_BYTES ? bytes : LOG_RING_BYTES;
+}
+
+/* Nor does it begin with more where there is little room. */
+static void
+open_first(struct kvfs_db *db)
+{
+    struct kvfs_engine_stat stat;
+    uint64_t most;
+
+    if (db->readonly || db->engine->stat(db->below, &stat, NULL) != 0)
+        return;
+    most = open_share(stat.avail_bytes);
+    db->ring_first = db->ring_first < most ? db->ring_first : most;
 }
 
 static int
@@ -528,6 +541,7 @@ open_db(struct kvfs_db *db, const struct kvfs_engine_options *options, struct kv
     if (rc != 0)
         return rc;
     db->engine->limits(db->below, &db->limits);
+    open_first(db);
     db->limits.batch_max_ops--; /* the place, with a batch that goes past the log */
     db->limits.batch_max_bytes -= OPEN_PLACE_BYTES;
     rc = db->readonly ? 0 : open_writer(db, err);
