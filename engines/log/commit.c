@@ -12,7 +12,7 @@
  *  4. A record is only written if the engine below has ample room for all that is not folded;
  *     else, and for a batch above a quarter of the ring, everything is folded and
  *     the batch goes to the engine below itself, which says whether it fits.  So a fold
- *     never meets a full medium.
+ *     meets a full medium only if others fill it, and then deletes are still logged.
  *  5. After a failed write or flush nothing is acknowledged any more.
  */
 #include <errno.h>
@@ -267,19 +267,25 @@ direct_durability(const struct kvfs_db *db, const struct log_commit *c)
 }
 
 /* Apply what B holds of C to the engine below, and with it, while we log, the place: it moves
- * (follow.c, invariant 3).  Under writer. */
+ * (follow.c, invariant 3); where a batch is better not of both keyspaces, before the next record.
+ * Under writer. */
 static int
 direct_apply(struct kvfs_db *db, struct kvfs_batch_builder *b, const struct log_commit *c)
 {
-    bool steps = atomic_load(&db->logs) && kvfs_batch_ops(b) > 0;
-    const struct log_place place = kvfs_log_place_next(db);
+    bool moves = atomic_load(&db->logs) && kvfs_batch_ops(b) > 0;
+    bool steps = moves && !db->limits.batch_halves_best;
+    struct log_place place;
     struct kvfs_batch batch;
     uint8_t value[48];
     int rc;
 
+    if (moves && kvfs_ring_used(db->ring) > 0)
+        return kvfs_error_set(c->err, -ENOMEM, "%s: the log is not folded", db->path);
     if (steps) {
-        struct kvfs_op op = kvfs_log_place_op(&place, value);
+        struct kvfs_op op;
 
+        place = kvfs_log_place_next(db);
+        op = kvfs_log_place_op(&place, value);
         kvfs_batch_put(b, KVFS_META, op.key, op.key_len, value, sizeof(value));
     }
     rc = kvfs_batch_end(b, &batch);
@@ -293,9 +299,26 @@ direct_apply(struct kvfs_db *db, struct kvfs_batch_builder *b, const struct log_
              : db->engine->sync(db->below, c->err);
     if (rc == 0 && steps)
         kvfs_log_place_stepped(db);
+    db->step_owed = db->step_owed || (moves && !steps);
     (void)pthread_mutex_lock(&db->lock);
     db->commits += rc == 0;
     (void)pthread_mutex_unlock(&db->lock);
+    return rc;
+}
+
+/* A flush while something is not folded, so that nobody else writes. */
+static int
+direct_flush(struct kvfs_db *db, struct log_commit *c)
+{
+    int rc;
+
+    (void)pthread_mutex_lock(&db->writer);
+    rc = kvfs_ring_flush(db->ring, c->err);
+    if (rc == 0)
+        rc = db->engine->sync(db->below, c->err);
+    (void)pthread_mutex_unlock(&db->writer);
+    if (rc != 0)
+        (void)kvfs_log_poison(db, rc);
     return rc;
 }
 
@@ -320,8 +343,9 @@ group_direct(struct kvfs_db *db, struct log_commit *c)
             (void)atomic_fetch_add(&db->counts->commits, 1);
             (void)atomic_fetch_add(&db->counts->flushes, 1);
         }
-        if (rc != 0 && rc != -EAGAIN && rc != -E2BIG && rc != -ENOSPC && rc != -ENOMEM &&
-            rc != -EINVAL)
+        if (rc == -EBUSY)
+            rc = kvfs_error_set(c->err, -ENOMEM, "%s: busy", db->path);
+        if (rc != 0 && rc != -EAGAIN && rc != -E2BIG && rc != -EINVAL && !kvfs_log_refused(rc))
             (void)kvfs_log_poison(db, rc);
     }
     kvfs_batch_free(b);
@@ -333,7 +357,9 @@ group_direct_all(struct group *g)
 {
     for (struct log_commit *c = g->first; c != NULL; c = c->next) {
         c->rc = kvfs_log_usable(g->db, c->err);
-        if (c->rc == 0)
+        if (c->rc == 0 && c->batch->ops_count == 0 && atomic_load(&g->db->pending_bytes) > 0)
+            c->rc = direct_flush(g->db, c);
+        else if (c->rc == 0)
             group_direct(g->db, c);
     }
 }
@@ -348,6 +374,19 @@ group_count(const struct group *g)
         (void)atomic_fetch_add(&g->db->counts->flushes, 1);
 }
 
+/* The place moves before the next record, if it has to (direct_apply()).  Under writer. */
+static int
+group_step(struct kvfs_db *db, struct kvfs_error *err)
+{
+    int rc = db->step_owed ? kvfs_log_place_step(db, err) : 0;
+
+    if (rc == -EBUSY)
+        rc = kvfs_error_set(err, -ENOMEM, "%s: busy", db->path);
+    else if (rc != 0 && !kvfs_log_refused(rc))
+        (void)kvfs_log_poison(db, rc);
+    return rc;
+}
+
 /* Log and publish one group. */
 static void
 group_log(struct group *g)
@@ -360,12 +399,14 @@ group_log(struct group *g)
 
     (void)pthread_mutex_lock(&db->writer);
     /* Meanwhile others came, or the ring became shorter? */
-    if (!atomic_load(&db->logs) || !kvfs_ring_fits(db->ring, g->bytes)) {
+    if (!atomic_load(&db->logs) || (g->bytes > 0 && !kvfs_ring_fits(db->ring, g->bytes))) {
         (void)pthread_mutex_unlock(&db->writer);
         group_direct_all(g);
         return;
     }
-    rc = group_build(g, &err);
+    rc = group_step(db, &err);
+    if (rc == 0)
+        rc = group_build(g, &err);
     if (rc == 0)
         rc = group_append(g, &err);
     if (rc == 0) {
@@ -470,7 +511,8 @@ commit_wait_room(struct kvfs_db *db, const struct group *g, bool *direct, struct
         used = kvfs_log_used(db);
         room = kvfs_log_room(db);
         fits = kvfs_ring_fits(db->ring, bytes) &&
-               (used == 0 || used + bytes <= (puts ? room - room / COMMIT_DELETES_PART : room));
+               (used == 0 || used + bytes <= (puts ? room - room / COMMIT_DELETES_PART : room) ||
+                (!puts && atomic_load(&db->folding_kept)));
         (void)pthread_mutex_unlock(&db->writer);
         *direct = bytes > commit_most(db);
         if (fits || *direct)

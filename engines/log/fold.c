@@ -280,18 +280,21 @@ fold_sum(struct kvfs_db *db, struct log_view *sum)
     return rc;
 }
 
-/* Make `active` the view that is folded, or what it and one that was refused are together.  False:
- * there is nothing to fold. */
-static bool
+/* Make `active` the view that is folded, or what it and one that was refused are together.  1; 0:
+ * there is nothing to fold; -ENOMEM. */
+static int
 fold_turn(struct kvfs_db *db)
 {
     struct log_view sum, were[2];
     bool any, turn;
+    int rc = 0;
 
     (void)pthread_mutex_lock(&db->writer);
     (void)pthread_mutex_lock(&db->lock);
     any = !kvfs_log_view_empty(&db->active) || db->place.tail.seq != db->active_end.seq;
-    turn = any && fold_sum(db, &sum) == 0;
+    if (any)
+        rc = fold_sum(db, &sum);
+    turn = any && rc == 0;
     were[0] = were[1] = (struct log_view){.records = {NULL}};
     if (turn) {
         were[0] = db->folding;
@@ -307,7 +310,7 @@ fold_turn(struct kvfs_db *db)
     (void)pthread_mutex_unlock(&db->writer);
     kvfs_log_view_drop(&were[0]);
     kvfs_log_view_drop(&were[1]);
-    return any || atomic_load(&db->folding_kept);
+    return rc != 0 ? rc : any || atomic_load(&db->folding_kept);
 }
 
 static void
@@ -330,8 +333,8 @@ fold_done(struct kvfs_db *db)
 }
 
 /* What an engine answers that has changed nothing and may be asked again. */
-static bool
-fold_refused(int rc)
+bool
+kvfs_log_refused(int rc)
 {
     return rc == -ENOSPC || rc == -EDQUOT || rc == -ENOMEM || rc == -EBUSY;
 }
@@ -346,8 +349,9 @@ fold_once(struct kvfs_db *db)
 
     if (atomic_load(&db->poisoned) != 0)
         return -EIO;
-    if (!fold_turn(db))
-        return 0;
+    rc = fold_turn(db);
+    if (rc <= 0)
+        return rc;
     bytes = kvfs_log_view_bytes(&db->folding);
     pending = db->folding_bytes;
     kvfs_log_pace_fold(&db->pace, bytes < pending ? bytes : pending);
@@ -360,10 +364,12 @@ fold_once(struct kvfs_db *db)
     f.batch = kvfs_batch_new();
     rc = f.batch != NULL ? fold_view(&f, &db->folding, &db->folding_place) : -ENOMEM;
     kvfs_batch_free(f.batch);
-    atomic_store(&db->folding_kept, fold_refused(rc));
+    atomic_store(&db->folding_kept, kvfs_log_refused(rc));
     if (rc == 0)
         fold_done(db);
-    else if (!fold_refused(rc))
+    else
+        kvfs_log_pace_fold(&db->pace, 0); /* nobody is slowed for what does not go on */
+    if (rc != 0 && !kvfs_log_refused(rc))
         (void)kvfs_log_poison(db, rc);
     return rc;
 }
@@ -380,21 +386,10 @@ fold_next_size(struct kvfs_db *db)
 
     if (next > db->ring_max)
         next = db->ring_max;
-    if (next <= now || kvfs_log_pace_room(&db->pace, now) < now || db->engine->stat(db->below, &stat, NULL) != 0 ||
-        next > stat.avail_bytes / LOG_ROOM_PART)
+    if (next <= now || kvfs_log_pace_room(&db->pace, now) < now ||
+        db->engine->stat(db->below, &stat, NULL) != 0 || next > stat.avail_bytes / LOG_ROOM_PART)
         return 0;
     return next;
-}
-
-static bool
-fold_may_grow(struct kvfs_db *db)
-{
-    bool may;
-
-    (void)pthread_mutex_lock(&db->writer);
-    may = kvfs_ring_may_grow(db->ring);
-    (void)pthread_mutex_unlock(&db->writer);
-    return may;
 }
 
 /* Write the ring's new room, as long as no fold is due: 1: the rest after the next. */
@@ -424,7 +419,8 @@ fold_grow(struct kvfs_db *db)
         atomic_store(&db->ring_short, false);
         return;
     }
-    if (!fold_may_grow(db) || (rc = fold_prepare(db, bytes)) > 0)
+    rc = fold_prepare(db, bytes);
+    if (rc > 0)
         return; /* after the next fold */
     if (rc < 0) {
         atomic_store(&db->ring_short, false); /* until a batch has to wait again */
@@ -526,7 +522,6 @@ fold_main(void *arg)
             atomic_store(&db->ring_short, true);
         rc = fold_once(db);
         (void)pthread_mutex_lock(&db->fold_lock);
-        db->fold_busy = false;
         db->fold_finished = count;
         db->fold_error = rc;
         (void)pthread_cond_broadcast(&db->fold_done);
@@ -536,6 +531,8 @@ fold_main(void *arg)
         if (rc == 0 && idle >= FOLD_SHRINK_AFTER)
             fold_shrink(db);
         (void)pthread_mutex_lock(&db->fold_lock);
+        db->fold_busy = false;
+        (void)pthread_cond_broadcast(&db->fold_done);
         if (rc != 0)
             fold_rest(db);
     }
@@ -558,10 +555,11 @@ fold_wait(struct kvfs_db *db, uint64_t number, struct kvfs_error *err)
         (void)pthread_cond_wait(&db->fold_done, &db->fold_lock);
     db->fold_waited--;
     rc = db->fold_error;
-    return rc == 0 ? 0
-                   : kvfs_error_set(err, fold_refused(rc) ? rc : -EIO,
-                                    "%s: the log cannot be folded: %s", db->path,
-                                    strerrordesc_np(-rc));
+    if (rc == 0)
+        return 0;
+    /* Its callers know no -EBUSY of an apply. */
+    return kvfs_error_set(err, rc == -EBUSY ? -ENOMEM : kvfs_log_refused(rc) ? rc : -EIO,
+                          "%s: the log cannot be folded: %s", db->path, strerrordesc_np(-rc));
 }
 
 int
@@ -604,6 +602,7 @@ kvfs_log_fold_hold(struct kvfs_db *db, struct kvfs_error *err)
         (void)pthread_cond_wait(&db->fold_done, &db->fold_lock);
     rc = db->fold_error; /* it may have left half of itself below */
     db->fold_held -= rc != 0;
+    (void)pthread_cond_signal(&db->fold_wake);
     (void)pthread_mutex_unlock(&db->fold_lock);
     return rc == 0 ? 0 : kvfs_error_set(err, rc, "%s: the log cannot be folded", db->path);
 }

@@ -140,6 +140,7 @@ struct kvfs_db {
     bool fold_running, fold_stop, fold_busy;
 
     struct log_place place;    /* under writer */
+    bool step_owed;            /* it moves before the next record; likewise */
     struct log_place followed; /* readonly: what `active` begins at; under lock */
     atomic_int poisoned;    /* the errno of the failure, 0: sound */
 
@@ -192,7 +193,9 @@ uint64_t kvfs_log_used(const struct kvfs_db *db);
 uint64_t kvfs_log_room(struct kvfs_db *db);
 /* The views changed; under lock. */
 void kvfs_log_views_changed(struct kvfs_db *db);
-/* Keep the engine below as it is, at a commit, until _release(). */
+/* Did the engine below change nothing, and may be asked again? */
+bool kvfs_log_refused(int rc);
+/* Keep folds off the engine below, which has all of one or nothing, until _release(). */
 int kvfs_log_fold_hold(struct kvfs_db *db, struct kvfs_error *err);
 void kvfs_log_fold_release(struct kvfs_db *db);
 

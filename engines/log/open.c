@@ -210,6 +210,7 @@ void
 kvfs_log_place_stepped(struct kvfs_db *db)
 {
     db->place = kvfs_log_place_next(db);
+    db->step_owed = false;
     kvfs_ring_skip(db->ring);
     (void)pthread_mutex_lock(&db->lock);
     db->active_end = kvfs_ring_head(db->ring);
@@ -252,8 +253,13 @@ open_fresh(struct kvfs_db *db, struct kvfs_error *err)
 static int
 open_anew(struct kvfs_db *db, const struct kvfs_ring_file *file, struct kvfs_error *err)
 {
-    int rc = kvfs_ring_make(file, db->ring_first, err);
+    int rc = 0;
 
+    /* Whatever lies there may still be of use to somebody. */
+    if (renameat(db->folder, LOG_FILE, db->folder, LOG_FILE ".old") != 0 && errno != ENOENT)
+        rc = kvfs_error_set(err, -errno, "%s: %s", file->path, strerrordesc_np(errno));
+    if (rc == 0)
+        rc = kvfs_ring_make(file, db->ring_first, err);
     if (rc == 0)
         rc = kvfs_ring_open(file, false, &db->ring, err);
     if (rc == 0) {
@@ -376,6 +382,7 @@ kvfs_log_ring_read(struct kvfs_db *db, const struct kvfs_ring_at *from, struct k
     int rc = kvfs_ring_recover(db->ring, from, replay_record, db, err);
 
     db->active_end = kvfs_ring_head(db->ring);
+    kvfs_log_views_changed(db);
     return rc != -EINVAL ? rc
                          : kvfs_error_set(err, -EIO, "%s: the log, or a sound record in "
                                           "it, cannot be understood", db->path);

@@ -289,21 +289,29 @@ kvfs_log_share_replayed(struct kvfs_db *db)
 
 /* --- while it is open ---------------------------------------------------------------------- */
 
-/* Others want to write: go on without the log. */
-static void
+/* Others want to write: go on without the log.  False: it cannot be folded, so this process keeps
+ * it, and nobody else writes. */
+static bool
 share_yield(struct kvfs_db *db)
 {
+    bool folded;
+
     (void)pthread_mutex_lock(&db->writer);
     atomic_store(&db->logs, false);
     (void)pthread_mutex_unlock(&db->writer);
     kvfs_log_stop_at(db, LOG_STOP_YIELD);
-    /* Where it cannot be folded, nobody writes any more until this process is gone. */
-    if (kvfs_log_fold(db, true, NULL) != 0)
-        return;
+    folded = kvfs_log_fold(db, true, NULL) == 0;
+    if (!folded) {
+        (void)pthread_mutex_lock(&db->writer);
+        atomic_store(&db->logs, true);
+        (void)pthread_mutex_unlock(&db->writer);
+        return false;
+    }
     kvfs_log_stop_at(db, LOG_STOP_YIELDED);
     (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK);
     kvfs_log_stop_at(db, LOG_STOP_GRANTED);
     share_changed(db);
+    return true;
 }
 
 /* Alone again?  While others wrote, nobody logged: the ring is as it was left. */
@@ -321,7 +329,7 @@ share_regain(struct kvfs_db *db)
     /* What could not be folded kept the lock from being shared: then nobody wrote. */
     rc = atomic_load(&db->pending_bytes) > 0 ? 0 : kvfs_log_place_step(db, NULL);
     atomic_store(&db->logs, rc == 0);
-    if (rc != 0 && rc != -ENOSPC && rc != -ENOMEM)
+    if (rc != 0 && !kvfs_log_refused(rc))
         (void)kvfs_log_poison(db, rc);
     (void)pthread_mutex_unlock(&db->writer);
     if (rc == 0)
@@ -339,17 +347,18 @@ share_main(void *arg)
     while (!atomic_load(&db->share_stop)) {
         unsigned asked = atomic_load(&db->share->wanted);
         unsigned changes = atomic_load(&db->share->changes);
+        bool yields = true;
 
         if (!atomic_load(&db->logs)) {
             share_regain(db);
         } else if (asked == SHARE_ASKED) {
-            share_yield(db);
+            yields = share_yield(db);
             changes = atomic_load(&db->share->changes); /* who asked comes first */
         }
         if (atomic_load(&db->share_stop))
             break;
         /* The words are shared by processes: not private futexes. */
-        if (!atomic_load(&db->logs))
+        if (!atomic_load(&db->logs) || !yields)
             (void)share_futex(&db->share->changes, FUTEX_WAIT, (int)changes, &second);
         else
             (void)share_futex(&db->share->wanted, FUTEX_WAIT, SHARE_QUIET, &second);

@@ -70,7 +70,8 @@ open_named(struct check *c, const char *path, const char *name, struct kvfs_erro
     rc = open_store(c, path, engine, "log-anew=1", err);
     if (rc == 0)
         kvfs_check_found(c, "log", "begun anew, empty",
-                         "is lost, and with it the last commits if the store had not got them yet");
+                         "is lost, and with it the last commits if the store had not got them yet; "
+                         "what lay in its place is log.old");
     return rc;
 }
 

@@ -32,8 +32,8 @@ extern "C" {
 struct kvfs_volume; /* an open volume; usable from any thread */
 
 struct kvfs_format_options {
-    const char *engine;        /* name or path, as kvfs_engine_find(); NULL: the
-                                * first built-in persistent one */
+    const char *engine;        /* name or path, as kvfs_engine_find(); NULL: a
+                                * log before the first that is persistent */
     uint32_t block_size_bytes; /* of new files; power of two, KVFS_BLOCK_SIZE_*;
                                 * 0: what the engine likes best */
     bool force;                /* replace a volume that is there (not one in use),
