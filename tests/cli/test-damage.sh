@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 mangle=$KVFS_BINARY_DIR/tests/cli/kvfs_mangle
 good=$tmp/good v=$tmp/v
-ok format "$good"
+ok format "$good" --engine=lmdb # whose pages are what is damaged here
 random_file "$tmp/one" 300000
 random_file "$tmp/two" 400000
 ok import "$good" one "$tmp/one"

@@ -73,7 +73,7 @@ same "" "$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'kvfs-engines-*' -newer "$tm
 random_file "$tmp/data" 2000000
 ok import "$v" f "$tmp/data"
 kvfs df "$v" >"$tmp/out"
-grep -q '^engine  *lmdb' "$tmp/out" || fail "df: $(cat "$tmp/out")"
+grep -q '^engine  *log:lmdb' "$tmp/out" || fail "df: $(cat "$tmp/out")"
 grep -A1 '^holders:' "$tmp/out" | grep -qx '  none' || fail "df: holders"
 kvfs df --json "$v" | json "j['used_bytes'] >= 2000000 and j['avail_bytes'] > 0 and j['data_records'] > 100
     and j['inodes'] == 2 and j['holders'] == []" | grep -qx True || fail "df --json: $(kvfs df --json "$v")"
