@@ -461,8 +461,8 @@ commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
         if (db->engine->stat(db->below, &stat, NULL) != 0)
             return false;
         db->room_bytes = stat.avail_bytes > need ? (stat.avail_bytes - need) / COMMIT_ROOM_TIMES : 0;
-        if (db->room_bytes > COMMIT_ROOM_AT_ONCE)
-            db->room_bytes = COMMIT_ROOM_AT_ONCE;
+        if (db->room_bytes > COMMIT_ROOM_AT_ONCE + c->bytes)
+            db->room_bytes = COMMIT_ROOM_AT_ONCE + c->bytes;
     }
     if (db->room_bytes < c->bytes)
         return false;
