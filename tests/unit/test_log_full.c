@@ -238,10 +238,48 @@ full_medium__store_is_opened_again__reads_and_deletes_go_on(void **state)
     world_compare(w);
 }
 
+/* Room that is asked for now and then must not be less than what a batch takes. */
+static void
+roomy_medium__large_batch__is_logged(void **state)
+{
+    const struct kvfs_engine_options options = {
+        .create = true, .params = "log-first=16777216,log-unfolded=16777216"};
+    char folder[] = "/tmp/kvfs-log-full-XXXXXX";
+    static uint8_t value[VALUE_LEN];
+    static uint8_t keys[512][2];
+    static struct kvfs_op ops[512];
+    const struct kvfs_batch batch = {.ops = ops, .ops_count = 512};
+    struct kvfs_error err = {.code = 0};
+    struct kvfs_engine_stat stat;
+    const struct kvfs_engine *e;
+    struct kvfs_db *db;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(kvfs_engine_find("log:lmdb", &e, &err), 0);
+    if (e->open(e, folder, &options, &db, &err) != 0)
+        fail_msg("opening: %s", err.msg);
+    for (unsigned i = 0; i < 512; i++) {
+        keys[i][0] = (uint8_t)(i >> 8);
+        keys[i][1] = (uint8_t)(i | 1); /* some twice */
+        ops[i] = (struct kvfs_op){.type = KVFS_OP_PUT, .keyspace = KVFS_META, .key = keys[i],
+                                  .key_len = 2,
+                                  .value = {{.iov_base = value, .iov_len = sizeof(value)}}};
+    }
+    if (e->apply(db, &batch, KVFS_DURABLE, &err) != 0)
+        fail_msg("a batch: %s", err.msg);
+    assert_int_equal(e->stat(db, &stat, &err), 0);
+    assert_true(stat.log_used_bytes > (uint64_t)512 * VALUE_LEN);
+    e->close(db);
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): one thread runs
+    (void)nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(roomy_medium__large_batch__is_logged),
         cmocka_unit_test_setup_teardown(full_medium__batches_were_logged__refused_and_nothing_lost,
                                         world_make, world_end),
         cmocka_unit_test_setup_teardown(full_medium__keys_are_deleted__there_is_room_again,
