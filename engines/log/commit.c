@@ -27,7 +27,6 @@
 #include "codec.h"
 #include "log_priv.h"
 
-#define COMMIT_ROOM_BYTES ((uint64_t)8 << 20) /* that the engine below keeps in any case */
 #define COMMIT_ROOM_AT_ONCE ((uint64_t)1 << 20) /* logged before it is asked again */
 #define COMMIT_DELETES_PART 8u /* of the ring are theirs */
 #define COMMIT_ROOM_NS 1000000000u /* or after so long */
@@ -447,7 +446,7 @@ commit_puts(const struct kvfs_batch *batch)
 static bool
 commit_fits_below(struct kvfs_db *db, const struct log_commit *c)
 {
-    uint64_t need = COMMIT_ROOM_TIMES * atomic_load(&db->pending_bytes) + COMMIT_ROOM_BYTES;
+    uint64_t need = COMMIT_ROOM_TIMES * atomic_load(&db->pending_bytes) + LOG_ROOM_BYTES;
     uint64_t now = kvfs_log_pace_now();
     struct kvfs_engine_stat stat;
 

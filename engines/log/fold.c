@@ -579,6 +579,18 @@ kvfs_log_fold(struct kvfs_db *db, bool wait, struct kvfs_error *err)
 }
 
 int
+kvfs_log_fold_room(struct kvfs_db *db)
+{
+    int rc = -EBUSY;
+
+    (void)pthread_mutex_lock(&db->fold_lock);
+    if (db->fold_held == 0 && db->fold_running)
+        rc = fold_wait(db, db->fold_count + 1, NULL);
+    (void)pthread_mutex_unlock(&db->fold_lock);
+    return rc;
+}
+
+int
 kvfs_log_fold_any(struct kvfs_db *db, struct kvfs_error *err)
 {
     int rc;

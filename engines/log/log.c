@@ -37,14 +37,33 @@ log_limits(struct kvfs_db *db, struct kvfs_engine_limits *limits)
     limits->batch_halves_best = false; /* they are one record */
 }
 
+/* What the engine below says, and in *pending what the log will bring it.  Where it runs short
+ * of room that is done at once: a delete in the log frees nothing, and who trims a full store
+ * may write again. */
+static int
+log_stat_below(struct kvfs_db *db, struct kvfs_engine_stat *stat, uint64_t *pending,
+               struct kvfs_error *err)
+{
+    int rc = db->engine->stat(db->below, stat, err);
+
+    *pending = atomic_load(&db->pending_bytes);
+    if (rc != 0 || *pending == 0 || db->readonly || atomic_load(&db->poisoned) != 0 ||
+        stat->avail_bytes >= 2 * *pending + LOG_ROOM_BYTES)
+        return rc;
+    (void)kvfs_log_fold_room(db); /* refused: it counts as used */
+    rc = db->engine->stat(db->below, stat, err);
+    *pending = atomic_load(&db->pending_bytes);
+    return rc;
+}
+
 static int
 log_stat(struct kvfs_db *db, struct kvfs_engine_stat *stat, struct kvfs_error *err)
 {
-    uint64_t pending = atomic_load(&db->pending_bytes);
+    uint64_t pending;
     int rc = kvfs_fork_check(db->generation, db->path, err);
 
     if (rc == 0)
-        rc = db->engine->stat(db->below, stat, err);
+        rc = log_stat_below(db, stat, &pending, err);
     if (rc != 0)
         return rc;
     stat->used_bytes += pending;

@@ -34,6 +34,7 @@
 #define LOG_RING_FIRST    ((uint64_t)4 << 20)  /* it begins with */
 #define LOG_RING_BYTES    ((uint64_t)64 << 20) /* it may become */
 #define LOG_ROOM_PART     16u                  /* but no more than that part of what is free */
+#define LOG_ROOM_BYTES    ((uint64_t)8 << 20)  /* that the engine below keeps, or nothing is logged */
 #define LOG_GROUP_BYTES   ((size_t)1 << 20) /* batches that go in one record, if more than one */
 #define LOG_FOLD_PART     4u /* a fold begins when the ring is a 4th full */
 #define LOG_PIECE_BYTES   ((size_t)128 << 10) /* of a fold, if not asked otherwise */
@@ -185,6 +186,8 @@ void kvfs_log_fold_stop(struct kvfs_db *db);
 /* Ask for a fold; with WAIT, until one that began after the call is done. -ENOSPC and other
  * refusals of the engine below: everything is still in the log, a later fold may succeed. */
 int kvfs_log_fold(struct kvfs_db *db, bool wait, struct kvfs_error *err);
+/* As that, for the room that deletes make; not while folds are held. */
+int kvfs_log_fold_room(struct kvfs_db *db);
 /* Wait for the next fold that is done, whenever it began: there is more room then. */
 int kvfs_log_fold_any(struct kvfs_db *db, struct kvfs_error *err);
 /* Of kvfs_log_room(), what is taken: bytes of the ring, or of memory if those are more. */

@@ -221,6 +221,20 @@ full_medium__keys_are_deleted__there_is_room_again(void **state)
     world_compare(w);
 }
 
+/* Whoever asks for room after deleting must not have to wait for a fold that comes by itself. */
+static void
+full_medium__keys_are_deleted__their_room_is_told_at_once(void **state)
+{
+    struct world *w = *state;
+    uint16_t end = world_fill(w, 64);
+    struct kvfs_error err = {.code = 0};
+    struct kvfs_engine_stat stat;
+
+    world_del(w, 0, end);
+    assert_int_equal(w->engine->stat(w->db, &stat, &err), 0);
+    assert_true(stat.avail_bytes > (uint64_t)end * VALUE_LEN / 2);
+}
+
 static void
 full_medium__store_is_opened_again__reads_and_deletes_go_on(void **state)
 {
@@ -283,6 +297,8 @@ main(void)
         cmocka_unit_test_setup_teardown(full_medium__batches_were_logged__refused_and_nothing_lost,
                                         world_make, world_end),
         cmocka_unit_test_setup_teardown(full_medium__keys_are_deleted__there_is_room_again,
+                                        world_make, world_end),
+        cmocka_unit_test_setup_teardown(full_medium__keys_are_deleted__their_room_is_told_at_once,
                                         world_make, world_end),
         cmocka_unit_test_setup_teardown(full_medium__store_is_opened_again__reads_and_deletes_go_on,
                                         world_make, world_end),
