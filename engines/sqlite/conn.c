@@ -169,7 +169,7 @@ conn_open(const struct kvfs_db *db, int flags, struct sq_conn *c)
     char *uri;
     int rc;
 
-    flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+    flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE | SQLITE_OPEN_PRIVATECACHE;
     if (!db->immutable)
         return sqlite3_open_v2(db->path, &c->db, flags, KVFS_SQ_VFS);
     uri = conn_uri(db->path);

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * commit.c - one SQLite transaction, one commit of the volume.
+ *
+ * SQLite tells a VFS nothing of transactions; what it does is told from its calls:
+ *
+ *  event                 | what is done                                            | where
+ *  ----------------------+---------------------------------------------------------+-----------------
+ *  no lock               | each read has a snapshot of its own                     | file_read_unlocked
+ *  NONE -> SHARED        | the connection's snapshot, or a new one                 | lock_shared
+ *  -> RESERVED           | the file's lease, else BUSY; newer than the snapshot:   | lock_lease
+ *                        | BUSY_SNAPSHOT                                           |
+ *  -> EXCLUSIVE          | from RESERVED nothing; from SHARED as RESERVED          | vfs_lock_raise
+ *  xWrite, xTruncate     | into the stage, also in mid-transaction (pagerStress,   | file_write
+ *                        | without FCNTL_SYNC); a write clears "prepared"          |
+ *  xRead, xFileSize      | stage, then snapshot                                    | file_read
+ *  FCNTL_SYNC            | "prepared", alone or under a super-journal; also sent   | vfs_commit_prepare
+ *                        | in a rollback after a spill, which ends in an unlock    |
+ *  xSync                 | the wish for durability                                 | file_sync
+ *  COMMIT_PHASETWO,      | commit point: all prepared files of the connection in   | vfs_commit_phase_two
+ *    no super-journal    | one batch                                               |
+ *  xDelete(super, 1)     | commit point: all files prepared under that name in one | vfs_commit_super
+ *                        | batch; its error is the answer                          |
+ *  COMMIT_PHASETWO after | only a late xTruncate (VACUUM), as a second batch that  | vfs_commit_phase_two
+ *    it                  | may fail harmlessly                                     |
+ *  xDelete(super, 0)     | a rollback: nothing                                     | vfs_journal_delete
+ *  COMMIT_PHASETWO, the  | commits, but its error is lost: then the file fails     | vfs_commit_phase_two
+ *    super-journal not   | until it is opened again                                |
+ *    ours (main is an    |                                                         |
+ *    ordinary database)  |                                                         |
+ *  failed commit         | the stage is dropped at once                            | commit_failed
+ *  unlock below RESERVED | the stage is dropped; the whole group is un-prepared;   | vfs_commit_forget
+ *                        | after a commit the new state is pinned; then the lease  | lock_lower_writer
+ *                        | is free                                                 |
+ *
+ * 1. A batch holds every prepared file of its group that has something staged; each names the
+ *    version that its stage lies over, and the batch counts it up.  A stage without a
+ *    difference commits nothing.
+ * 2. PHASETWO answers IOERR or FULL only: the pager takes no other error for one.
+ * 3. A commit that is done is never answered with an error.
+ * 4. Files of different volumes, and ordinary databases, are not in one batch: between them a
+ *    crash may leave one committed and not the other.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vfs_priv.h"
+
+#define COMMIT_FILES_MAX 128 /* SQLite attaches at most 125 */
+
+struct commit_group {
+    struct vfs_file *files[COMMIT_FILES_MAX];
+    size_t count;
+};
+
+static bool
+commit_is_staged(const struct vfs_file *f)
+{
+    const struct vfs_stage *s = &f->stage;
+
+    return s->active && (s->slots_count > 0 || s->size != f->size || s->base_end != f->size);
+}
+
+static void
+commit_unprepare(struct vfs_file *f)
+{
+    f->prepared = false;
+    f->prepared_by = NULL;
+    sqlite3_free(f->super);
+    f->super = NULL;
+}
+
+void
+vfs_commit_forget(struct vfs_file *f)
+{
+    if (f->prepared && !f->committed && f->super != NULL) {
+        vfs_lock();
+        for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
+            if (o != f && o->prepared && o->super != NULL && strcmp(o->super, f->super) == 0)
+                o->prepared = false;
+        }
+        vfs_unlock();
+    }
+    commit_unprepare(f);
+    vfs_stage_drop(&f->stage);
+    f->synced = false;
+}
+
+int
+vfs_commit_prepare(struct vfs_file *f, const char *super)
+{
+    char *name = NULL;
+
+    if (f->lock < SQLITE_LOCK_RESERVED)
+        return SQLITE_OK;
+    if (super != NULL && super[0] != '\0') {
+        name = sqlite3_mprintf("%s", super);
+        if (name == NULL)
+            return SQLITE_IOERR_NOMEM;
+    }
+    if (f->stage.active && vfs_stage_bytes(&f->stage) > ((uint64_t)1 << 20)) {
+        struct kvfs_volume_stat st;
+
+        /* A large one that cannot fit is told before the point of no return. */
+        if (kvfs_volume_stat(f->v, &st, NULL) == 0 &&
+            vfs_stage_bytes(&f->stage) > st.engine.avail_bytes) {
+            sqlite3_free(name);
+            return vfs_refuse(SQLITE_FULL, "%s: no space left in the volume", f->path);
+        }
+    }
+    commit_unprepare(f);
+    f->super = name;
+    f->prepared = true;
+    f->prepared_by = vfs_file_db(f);
+    return SQLITE_OK;
+}
+
+/* --- one batch ---------------------------------------------------------------- */
+
+struct commit_put {
+    struct kvfs_txn *txn;
+    struct vfs_file *f;
+    struct kvfs_error *err;
+    int rc;
+};
+
+static int
+commit_put(void *arg, const void *buf, size_t n, uint64_t offset)
+{
+    struct commit_put *p = arg;
+
+    p->rc = kvfs_txn_write(p->txn, p->f->f, p->f->version, buf, n, offset, p->err);
+    return p->rc < 0 ? SQLITE_IOERR_WRITE : SQLITE_OK;
+}
+
+/* Put F's stage into the transaction. */
+static int
+commit_file(struct kvfs_txn *txn, struct vfs_file *f)
+{
+    struct kvfs_error err = {0};
+    struct commit_put put = {.txn = txn, .f = f, .err = &err};
+    int rc = vfs_header_count(f);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    if (f->stage.base_end < f->size)
+        put.rc = kvfs_txn_truncate(txn, f->f, f->version, f->stage.base_end, &err);
+    if (put.rc == 0)
+        rc = vfs_stage_each(&f->stage, commit_put, &put);
+    if (put.rc == 0 && rc == SQLITE_OK)
+        put.rc = kvfs_txn_truncate(txn, f->f, f->version, f->stage.size, &err);
+    return put.rc < 0 ? vfs_error(put.rc, SQLITE_IOERR_WRITE, &err) : rc;
+}
+
+static void
+commit_done(struct vfs_file *f)
+{
+    struct kvfs_file_info info;
+
+    kvfs_file_info(f->f, &info); /* ours: the lease is held */
+    f->version = info.version;
+    f->size = info.size_bytes;
+    f->committed = true;
+    commit_unprepare(f);
+    vfs_stage_drop(&f->stage);
+    f->synced = false;
+    vfs_conn_unpin(f);
+}
+
+/* Commit the files of G that lie in volume V. */
+static int
+commit_batch(struct commit_group *g, struct kvfs_volume *v)
+{
+    enum kvfs_durability durability = KVFS_ORDERED;
+    struct kvfs_error err = {0};
+    struct kvfs_txn *txn = NULL;
+    int rc = SQLITE_OK;
+    int code = kvfs_txn_begin(v, &txn, &err);
+
+    for (size_t i = 0; i < g->count && code == 0 && rc == SQLITE_OK; i++) {
+        struct vfs_file *f = g->files[i];
+
+        if (f->v != v || !commit_is_staged(f))
+            continue;
+        rc = commit_file(txn, f);
+        if (f->synced && !f->ordered)
+            durability = KVFS_DURABLE;
+    }
+    if (code < 0 || rc != SQLITE_OK)
+        kvfs_txn_abort(txn);
+    else
+        code = kvfs_txn_commit(txn, durability, &err);
+    if (code < 0)
+        rc = vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
+    for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
+        if (g->files[i]->v == v)
+            commit_done(g->files[i]);
+    }
+    return rc;
+}
+
+static int
+commit_failed(struct commit_group *g, int rc)
+{
+    for (size_t i = 0; i < g->count; i++) {
+        commit_unprepare(g->files[i]);
+        vfs_stage_drop(&g->files[i]->stage);
+        g->files[i]->synced = false;
+    }
+    if (rc == SQLITE_FULL || (rc & 0xff) == SQLITE_IOERR)
+        return rc;
+    return SQLITE_IOERR_COMMIT_ATOMIC;
+}
+
+static int
+commit_run(struct commit_group *g)
+{
+    int rc = SQLITE_OK;
+
+    for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
+        if (g->files[i]->prepared) /* not yet gone with one before */
+            rc = commit_batch(g, g->files[i]->v);
+    }
+    return rc == SQLITE_OK ? rc : commit_failed(g, rc);
+}
+
+/* --- commit points --------------------------------------------------------------- */
+
+/* Are two files of one connection prepared for the same commit point? */
+static bool
+commit_together(const struct vfs_file *a, const struct vfs_file *b)
+{
+    if (a->prepared_by == NULL || a->prepared_by != b->prepared_by)
+        return false;
+    if (a->super == NULL || b->super == NULL)
+        return a->super == b->super;
+    return strcmp(a->super, b->super) == 0;
+}
+
+/* What is left of it: VACUUM gives space back after the commit point. */
+static void
+commit_late(struct vfs_file *f)
+{
+    struct commit_group g = {.files = {f}, .count = 1};
+
+    f->committed = false;
+    if (commit_is_staged(f)) {
+        f->prepared = true;
+        f->synced = true;
+        (void)commit_run(&g);
+    }
+    f->committed = false;
+    commit_unprepare(f);
+    vfs_stage_drop(&f->stage);
+}
+
+int
+vfs_commit_phase_two(struct vfs_file *f)
+{
+    struct commit_group g = {0};
+    bool swallowed = f->super != NULL; /* SQLite ignores the answer then */
+    int rc = vfs_file_check(f);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    if (f->committed) {
+        commit_late(f);
+        return SQLITE_OK;
+    }
+    if (!f->prepared && !commit_is_staged(f))
+        return SQLITE_OK;
+    g.files[g.count++] = f;
+    vfs_lock();
+    for (struct vfs_file *o = vfs_file_first(); o != NULL && f->prepared; o = o->next) {
+        if (o != f && o->prepared && o->generation == f->generation && commit_together(o, f) &&
+            g.count < COMMIT_FILES_MAX)
+            g.files[g.count++] = o;
+    }
+    vfs_unlock();
+    f->prepared = true;
+    rc = commit_run(&g);
+    f->committed = false;
+    if (rc != SQLITE_OK && swallowed) {
+        for (size_t i = 0; i < g.count; i++)
+            g.files[i]->broken = true;
+    }
+    return rc;
+}
+
+int
+vfs_commit_super(const char *super)
+{
+    struct commit_group g = {0};
+
+    vfs_lock();
+    for (struct vfs_file *f = vfs_file_first(); f != NULL; f = f->next) {
+        if (f->prepared && f->generation == vfs_generation() && f->super != NULL &&
+            strcmp(f->super, super) == 0 && g.count < COMMIT_FILES_MAX)
+            g.files[g.count++] = f;
+    }
+    vfs_unlock();
+    return commit_run(&g);
+}

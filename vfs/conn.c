@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * conn.c - one instant for all files of a connection.
+ *
+ * 1. While a connection has a file of a volume locked, its other files there take the same
+ *    pin when they are locked: so it sees all of them at one instant.
+ * 2. Its own commit ends that: the committed files give the pin up, and the next that needs
+ *    one opens a new one, which all committed with it then take.
+ * 3. A file that is only read keeps the pin that it has, since its page cache is of that instant.
+ *
+ * With a shared cache several connections use one file; it goes with the one that locked it.
+ */
+#include <string.h>
+
+#include "vfs_priv.h"
+
+static struct vfs_conn *conns; /* under vfs_lock */
+
+int
+vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp)
+{
+    struct vfs_pin *pin = sqlite3_malloc(sizeof(*pin));
+    struct kvfs_error err = {0};
+    int rc;
+
+    if (pin == NULL)
+        return SQLITE_IOERR_NOMEM;
+    memset(pin, 0, sizeof(*pin));
+    rc = kvfs_snapshot_open(v, &pin->snap, &err);
+    if (rc < 0) {
+        sqlite3_free(pin);
+        return vfs_error(rc, SQLITE_IOERR_LOCK, &err);
+    }
+    (void)pthread_mutex_init(&pin->lock, NULL);
+    pin->refs = 1;
+    *pinp = pin;
+    return SQLITE_OK;
+}
+
+void
+vfs_pin_drop(struct vfs_pin *pin)
+{
+    unsigned left;
+
+    if (pin == NULL)
+        return;
+    vfs_lock();
+    left = --pin->refs;
+    vfs_unlock();
+    if (left > 0)
+        return;
+    kvfs_snapshot_close(pin->snap);
+    (void)pthread_mutex_destroy(&pin->lock);
+    sqlite3_free(pin);
+}
+
+int
+vfs_pin_info(struct vfs_pin *pin, uint64_t ino, struct kvfs_file_info *info)
+{
+    struct kvfs_error err = {0};
+    int rc;
+
+    (void)pthread_mutex_lock(&pin->lock);
+    rc = kvfs_snapshot_info(pin->snap, ino, info, &err);
+    (void)pthread_mutex_unlock(&pin->lock);
+    return rc == 0 ? SQLITE_OK : vfs_error(rc, SQLITE_IOERR_FSTAT, &err);
+}
+
+int
+vfs_pin_read(struct vfs_pin *pin, uint64_t ino, void *buf, size_t n, uint64_t offset)
+{
+    struct kvfs_error err = {0};
+    int rc;
+
+    (void)pthread_mutex_lock(&pin->lock);
+    rc = kvfs_snapshot_pread(pin->snap, ino, buf, n, offset, &err);
+    (void)pthread_mutex_unlock(&pin->lock);
+    return rc == 0 ? SQLITE_OK : vfs_error(rc, SQLITE_IOERR_DATA, &err);
+}
+
+static struct vfs_conn *
+conn_find_locked(const sqlite3 *db, const struct kvfs_volume *v)
+{
+    struct vfs_conn *c = conns;
+
+    while (c != NULL && (db == NULL || c->db != db || c->v != v))
+        c = c->next;
+    return c;
+}
+
+int
+vfs_conn_join(struct vfs_file *f)
+{
+    sqlite3 *db = vfs_file_db(f);
+    struct vfs_conn *fresh = sqlite3_malloc(sizeof(*fresh));
+    struct vfs_conn *c;
+
+    if (fresh == NULL)
+        return SQLITE_IOERR_NOMEM;
+    vfs_lock();
+    c = conn_find_locked(db, f->v);
+    if (c == NULL) {
+        *fresh = (struct vfs_conn){.next = conns, .db = db, .v = f->v};
+        conns = c = fresh;
+        fresh = NULL;
+    }
+    c->files++;
+    f->conn = c;
+    vfs_unlock();
+    sqlite3_free(fresh);
+    return SQLITE_OK;
+}
+
+void
+vfs_conn_leave(struct vfs_file *f)
+{
+    struct vfs_conn *c = f->conn;
+    struct vfs_conn **place = &conns;
+    struct vfs_pin *pin = NULL;
+
+    if (c == NULL)
+        return;
+    vfs_lock();
+    f->conn = NULL;
+    if (--c->files == 0) {
+        while (*place != c)
+            place = &(*place)->next;
+        *place = c->next;
+        pin = c->pin;
+    } else {
+        c = NULL;
+    }
+    vfs_unlock();
+    vfs_pin_drop(pin);
+    sqlite3_free(c);
+}
+
+int
+vfs_conn_pin(struct vfs_file *f)
+{
+    struct vfs_pin *fresh = NULL;
+    int rc;
+
+    vfs_lock();
+    f->pin = f->conn->pin;
+    if (f->pin != NULL)
+        f->pin->refs++;
+    vfs_unlock();
+    if (f->pin != NULL)
+        return SQLITE_OK;
+    rc = vfs_pin_open(f->v, &fresh);
+    if (rc != SQLITE_OK)
+        return rc;
+    vfs_lock();
+    if (f->conn->pin == NULL) {
+        f->conn->pin = fresh;
+        fresh = NULL;
+    }
+    f->pin = f->conn->pin; /* a shared cache may have been faster: take what it took */
+    f->pin->refs++;
+    vfs_unlock();
+    vfs_pin_drop(fresh);
+    return SQLITE_OK;
+}
+
+void
+vfs_conn_unpin(struct vfs_file *f)
+{
+    struct vfs_pin *mine = f->pin;
+    struct vfs_pin *older = NULL; /* perhaps another than F's own, but of before the commit */
+
+    f->pin = NULL;
+    vfs_lock();
+    if (f->conn != NULL) {
+        older = f->conn->pin;
+        f->conn->pin = NULL;
+    }
+    vfs_unlock();
+    vfs_pin_drop(mine);
+    vfs_pin_drop(older);
+}

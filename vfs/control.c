@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * control.c - sqlite3_file_control() on a database.
+ */
+#include <string.h>
+
+#include "vfs_priv.h"
+
+/* Has the name gone, or does it mean another file by now? */
+static bool
+control_has_moved(const struct vfs_file *f)
+{
+    struct kvfs_attr attr;
+
+    return kvfs_path_lookup(f->v, f->name, true, &attr, NULL) < 0 || attr.ino != f->ino;
+}
+
+static int
+control_journal_mode(struct vfs_file *f, char **args)
+{
+    static const char *const modes[] = {"delete", "truncate", "persist", "memory", "off"};
+
+    if (args[2] == NULL)
+        return SQLITE_NOTFOUND;
+    if (sqlite3_stricmp(args[2], "wal") == 0) { /* as a VFS without shared memory does */
+        args[0] = sqlite3_mprintf("%s", f->mode);
+        return SQLITE_OK;
+    }
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (sqlite3_stricmp(args[2], modes[i]) == 0)
+            memcpy(f->mode, modes[i], strlen(modes[i]) + 1);
+    }
+    return SQLITE_NOTFOUND;
+}
+
+static int
+control_pragma(struct vfs_file *f, char **args)
+{
+    if (sqlite3_stricmp(args[1], "journal_mode") == 0)
+        return control_journal_mode(f, args);
+    if (sqlite3_stricmp(args[1], "locking_mode") == 0 && args[2] != NULL) {
+        if (sqlite3_stricmp(args[2], "exclusive") == 0)
+            vfs_lock_mode(f, true);
+        else if (sqlite3_stricmp(args[2], "normal") == 0)
+            vfs_lock_mode(f, false);
+    }
+    return SQLITE_NOTFOUND;
+}
+
+static void
+control_pdb(struct vfs_file *f, sqlite3 **dbp)
+{
+    const sqlite3 *db;
+
+    f->dbp = dbp;
+    db = vfs_file_db(f);
+    if (f->busy_ms > 0 && db != NULL)
+        (void)sqlite3_busy_timeout(*dbp, (int)f->busy_ms);
+    vfs_lock();
+    for (const struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
+        if (o != f && db != NULL && o->db == db)
+            f->exclusive = f->exclusive || o->exclusive; /* what was said of all holds for it */
+    }
+    vfs_unlock();
+}
+
+int
+vfs_control(sqlite3_file *file, int op, void *arg)
+{
+    struct vfs_file *f = (struct vfs_file *)file;
+    int rc = vfs_file_check(f);
+
+    if (rc != SQLITE_OK)
+        return op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO ? rc
+                                                                             : SQLITE_NOTFOUND;
+    (void)vfs_file_db(f);
+    switch (op) {
+    case SQLITE_FCNTL_LOCKSTATE:
+        *(int *)arg = f->lock;
+        return SQLITE_OK;
+    case SQLITE_FCNTL_VFSNAME:
+        *(char **)arg = sqlite3_mprintf("%s", VFS_NAME);
+        return SQLITE_OK;
+    case SQLITE_FCNTL_HAS_MOVED:
+        *(int *)arg = control_has_moved(f);
+        return SQLITE_OK;
+    case SQLITE_FCNTL_PDB:
+        control_pdb(f, arg);
+        return SQLITE_OK;
+    case SQLITE_FCNTL_PRAGMA:
+        return control_pragma(f, arg);
+    case SQLITE_FCNTL_SYNC:
+        return vfs_commit_prepare(f, arg);
+    case SQLITE_FCNTL_COMMIT_PHASETWO:
+        return vfs_commit_phase_two(f);
+    default:
+        return SQLITE_NOTFOUND;
+    }
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * extension.c - how SQLite loads the VFS: `.load kvfs_sqlite`, load_extension().
+ */
+#include "kvfs_sqlite.h"
+#include "vfs_priv.h"
+
+int sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+    __attribute__((visibility("default")));
+
+/* kvfs_error(): the last thing that went wrong in this thread */
+static void
+extension_error(sqlite3_context *context, int argc, sqlite3_value **argv)
+{
+    (void)argc;
+    (void)argv;
+    sqlite3_result_text(context, kvfs_sqlite_error(), -1, SQLITE_TRANSIENT);
+}
+
+int
+sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+{
+    int rc;
+
+    (void)message;
+    sqlite3_api = api;
+    rc = kvfs_sqlite_register(0);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_create_function(db, "kvfs_error", 0, SQLITE_UTF8, NULL, extension_error, NULL,
+                                     NULL);
+    /* The VFS must outlive the connection that loaded it. */
+    return rc == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : rc;
+}

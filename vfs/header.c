@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * header.c - what must hold of a database's first 100 bytes whatever SQLite writes there.
+ *
+ * - Read and write version (bytes 18, 19) are 1: exclusive mode with journal_mode=wal, and a
+ *   backup from a WAL-mode source, write 2, which nobody could open.
+ * - The change counter (bytes 24-27, and 92-95, which say for which counter the size in the
+ *   header is right) grows with every commit, or others would keep their old page cache:
+ *   with locking_mode=EXCLUSIVE SQLite counts only once.
+ *
+ * Source: sqlite.org/fileformat2.html, "The Database Header".
+ */
+#include <string.h>
+
+#include "vfs_priv.h"
+
+#define HEADER_LEN 100
+
+static uint32_t
+header_get(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static int
+header_count_put(struct vfs_stage *s, uint32_t count)
+{
+    uint8_t b[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8),
+                    (uint8_t)count};
+    int rc = vfs_stage_write(s, b, 4, 24);
+
+    return rc == SQLITE_OK ? vfs_stage_write(s, b, 4, 92) : rc;
+}
+
+static bool
+header_is(const uint8_t *h)
+{
+    return memcmp(h, "SQLite format 3", 16) == 0;
+}
+
+int
+vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n)
+{
+    static const uint8_t plain[2] = {1, 1};
+    uint8_t h[HEADER_LEN];
+    int rc;
+
+    if (offset > 19 || offset + n <= 18 || s->size < HEADER_LEN)
+        return SQLITE_OK;
+    rc = vfs_stage_read(s, h, sizeof(h), 0);
+    if (rc != SQLITE_OK || !header_is(h) || (h[18] < 2 && h[19] < 2))
+        return rc;
+    rc = vfs_stage_write(s, plain, 2, 18);
+    return rc == SQLITE_OK ? header_count_put(s, header_get(h + 24) + 1) : rc;
+}
+
+int
+vfs_header_count(struct vfs_file *f)
+{
+    uint8_t staged[HEADER_LEN];
+    uint8_t stored[HEADER_LEN];
+    int rc;
+
+    if (f->stage.size < HEADER_LEN || f->size < HEADER_LEN)
+        return SQLITE_OK;
+    rc = vfs_stage_read(&f->stage, staged, sizeof(staged), 0);
+    if (rc == SQLITE_OK)
+        rc = f->stage.base(f, stored, sizeof(stored), 0);
+    if (rc != SQLITE_OK || !header_is(staged) || !header_is(stored))
+        return rc;
+    if ((int32_t)(header_get(staged + 24) - header_get(stored + 24)) > 0)
+        return SQLITE_OK;
+    return header_count_put(&f->stage, header_get(stored + 24) + 1);
+}

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * journal.c - the journals that the pager insists on.
+ *
+ * A rollback journal serves to roll back while the process lives; a crash needs none, since
+ * nothing has reached the volume.  So it is a stage over nothing, which its handle owns, and
+ * to everybody else it does not exist.
+ *
+ * A super-journal (…-mj…) has a name: the pager asks for it when it rolls a member back, and
+ * would skip that if it were gone.  It stays visible, also after a rollback has deleted it,
+ * until every file that was being written when it was made has unlocked.  Only the commit
+ * removes it at once.
+ *
+ * If an ordinary database is among the members, its own journal on the disk names the
+ * super-journal, and must find it after a crash: then it is a real file of the default VFS,
+ * from the first name in it that is none of ours.
+ */
+#include <string.h>
+
+#include "vfs_priv.h"
+
+#define JOURNAL_UNIT   16384u
+#define SUPER_FILES    128
+
+struct vfs_super {
+    struct vfs_super *next;
+    char *name;
+    struct vfs_stage stage;
+    unsigned opens;
+    bool deleted;
+    bool real; /* lies on the disk as well */
+    const struct vfs_file *waits[SUPER_FILES];
+    size_t waits_count;
+};
+
+struct vfs_journal {
+    sqlite3_file base;
+    struct vfs_stage own;
+    struct vfs_stage *stage; /* its own, or the super-journal's */
+    struct vfs_super *super;
+    sqlite3_file *real;
+};
+
+static struct vfs_super *supers; /* under vfs_lock */
+
+int
+vfs_journal_size(void)
+{
+    return (int)sizeof(struct vfs_journal);
+}
+
+static int
+journal_base(void *arg, void *buf, size_t n, uint64_t offset)
+{
+    (void)arg;
+    (void)offset;
+    memset(buf, 0, n);
+    return SQLITE_OK;
+}
+
+/* --- super-journals ------------------------------------------------------------ */
+
+static struct vfs_super *
+super_find_locked(const char *name)
+{
+    struct vfs_super *s = supers;
+
+    while (s != NULL && strcmp(s->name, name) != 0)
+        s = s->next;
+    return s;
+}
+
+/* Take S out of the list if nobody needs it any more; the caller frees it without the lock. */
+static struct vfs_super *
+super_settle_locked(struct vfs_super *s)
+{
+    struct vfs_super **place = &supers;
+
+    if (s->opens > 0 || s->waits_count > 0 || !s->deleted)
+        return NULL;
+    while (*place != s)
+        place = &(*place)->next;
+    *place = s->next;
+    return s;
+}
+
+static void
+super_free(struct vfs_super *s)
+{
+    if (s == NULL)
+        return;
+    vfs_stage_drop(&s->stage);
+    sqlite3_free(s->name);
+    sqlite3_free(s);
+}
+
+static struct vfs_super *
+super_new(const char *name)
+{
+    struct vfs_super *s = sqlite3_malloc(sizeof(*s));
+
+    if (s == NULL)
+        return NULL;
+    memset(s, 0, sizeof(*s));
+    s->name = sqlite3_mprintf("%s", name);
+    if (s->name == NULL) {
+        sqlite3_free(s);
+        return NULL;
+    }
+    vfs_stage_init(&s->stage, 4096, journal_base, NULL);
+    vfs_stage_begin(&s->stage, 0);
+    return s;
+}
+
+/* Find or make NAME; counted as open. */
+static struct vfs_super *
+super_open(const char *name, bool create)
+{
+    struct vfs_super *fresh = create ? super_new(name) : NULL;
+    struct vfs_super *s;
+
+    vfs_lock();
+    s = super_find_locked(name);
+    if (s == NULL && fresh != NULL) {
+        s = fresh;
+        fresh = NULL;
+        for (const struct vfs_file *f = vfs_file_first(); f != NULL; f = f->next) {
+            if (f->lock >= SQLITE_LOCK_RESERVED && s->waits_count < SUPER_FILES)
+                s->waits[s->waits_count++] = f;
+        }
+        s->next = supers;
+        supers = s;
+    }
+    if (s != NULL)
+        s->opens++;
+    vfs_unlock();
+    super_free(fresh);
+    return s;
+}
+
+static void
+super_close(struct vfs_super *s)
+{
+    vfs_lock();
+    s->opens--;
+    s = super_settle_locked(s);
+    vfs_unlock();
+    super_free(s);
+}
+
+bool
+vfs_journal_exists(const char *name)
+{
+    bool exists;
+
+    vfs_lock();
+    exists = super_find_locked(name) != NULL;
+    vfs_unlock();
+    return exists;
+}
+
+bool
+vfs_journal_delete(const char *name, bool committed)
+{
+    struct vfs_super *gone = NULL;
+    struct vfs_super *s;
+    bool real = false;
+
+    vfs_lock();
+    s = super_find_locked(name);
+    if (s != NULL) {
+        s->deleted = true;
+        real = s->real;
+        if (committed)
+            s->waits_count = 0;
+        gone = super_settle_locked(s);
+    }
+    vfs_unlock();
+    super_free(gone);
+    if (real)
+        (void)vfs_default()->xDelete(vfs_default(), name, committed);
+    return s != NULL;
+}
+
+void
+vfs_journal_leave(const struct vfs_file *f)
+{
+    struct vfs_super *free_list = NULL;
+
+    vfs_lock();
+    for (struct vfs_super *s = supers, *next; s != NULL; s = next) {
+        bool was = false;
+
+        next = s->next;
+        for (size_t i = 0; i < s->waits_count; i++) {
+            if (s->waits[i] == f) {
+                s->waits[i] = s->waits[--s->waits_count];
+                was = true;
+            }
+        }
+        if (was && s->waits_count == 0)
+            s->deleted = true; /* nobody asks here again; a real one is on the disk still */
+        if (was && super_settle_locked(s) != NULL) {
+            s->next = free_list;
+            free_list = s;
+        }
+    }
+    vfs_unlock();
+    while (free_list != NULL) {
+        struct vfs_super *s = free_list;
+
+        free_list = s->next;
+        super_free(s);
+    }
+}
+
+/* Is it the journal of a database that is open here through us? */
+static bool
+super_is_ours(const char *journal, size_t len)
+{
+    const size_t tail = sizeof("-journal") - 1;
+    bool ours = false;
+
+    if (len < tail)
+        return false;
+    vfs_lock();
+    for (const struct vfs_file *f = vfs_file_first(); f != NULL && !ours; f = f->next)
+        ours = strncmp(f->path, journal, len - tail) == 0 && f->path[len - tail] == '\0';
+    vfs_unlock();
+    return ours;
+}
+
+/* Put what there is on the disk, where the members outside find it. */
+static int
+super_make_real(struct vfs_journal *j)
+{
+    sqlite3_vfs *vfs = vfs_default();
+    int flags = SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE |
+                SQLITE_OPEN_EXCLUSIVE;
+    uint8_t bytes[4096];
+    int rc;
+
+    j->real = sqlite3_malloc(vfs->szOsFile);
+    if (j->real == NULL)
+        return SQLITE_IOERR_NOMEM;
+    memset(j->real, 0, (size_t)vfs->szOsFile);
+    rc = vfs->xOpen(vfs, j->super->name, j->real, flags, &flags);
+    for (uint64_t at = 0; rc == SQLITE_OK && at < j->stage->size; at += sizeof(bytes)) {
+        size_t n = j->stage->size - at < sizeof(bytes) ? (size_t)(j->stage->size - at)
+                                                       : sizeof(bytes);
+
+        rc = vfs_stage_read(j->stage, bytes, n, at);
+        if (rc == SQLITE_OK)
+            rc = j->real->pMethods->xWrite(j->real, bytes, (int)n, (sqlite3_int64)at);
+    }
+    if (rc != SQLITE_OK) {
+        if (j->real->pMethods != NULL)
+            (void)j->real->pMethods->xClose(j->real);
+        sqlite3_free(j->real);
+        j->real = NULL;
+        return vfs_refuse(rc, "%s: the super-journal cannot be made beside the volume, which an "
+                              "ordinary database in the transaction needs", j->super->name);
+    }
+    j->super->real = true;
+    return SQLITE_OK;
+}
+
+/* --- methods --------------------------------------------------------------------- */
+
+static int
+journal_close(sqlite3_file *file)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+
+    if (j->real != NULL) {
+        (void)j->real->pMethods->xClose(j->real);
+        sqlite3_free(j->real);
+    }
+    if (j->super != NULL)
+        super_close(j->super);
+    vfs_stage_drop(&j->own);
+    file->pMethods = NULL;
+    return SQLITE_OK;
+}
+
+static int
+journal_read(sqlite3_file *file, void *buf, int n, sqlite3_int64 offset)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+
+    return vfs_stage_read(j->stage, buf, (size_t)n, (uint64_t)offset);
+}
+
+static int
+journal_write(sqlite3_file *file, const void *buf, int n, sqlite3_int64 offset)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+    int rc = vfs_stage_write(j->stage, buf, (size_t)n, (uint64_t)offset);
+
+    if (rc != SQLITE_OK || j->super == NULL)
+        return rc;
+    if (j->real != NULL)
+        return j->real->pMethods->xWrite(j->real, buf, n, offset);
+    if (n > 1 && !super_is_ours(buf, strnlen(buf, (size_t)n)))
+        return super_make_real(j);
+    return SQLITE_OK;
+}
+
+static int
+journal_truncate(sqlite3_file *file, sqlite3_int64 size)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+
+    return vfs_stage_truncate(j->stage, (uint64_t)size);
+}
+
+static int
+journal_sync(sqlite3_file *file, int flags)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+
+    return j->real != NULL ? j->real->pMethods->xSync(j->real, flags) : SQLITE_OK;
+}
+
+static int
+journal_file_size(sqlite3_file *file, sqlite3_int64 *size)
+{
+    *size = (sqlite3_int64)((struct vfs_journal *)file)->stage->size;
+    return SQLITE_OK;
+}
+
+static int
+journal_lock(sqlite3_file *file, int level)
+{
+    (void)file;
+    (void)level;
+    return SQLITE_OK;
+}
+
+static int
+journal_reserved(sqlite3_file *file, int *out)
+{
+    (void)file;
+    *out = 0;
+    return SQLITE_OK;
+}
+
+static int
+journal_control(sqlite3_file *file, int op, void *arg)
+{
+    (void)file;
+    (void)op;
+    (void)arg;
+    return SQLITE_NOTFOUND;
+}
+
+static int
+journal_sector_size(sqlite3_file *file)
+{
+    (void)file;
+    return 512;
+}
+
+static int
+journal_characteristics(sqlite3_file *file)
+{
+    const struct vfs_journal *j = (const struct vfs_journal *)file;
+
+    /* Nothing of it survives, so no order is needed; a real one is synced. */
+    return j->super != NULL ? 0 : SQLITE_IOCAP_SEQUENTIAL | SQLITE_IOCAP_SAFE_APPEND;
+}
+
+static const sqlite3_io_methods journal_methods = {
+    .iVersion = 1,
+    .xClose = journal_close,
+    .xRead = journal_read,
+    .xWrite = journal_write,
+    .xTruncate = journal_truncate,
+    .xSync = journal_sync,
+    .xFileSize = journal_file_size,
+    .xLock = journal_lock,
+    .xUnlock = journal_lock,
+    .xCheckReservedLock = journal_reserved,
+    .xFileControl = journal_control,
+    .xSectorSize = journal_sector_size,
+    .xDeviceCharacteristics = journal_characteristics,
+};
+
+int
+vfs_journal_open(const char *name, sqlite3_file *file, int flags, int *out_flags)
+{
+    struct vfs_journal *j = (struct vfs_journal *)file;
+
+    memset(j, 0, sizeof(*j));
+    vfs_stage_init(&j->own, JOURNAL_UNIT, journal_base, NULL);
+    vfs_stage_begin(&j->own, 0);
+    j->stage = &j->own;
+    if ((flags & SQLITE_OPEN_SUPER_JOURNAL) != 0) {
+        j->super = super_open(name, (flags & SQLITE_OPEN_CREATE) != 0);
+        if (j->super == NULL)
+            return SQLITE_CANTOPEN;
+        j->stage = &j->super->stage;
+    }
+    if (out_flags != NULL)
+        *out_flags = flags;
+    file->pMethods = &journal_methods;
+    return SQLITE_OK;
+}

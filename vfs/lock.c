@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * lock.c - SQLite's locks: a snapshot to read, the file's lease to write.
+ *
+ * SHARED pins a snapshot and keeps nobody off.  RESERVED is the lease of the file, which one
+ * connection of all processes has; PENDING and EXCLUSIVE add nothing, since readers never
+ * stand in a writer's way.  The lease is had only while the snapshot is the file's newest
+ * state: else SQLITE_BUSY_SNAPSHOT, as in WAL.
+ *
+ * With locking_mode=EXCLUSIVE, SHARED takes the lease as well: SQLite then never unlocks, so
+ * its snapshot would be left behind by the first other writer.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vfs_priv.h"
+
+/* The lease, and the proof that nothing has changed since the snapshot. */
+static int
+lock_lease(struct vfs_file *f)
+{
+    struct kvfs_file_info info;
+    struct kvfs_error err = {0};
+    int rc;
+
+    if (f->leased)
+        return SQLITE_OK;
+    if (f->readonly)
+        return SQLITE_READONLY;
+    rc = kvfs_file_lock(f->f, &err);
+    if (rc < 0)
+        return vfs_error(rc, SQLITE_IOERR_RDLOCK, &err);
+    kvfs_file_info(f->f, &info);
+    if (info.version != f->version || info.size_bytes != f->size) {
+        kvfs_file_unlock(f->f);
+        return vfs_refuse(SQLITE_BUSY_SNAPSHOT, "%s: has been changed since it was read", f->path);
+    }
+    f->leased = true;
+    return SQLITE_OK;
+}
+
+static void
+lock_lease_drop(struct vfs_file *f)
+{
+    if (!f->leased)
+        return;
+    f->leased = false;
+    kvfs_file_unlock(f->f);
+}
+
+/* NONE -> SHARED */
+static int
+lock_shared(struct vfs_file *f)
+{
+    struct kvfs_file_info info;
+    int rc;
+
+    if (f->immutable)
+        return SQLITE_OK;
+    rc = vfs_conn_join(f);
+    if (rc != SQLITE_OK)
+        return rc;
+    rc = vfs_conn_pin(f);
+    if (rc == SQLITE_OK)
+        rc = vfs_pin_info(f->pin, f->ino, &info);
+    if (rc == SQLITE_OK) {
+        f->version = info.version;
+        f->size = info.size_bytes;
+        if (f->exclusive && !f->readonly)
+            rc = lock_lease(f) == SQLITE_OK ? SQLITE_OK : SQLITE_BUSY;
+    }
+    if (rc != SQLITE_OK) {
+        vfs_pin_drop(f->pin);
+        f->pin = NULL;
+        vfs_conn_leave(f);
+    }
+    return rc;
+}
+
+int
+vfs_lock_raise(sqlite3_file *file, int level)
+{
+    struct vfs_file *f = (struct vfs_file *)file;
+    int rc = vfs_file_check(f);
+
+    if (rc != SQLITE_OK || level <= f->lock)
+        return rc;
+    if (f->lock == SQLITE_LOCK_NONE)
+        rc = lock_shared(f);
+    if (rc == SQLITE_OK && f->lock == SQLITE_LOCK_NONE)
+        f->lock = SQLITE_LOCK_SHARED;
+    if (rc == SQLITE_OK && level >= SQLITE_LOCK_RESERVED && !f->immutable)
+        rc = lock_lease(f);
+    if (rc == SQLITE_OK)
+        f->lock = level;
+    return rc;
+}
+
+/* A writer becomes a reader again. */
+static void
+lock_lower_writer(struct vfs_file *f, int level)
+{
+    vfs_commit_forget(f);
+    f->committed = false;
+    if (level == SQLITE_LOCK_SHARED && f->pin == NULL) {
+        /* Committed.  The new state is pinned before another may change it. */
+        f->pin_lost = vfs_conn_pin(f) != SQLITE_OK;
+    }
+    if (!f->exclusive || level == SQLITE_LOCK_NONE)
+        lock_lease_drop(f);
+    vfs_journal_leave(f);
+}
+
+int
+vfs_lock_lower(sqlite3_file *file, int level)
+{
+    struct vfs_file *f = (struct vfs_file *)file;
+
+    if (level >= f->lock)
+        return SQLITE_OK;
+    if (f->generation != vfs_generation()) { /* in a forked child: only forget */
+        f->lock = level;
+        return SQLITE_OK;
+    }
+    if (f->lock >= SQLITE_LOCK_RESERVED)
+        lock_lower_writer(f, level);
+    if (level == SQLITE_LOCK_NONE && !f->immutable) {
+        vfs_pin_drop(f->pin);
+        f->pin = NULL;
+        f->pin_lost = false;
+        vfs_conn_leave(f);
+        lock_lease_drop(f);
+    }
+    f->lock = level;
+    return SQLITE_OK;
+}
+
+int
+vfs_lock_reserved(sqlite3_file *file, int *out)
+{
+    struct vfs_file *f = (struct vfs_file *)file;
+    int rc = vfs_file_check(f);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    *out = f->leased;
+    if (!f->leased && !f->readonly) {
+        *out = kvfs_file_lock(f->f, NULL) == -EBUSY;
+        if (*out == 0)
+            kvfs_file_unlock(f->f);
+    }
+    return SQLITE_OK;
+}
+
+void
+vfs_lock_mode(struct vfs_file *f, bool exclusive)
+{
+    const sqlite3 *db = vfs_file_db(f);
+
+    vfs_lock();
+    for (struct vfs_file *other = vfs_file_first(); other != NULL; other = other->next) {
+        if (other == f || (db != NULL && other->db == db))
+            other->exclusive = exclusive;
+    }
+    vfs_unlock();
+    /* A snapshot that is held already is kept from going stale, if that is still possible. */
+    if (exclusive && f->lock == SQLITE_LOCK_SHARED && !f->readonly)
+        (void)lock_lease(f);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * vfs_priv.h - what the files of vfs/ know of each other.
+ *
+ * Locking order, outermost first: SQLite's own mutexes; a pin's; vfs_lock() (tables of files,
+ * connections and named journals).  vfs_lock is never held while libkvfs is called, so that
+ * its fork handler and ours cannot wait for each other.
+ */
+#ifndef KVFS_VFS_PRIV_H
+#define KVFS_VFS_PRIV_H
+
+#include <kvfs/kvfs.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sqlite_api.h"
+
+#define VFS_NAME "kvfs"
+#define VFS_PATH_MAX 512 /* bytes, the NUL among them: mxPathname */
+
+/* --- register.c ------------------------------------------------------------- */
+
+sqlite3_vfs *vfs_default(void); /* the one that was the default at registration */
+void vfs_lock(void);
+void vfs_unlock(void);
+unsigned vfs_generation(void); /* grows in a forked child: what was opened before is dead */
+
+/* --- error.c ---------------------------------------------------------------- */
+
+/* Remember ERR's line, tell SQLite's log, and answer the code for errno RC, IOERR where no
+ * other fits. */
+int vfs_error(int rc, int ioerr, const struct kvfs_error *err);
+/* The same for what is found wrong here. */
+int vfs_refuse(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- name.c ----------------------------------------------------------------- */
+
+struct vfs_name {
+    char volume[VFS_PATH_MAX]; /* absolute, no symbolic links */
+    char file[VFS_PATH_MAX];   /* inside it, no leading slash */
+};
+
+/* Find the volume and the file that NAME, with its URI parameters if URI, means. */
+int vfs_name_resolve(const char *name, bool uri, struct vfs_name *n);
+/* Split what vfs_name_resolve() made of a name; quiet where there is no volume. */
+bool vfs_name_split(const char *path, struct vfs_name *n);
+
+/* --- volume.c --------------------------------------------------------------- */
+
+/* Open the volume that holds the database NAME, as its URI parameters say. */
+int vfs_volume_open(const char *name, const struct vfs_name *n, struct kvfs_volume **vp);
+/* Find the file, or make it where FLAGS say so. */
+int vfs_volume_file(struct kvfs_volume *v, const char *name, const struct vfs_name *n, int flags,
+                    uint64_t *ino);
+
+/* --- stage.c ---------------------------------------------------------------- */
+
+/* Read N bytes at OFFSET of what a stage lies over; all of them lie inside it. */
+typedef int vfs_base_fn(void *arg, void *buf, size_t n, uint64_t offset);
+
+struct vfs_slot {
+    uint64_t key;   /* 0: empty; 1 + number of the unit */
+    uint64_t place; /* even: address; odd: 1 + twice the number in the spill file */
+};
+
+struct vfs_stage {
+    unsigned shift;     /* a unit is 1 << shift bytes */
+    bool active;        /* something was written, or the size was set */
+    uint64_t size;      /* of the file as the stage leaves it */
+    uint64_t base_end;  /* of the base only what lies before is seen; behind it are zeros */
+    vfs_base_fn *base;
+    void *base_arg;
+    struct vfs_slot *slots;
+    uint64_t slots_cap, slots_count;
+    sqlite3_file *spill; /* a temporary file of the default VFS; NULL: none yet */
+    uint64_t spill_next;
+};
+
+void vfs_stage_init(struct vfs_stage *s, unsigned unit_bytes, vfs_base_fn *base, void *arg);
+/* Begin over a base of SIZE bytes, unless begun. */
+void vfs_stage_begin(struct vfs_stage *s, uint64_t size);
+void vfs_stage_drop(struct vfs_stage *s);
+/* SQLite result codes.  A read past the end is zero-filled and SHORT_READ. */
+int vfs_stage_read(struct vfs_stage *s, void *buf, size_t n, uint64_t offset);
+int vfs_stage_write(struct vfs_stage *s, const void *buf, size_t n, uint64_t offset);
+int vfs_stage_truncate(struct vfs_stage *s, uint64_t size);
+uint64_t vfs_stage_bytes(const struct vfs_stage *s);
+/* Call FN for each piece that differs from the base, by rising offset. */
+int vfs_stage_each(struct vfs_stage *s,
+                   int (*fn)(void *arg, const void *buf, size_t n, uint64_t offset), void *arg);
+
+/* --- conn.c ----------------------------------------------------------------- */
+
+struct vfs_pin { /* one snapshot, read by several files of a connection */
+    pthread_mutex_t lock;
+    struct kvfs_snapshot *snap;
+    unsigned refs; /* under vfs_lock */
+};
+
+struct vfs_conn { /* a connection that has a file of a volume locked */
+    struct vfs_conn *next;
+    sqlite3 *db;
+    struct kvfs_volume *v;
+    struct vfs_pin *pin; /* for its next file; NULL: a new one */
+    unsigned files;
+};
+
+struct vfs_file;
+
+int vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp);
+void vfs_pin_drop(struct vfs_pin *pin); /* NULL allowed */
+int vfs_pin_info(struct vfs_pin *pin, uint64_t ino, struct kvfs_file_info *info);
+int vfs_pin_read(struct vfs_pin *pin, uint64_t ino, void *buf, size_t n, uint64_t offset);
+
+/* F joins or leaves its connection. */
+int vfs_conn_join(struct vfs_file *f);
+void vfs_conn_leave(struct vfs_file *f);
+/* Give F the connection's present snapshot, a new one if there is none. */
+int vfs_conn_pin(struct vfs_file *f);
+/* F was committed: neither it nor the files that join later see the old state. */
+void vfs_conn_unpin(struct vfs_file *f);
+
+/* --- file.c ----------------------------------------------------------------- */
+
+struct vfs_super;
+
+struct vfs_file {
+    sqlite3_file base; /* first: SQLite's */
+    struct vfs_file *next;
+    unsigned generation;
+    struct kvfs_volume *v; /* a counted opening */
+    struct kvfs_file *f;
+    uint64_t ino;
+    char *path; /* as SQLite knows it */
+    char *name; /* inside the volume */
+    bool readonly;
+    bool ordered;      /* durability=ordered */
+    bool immutable;
+    unsigned busy_ms;
+    sqlite3 **dbp;     /* FCNTL_PDB; read inside calls only */
+    sqlite3 *db;       /* what it said at the last call; under vfs_lock */
+
+    int lock;          /* SQLITE_LOCK_* */
+    bool leased;       /* kvfs_file_lock() is held */
+    bool exclusive;    /* locking_mode=EXCLUSIVE */
+    struct vfs_conn *conn;
+    struct vfs_pin *pin;
+    bool pin_lost;     /* it could not be had anew: reads fail until unlocked */
+    uint64_t version, size; /* of the state below the stage */
+
+    struct vfs_stage stage;
+    bool prepared;     /* FCNTL_SYNC has come, no write since */
+    bool committed;    /* by another's commit point: PHASETWO has only a late truncate */
+    bool synced;       /* xSync asked for durability */
+    bool broken;       /* an error that SQLite did not hear: fail until reopened */
+    sqlite3 *prepared_by;
+    char *super;       /* under which name it is prepared; NULL: alone */
+    char mode[12];     /* journal_mode */
+};
+
+extern const sqlite3_io_methods vfs_file_methods;
+
+int vfs_file_open(sqlite3_vfs *vfs, const char *name, struct vfs_file *f, int flags,
+                  int *out_flags);
+/* 0, or why F can no longer be used. */
+int vfs_file_check(struct vfs_file *f);
+/* The connection that F is being used by now. */
+sqlite3 *vfs_file_db(struct vfs_file *f);
+/* Each open database, under vfs_lock. */
+struct vfs_file *vfs_file_first(void);
+
+/* --- lock.c ----------------------------------------------------------------- */
+
+int vfs_lock_raise(sqlite3_file *file, int level);
+int vfs_lock_lower(sqlite3_file *file, int level);
+int vfs_lock_reserved(sqlite3_file *file, int *out);
+/* locking_mode changes for the connection that uses F. */
+void vfs_lock_mode(struct vfs_file *f, bool exclusive);
+
+/* --- commit.c --------------------------------------------------------------- */
+
+int vfs_commit_prepare(struct vfs_file *f, const char *super);
+int vfs_commit_phase_two(struct vfs_file *f);
+/* xDelete of a super-journal, synced: the commit point of those prepared under it. */
+int vfs_commit_super(const char *super);
+void vfs_commit_forget(struct vfs_file *f); /* drop the stage and all that was prepared */
+
+/* --- header.c --------------------------------------------------------------- */
+
+/* After a write that reached page 1: never WAL. */
+int vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n);
+/* Before a commit: the change counter must grow. */
+int vfs_header_count(struct vfs_file *f);
+
+/* --- control.c -------------------------------------------------------------- */
+
+int vfs_control(sqlite3_file *file, int op, void *arg);
+
+/* --- journal.c -------------------------------------------------------------- */
+
+int vfs_journal_open(const char *name, sqlite3_file *file, int flags, int *out_flags);
+/* Is there a super-journal of that name? */
+bool vfs_journal_exists(const char *name);
+/* True: NAME is a super-journal's.  It stays visible to its group. */
+bool vfs_journal_delete(const char *name, bool committed);
+/* F has unlocked: super-journals that waited for it may go. */
+void vfs_journal_leave(const struct vfs_file *f);
+int vfs_journal_size(void); /* of sqlite3_file */
+
+#endif /* KVFS_VFS_PRIV_H */
