@@ -51,6 +51,7 @@ struct kvfs_lease_table {
     int fd; /* -1: there is none, on a read-only medium */
     bool readonly;  /* no leases */
     bool slots;     /* the file can be written: names may be left in it */
+    char command[32]; /* of this process: a snapshot is taken too often to look it up each time */
     int open_slot;
     pthread_mutex_t lock; /* slots_used, slot_inos */
     uint8_t slots_used[LEASE_SLOTS];
@@ -112,7 +113,7 @@ lease_slot_take(struct kvfs_lease_table *t, int kind, uint64_t ino)
     kvfs_be64_put(slot + 8, ino);
     kvfs_be32_put(slot + 16, (uint32_t)getpid());
     kvfs_be32_put(slot + 20, (uint32_t)time(NULL));
-    lease_command((char *)slot + LEASE_COMMAND);
+    memcpy(slot + LEASE_COMMAND, t->command, sizeof(t->command));
     if (pwrite(t->fd, slot, sizeof(slot), (off_t)found * LEASE_SLOT_LEN) != sizeof(slot)) {
         /* A full disk: the lock holds, only the name is missing. */
         return found;
@@ -251,6 +252,7 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
     t->readonly = readonly;
     t->open_slot = -1;
     t->fd = -1;
+    lease_command(t->command);
     rc = lease_table_lock(t, path, exclusive, err);
     if (t->fd < 0 && readonly && (rc == -EROFS || rc == -ENOENT || rc == -EACCES)) {
         *tablep = t; /* a medium that nobody can write */

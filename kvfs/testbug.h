@@ -8,6 +8,13 @@
  *   split-request   a commit reaches the engine in two batches
  *   flush-early     a flush answers before anything was committed
  *   stale-hole      a trimmed range comes back when its blocks are forgotten
+ * and in the SQLite VFS:
+ *   commit-at-sync      a file is committed when SQLite syncs it
+ *   no-recheck          a writer does not look whether its snapshot is the newest state
+ *   free-before-repin   the lease is free before the new state is pinned
+ *   keep-stage          what a failed commit had staged stays
+ *   batch-per-file      each attached database is committed alone
+ *   snapshot-per-file   each attached database is read at an instant of its own
  * Otherwise all of this is the constant false.
  */
 #ifndef KVFS_TESTBUG_H

@@ -15,7 +15,9 @@
  *                        | without FCNTL_SYNC); a write clears "prepared"          |
  *  xRead, xFileSize      | stage, then snapshot                                    | file_read
  *  FCNTL_SYNC            | "prepared", alone or under a super-journal; also sent   | vfs_commit_prepare
- *                        | in a rollback after a spill, which ends in an unlock    |
+ *                        | in a rollback after a spill, which ends in an unlock,   |
+ *                        | or with locking_mode=EXCLUSIVE in the next write        | file_write
+ *                        | (so space is not judged here: a rollback must go on)    |
  *  xSync                 | the wish for durability                                 | file_sync
  *  COMMIT_PHASETWO,      | commit point: all prepared files of the connection in   | vfs_commit_phase_two
  *    no super-journal    | one batch                                               |
@@ -97,16 +99,6 @@ vfs_commit_prepare(struct vfs_file *f, const char *super)
         name = sqlite3_mprintf("%s", super);
         if (name == NULL)
             return SQLITE_IOERR_NOMEM;
-    }
-    if (f->stage.active && vfs_stage_bytes(&f->stage) > ((uint64_t)1 << 20)) {
-        struct kvfs_volume_stat st;
-
-        /* A large one that cannot fit is told before the point of no return. */
-        if (kvfs_volume_stat(f->v, &st, NULL) == 0 &&
-            vfs_stage_bytes(&f->stage) > st.engine.avail_bytes) {
-            sqlite3_free(name);
-            return vfs_refuse(SQLITE_FULL, "%s: no space left in the volume", f->path);
-        }
     }
     commit_unprepare(f);
     f->super = name;
@@ -202,7 +194,7 @@ commit_batch(struct commit_group *g, struct kvfs_volume *v)
 static int
 commit_failed(struct commit_group *g, int rc)
 {
-    for (size_t i = 0; i < g->count; i++) {
+    for (size_t i = 0; i < g->count && !kvfs_test_bug("keep-stage"); i++) {
         commit_unprepare(g->files[i]);
         vfs_stage_drop(&g->files[i]->stage);
         g->files[i]->synced = false;
@@ -230,6 +222,8 @@ commit_run(struct commit_group *g)
 static bool
 commit_together(const struct vfs_file *a, const struct vfs_file *b)
 {
+    if (kvfs_test_bug("batch-per-file"))
+        return false;
     if (a->prepared_by == NULL || a->prepared_by != b->prepared_by)
         return false;
     if (a->super == NULL || b->super == NULL)
@@ -299,5 +293,7 @@ vfs_commit_super(const char *super)
             g.files[g.count++] = f;
     }
     vfs_unlock();
+    if (kvfs_test_bug("batch-per-file"))
+        return SQLITE_OK; /* PHASETWO does it */
     return commit_run(&g);
 }

@@ -98,7 +98,7 @@ vfs_conn_join(struct vfs_file *f)
     if (fresh == NULL)
         return SQLITE_IOERR_NOMEM;
     vfs_lock();
-    c = conn_find_locked(db, f->v);
+    c = kvfs_test_bug("snapshot-per-file") ? NULL : conn_find_locked(db, f->v);
     if (c == NULL) {
         *fresh = (struct vfs_conn){.next = conns, .db = db, .v = f->v};
         conns = c = fresh;

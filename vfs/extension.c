@@ -17,17 +17,27 @@ extension_error(sqlite3_context *context, int argc, sqlite3_value **argv)
     sqlite3_result_text(context, kvfs_sqlite_error(), -1, SQLITE_TRANSIENT);
 }
 
+/* Each connection, this one and all that are opened later, can ask. */
+static int
+extension_connection(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+{
+    (void)message;
+    (void)api;
+    return sqlite3_create_function(db, "kvfs_error", 0, SQLITE_UTF8, NULL, extension_error, NULL,
+                                   NULL);
+}
+
 int
 sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
 {
     int rc;
 
-    (void)message;
     sqlite3_api = api;
     rc = kvfs_sqlite_register(0);
     if (rc == SQLITE_OK)
-        rc = sqlite3_create_function(db, "kvfs_error", 0, SQLITE_UTF8, NULL, extension_error, NULL,
-                                     NULL);
+        rc = sqlite3_auto_extension((void (*)(void))extension_connection);
+    if (rc == SQLITE_OK)
+        rc = extension_connection(db, message, api);
     /* The VFS must outlive the connection that loaded it. */
     return rc == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : rc;
 }

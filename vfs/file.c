@@ -163,8 +163,13 @@ static int
 file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_int64 offset)
 {
     struct vfs_file *f = (struct vfs_file *)file;
-    int rc = file_write_begin(f, SQLITE_IOERR_WRITE);
+    int rc = vfs_file_check(f);
 
+    /* Prepared and not committed: a rollback, which left in the stage what lies below it. */
+    if (rc == SQLITE_OK && f->prepared && f->exclusive)
+        vfs_commit_forget(f);
+    if (rc == SQLITE_OK)
+        rc = file_write_begin(f, SQLITE_IOERR_WRITE);
     if (rc != SQLITE_OK)
         return rc;
     f->prepared = false;
@@ -190,6 +195,8 @@ file_sync(sqlite3_file *file, int flags)
 
     (void)flags;
     f->synced = true;
+    if (kvfs_test_bug("commit-at-sync"))
+        return vfs_commit_phase_two(f);
     return vfs_file_check(f);
 }
 

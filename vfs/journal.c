@@ -214,18 +214,18 @@ vfs_journal_leave(const struct vfs_file *f)
     }
 }
 
-/* Is it the journal of a database that is open here through us? */
-static bool
-super_is_ours(const char *journal, size_t len)
+bool
+vfs_journal_is_ours(const char *name, size_t len, const char *tail)
 {
-    const size_t tail = sizeof("-journal") - 1;
+    size_t tail_len = strlen(tail);
     bool ours = false;
 
-    if (len < tail)
+    if (len <= tail_len || memcmp(name + len - tail_len, tail, tail_len) != 0)
         return false;
+    len -= tail_len;
     vfs_lock();
     for (const struct vfs_file *f = vfs_file_first(); f != NULL && !ours; f = f->next)
-        ours = strncmp(f->path, journal, len - tail) == 0 && f->path[len - tail] == '\0';
+        ours = strncmp(f->path, name, len) == 0 && f->path[len] == '\0';
     vfs_unlock();
     return ours;
 }
@@ -301,7 +301,7 @@ journal_write(sqlite3_file *file, const void *buf, int n, sqlite3_int64 offset)
         return rc;
     if (j->real != NULL)
         return j->real->pMethods->xWrite(j->real, buf, n, offset);
-    if (n > 1 && !super_is_ours(buf, strnlen(buf, (size_t)n)))
+    if (n > 1 && !vfs_journal_is_ours(buf, strnlen(buf, (size_t)n), "-journal"))
         return super_make_real(j);
     return SQLITE_OK;
 }

@@ -31,6 +31,10 @@ lock_lease(struct vfs_file *f)
     if (rc < 0)
         return vfs_error(rc, SQLITE_IOERR_RDLOCK, &err);
     kvfs_file_info(f->f, &info);
+    if (kvfs_test_bug("no-recheck")) {
+        f->version = info.version;
+        f->size = info.size_bytes;
+    }
     if (info.version != f->version || info.size_bytes != f->size) {
         kvfs_file_unlock(f->f);
         return vfs_refuse(SQLITE_BUSY_SNAPSHOT, "%s: has been changed since it was read", f->path);
@@ -102,6 +106,10 @@ lock_lower_writer(struct vfs_file *f, int level)
 {
     vfs_commit_forget(f);
     f->committed = false;
+    if (kvfs_test_bug("free-before-repin")) {
+        lock_lease_drop(f);
+        return;
+    }
     if (level == SQLITE_LOCK_SHARED && f->pin == NULL) {
         /* Committed.  The new state is pinned before another may change it. */
         f->pin_lost = vfs_conn_pin(f) != SQLITE_OK;

@@ -137,6 +137,9 @@ register_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
 
     (void)vfs;
     *out = 0;
+    if (vfs_journal_is_ours(name, strlen(name), "-journal") ||
+        vfs_journal_is_ours(name, strlen(name), "-wal"))
+        return SQLITE_OK;
     if (vfs_journal_exists(name)) {
         *out = 1;
         return SQLITE_OK;

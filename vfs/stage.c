@@ -324,12 +324,6 @@ vfs_stage_truncate(struct vfs_stage *s, uint64_t size)
     return rc;
 }
 
-uint64_t
-vfs_stage_bytes(const struct vfs_stage *s)
-{
-    return s->slots_count << s->shift;
-}
-
 static int
 stage_slot_order(const void *a, const void *b)
 {

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "sqlite_api.h"
+#include "testbug.h"
 
 #define VFS_NAME "kvfs"
 #define VFS_PATH_MAX 512 /* bytes, the NUL among them: mxPathname */
@@ -86,7 +87,6 @@ void vfs_stage_drop(struct vfs_stage *s);
 int vfs_stage_read(struct vfs_stage *s, void *buf, size_t n, uint64_t offset);
 int vfs_stage_write(struct vfs_stage *s, const void *buf, size_t n, uint64_t offset);
 int vfs_stage_truncate(struct vfs_stage *s, uint64_t size);
-uint64_t vfs_stage_bytes(const struct vfs_stage *s);
 /* Call FN for each piece that differs from the base, by rising offset. */
 int vfs_stage_each(struct vfs_stage *s,
                    int (*fn)(void *arg, const void *buf, size_t n, uint64_t offset), void *arg);
@@ -201,6 +201,8 @@ int vfs_control(sqlite3_file *file, int op, void *arg);
 /* --- journal.c -------------------------------------------------------------- */
 
 int vfs_journal_open(const char *name, sqlite3_file *file, int flags, int *out_flags);
+/* Is NAME, LEN bytes, that of a database which is open here, with TAIL behind it? */
+bool vfs_journal_is_ours(const char *name, size_t len, const char *tail);
 /* Is there a super-journal of that name? */
 bool vfs_journal_exists(const char *name);
 /* True: NAME is a super-journal's.  It stays visible to its group. */

@@ -31,7 +31,8 @@ sql new.db <<<".restore $tmp/b.db" || fail ".restore"
 sql app.db <<<"VACUUM INTO '$tmp/vol/vac.db';" || fail "VACUUM INTO"
 [ "$(sql vac.db <<<'SELECT sum(x) FROM t;')" = 3 ] || fail "VACUUM INTO lost something"
 sql app.db <<<".dump" | grep -q "INSERT INTO t VALUES(2)" || fail ".dump"
-sql app.db <<<".recover" | grep -q "INSERT" || fail ".recover"
+# Debian's shell has no sqlite_dbdata, so that .recover gives little: the same little.
+cmp <(sql app.db <<<".recover") <(sqlite3 "$tmp/app.db" .recover 2>/dev/null) || fail ".recover"
 [ "$(sql app.db <<<$'.mode list\nPRAGMA journal_mode=wal;')" = delete ] || fail "journal_mode=wal"
 
 # No journal on any file system.
@@ -41,6 +42,7 @@ sql app.db <<<".recover" | grep -q "INSERT" || fail ".recover"
 ! grep -E -- '-(journal|wal|mj)' "$tmp/trace" || fail "a journal was made"
 
 # What cannot be opened says why.
-out=$({ printf '.load %s\n.log stdout\n.open "file:x.db?vfs=kvfs&volume=%s/none"\nSELECT 1 FROM sqlite_schema;\n' "$ext" "$tmp"; } |
+out=$({ printf '.load %s\n.log stdout\n' "$ext"
+    printf '.open "file:x.db?vfs=kvfs&volume=%s/none"\nSELECT 1 FROM sqlite_schema;\n' "$tmp"; } |
     sqlite3 2>&1 || true)
 grep -q "there is no volume" <<<"$out" || fail "no reason: $out"

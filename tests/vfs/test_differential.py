@@ -144,8 +144,8 @@ def main():
     vfs_world.load()
     rng = random.Random(vfs_world.seed())
     vol = vfs_world.volume()
-    for _ in range(6 * vfs_world.SCALE):
-        one(rng.randrange(1 << 30), vol, 300)
+    for _ in range(3 * vfs_world.SCALE):
+        one(rng.randrange(1 << 30), vol, 200)
 
 
 if __name__ == "__main__":
