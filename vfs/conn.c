@@ -139,27 +139,30 @@ int
 vfs_conn_pin(struct vfs_file *f)
 {
     struct vfs_pin *fresh = NULL;
+    struct vfs_pin *pin;
     int rc;
 
     vfs_lock();
-    f->pin = f->conn->pin;
-    if (f->pin != NULL)
-        f->pin->refs++;
+    pin = f->conn->pin;
+    if (pin != NULL)
+        pin->refs++;
     vfs_unlock();
-    if (f->pin != NULL)
-        return SQLITE_OK;
-    rc = vfs_pin_open(f->v, &fresh);
-    if (rc != SQLITE_OK)
-        return rc;
-    vfs_lock();
-    if (f->conn->pin == NULL) {
-        f->conn->pin = fresh;
-        fresh = NULL;
+    if (pin == NULL) {
+        rc = vfs_pin_open(f->v, &fresh);
+        if (fresh == NULL)
+            return rc;
+        pin = fresh;
+        vfs_lock();
+        if (f->conn->pin == NULL)
+            f->conn->pin = fresh;
+        else
+            pin = f->conn->pin; /* with a shared cache another was faster */
+        pin->refs++;
+        vfs_unlock();
+        if (pin != fresh)
+            vfs_pin_drop(fresh);
     }
-    f->pin = f->conn->pin; /* a shared cache may have been faster: take what it took */
-    f->pin->refs++;
-    vfs_unlock();
-    vfs_pin_drop(fresh);
+    f->pin = pin;
     return SQLITE_OK;
 }
 

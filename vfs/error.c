@@ -57,6 +57,7 @@ vfs_refuse(int code, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): version 14 does not know va_start here
     (void)vsnprintf(error_line, sizeof(error_line), fmt, ap);
     va_end(ap);
     if ((code & 0xff) != SQLITE_BUSY)

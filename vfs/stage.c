@@ -180,7 +180,7 @@ stage_unit_new(struct vfs_stage *s, uint64_t unit, const uint8_t *bytes)
             rc = stage_spill_open(s);
         if (rc == SQLITE_OK)
             rc = s->spill->pMethods->xWrite(s->spill, bytes, (int)size,
-                                            (sqlite3_int64)(s->spill_next << s->shift));
+                                            (sqlite3_int64)s->spill_next << s->shift);
         if (rc != SQLITE_OK)
             return rc;
         slot.place = 1 + 2 * s->spill_next++;
@@ -194,7 +194,7 @@ stage_unit_new(struct vfs_stage *s, uint64_t unit, const uint8_t *bytes)
 static uint8_t *
 stage_slot_memory(const struct vfs_stage *s, const struct vfs_slot *slot, sqlite3_int64 *at)
 {
-    *at = (sqlite3_int64)((slot->place >> 1) << s->shift);
+    *at = (sqlite3_int64)(slot->place >> 1) << s->shift;
     return (slot->place & 1) == 0 ? (uint8_t *)(uintptr_t)slot->place : NULL;
 }
 

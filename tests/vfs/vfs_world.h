@@ -27,15 +27,21 @@ struct world {
     char volume[80];
 };
 
+static inline const char *
+world_engine(void)
+{
+    const char *given = getenv("KVFS_TEST_ENGINE"); // NOLINT(concurrency-mt-unsafe)
+
+    return given != NULL ? given : "lmdb";
+}
+
 static inline int
 world_setup(void **state)
 {
-    struct kvfs_format_options options = {.engine = getenv("KVFS_TEST_ENGINE")};
+    struct kvfs_format_options options = {.engine = world_engine()};
     struct kvfs_error err = {0};
     struct world *w = calloc(1, sizeof(*w));
 
-    if (options.engine == NULL)
-        options.engine = "lmdb";
     assert_non_null(w);
     (void)snprintf(w->dir, sizeof(w->dir), "/tmp/kvfs-vfs-XXXXXX");
     assert_non_null(mkdtemp(w->dir));
