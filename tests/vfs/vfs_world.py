@@ -10,6 +10,9 @@ import tempfile
 
 EXTENSION = os.environ["KVFS_SQLITE"]
 ENGINE = os.environ.get("KVFS_TEST_ENGINE", "lmdb")
+_parts = ENGINE.replace("+", ":").split(":")
+SHARED = _parts[-1] in ("lmdb", "sqlite")  # several processes at once
+FORKS = not {"rocksdb", "sled"} & set(_parts)  # their threads do not come along with fork()
 SCALE = int(os.environ.get("KVFS_SCALE", "1"))
 
 _owner = os.getpid()
