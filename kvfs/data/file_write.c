@@ -119,7 +119,8 @@ file_put_blocks(struct kvfs_overlay *o, const struct kvfs_file_write *w, uint64_
     return rc;
 }
 
-/* Size and time after the request; cut lock held. */
+/* Size, time and version after the request; cut lock held.  A layer counts the version up once:
+ * whoever looks in between, as a snapshot, begins another layer. */
 static void
 file_mem_update(const struct kvfs_file_write *w, struct kvfs_layer_node *ln)
 {
@@ -140,6 +141,10 @@ file_mem_update(const struct kvfs_file_write *w, struct kvfs_layer_node *ln)
     if (now > node->mem.mtime_ns)
         node->mem.mtime_ns = now;
     ln->mtime_ns = node->mem.mtime_ns;
+    if (!ln->version_set) {
+        ln->version_set = true;
+        ln->version = ++node->mem.version;
+    }
     (void)pthread_mutex_unlock(&node->mem_lock);
 }
 

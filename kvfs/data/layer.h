@@ -46,7 +46,7 @@ struct kvfs_layer_node { /* one file in one layer */
     uint64_t ino;
     bool size_set;
     uint64_t size_bytes;
-    bool version_set; /* a transaction's layer */
+    bool version_set;
     uint64_t version;
     int64_t mtime_ns;
     struct kvfs_layer_hole *holes; /* by seq; changed under the cut lock, exclusive */

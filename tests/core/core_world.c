@@ -97,6 +97,15 @@ world_is(struct kvfs_file *f, uint64_t offset, size_t count, int byte)
     return same;
 }
 
+uint64_t
+world_version(struct kvfs_file *f)
+{
+    struct kvfs_file_info info;
+
+    kvfs_file_info(f, &info);
+    return info.version;
+}
+
 void
 world_fill(struct kvfs_file *f, uint64_t offset, size_t count, int byte)
 {

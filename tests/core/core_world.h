@@ -45,6 +45,8 @@ struct kvfs_file *world_file_open(struct kvfs_volume *v, const char *name, unsig
 /* Are COUNT bytes at OFFSET all equal to BYTE? */
 bool world_is(struct kvfs_file *f, uint64_t offset, size_t count, int byte);
 void world_fill(struct kvfs_file *f, uint64_t offset, size_t count, int byte);
+/* The version that a transaction may build on. */
+uint64_t world_version(struct kvfs_file *f);
 
 /* The seed: KVFS_SEED, or a fresh one; printed. */
 unsigned world_seed(void);

@@ -408,12 +408,14 @@ large(int ready, int go)
     char block[4096];
 
     (void)go;
-    for (uint64_t version = 0; version < 2; version++) {
-        memset(block, version == 0 ? 'A' : 'B', sizeof(block));
+    for (int round = 0; round < 2; round++) {
+        uint64_t version = world_version(f);
+
+        memset(block, round == 0 ? 'A' : 'B', sizeof(block));
         MUST(kvfs_txn_begin(v, &t, &world_err));
         for (uint64_t i = 0; i < 1024; i++)
             MUST(kvfs_txn_write(t, f, version, block, sizeof(block), i * 4096, &world_err));
-        if (version == 1) {
+        if (round == 1) {
             say_ready(ready);
             wait_go(go); /* killed here, most of it spilled */
         }

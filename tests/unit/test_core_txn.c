@@ -316,6 +316,47 @@ txn__another_process_looks__sum_stays(void **state)
     free(buf);
 }
 
+/* A file that was written without a transaction since somebody looked is another, too, also
+ * where its size is the same and nothing has been flushed. */
+static void
+txn__written_to_plainly__version_moved_on(void **state)
+{
+    struct bank b = {.seed = core_seed()};
+    struct kvfs_error err = {0};
+    struct kvfs_file_info seen, now;
+    struct kvfs_snapshot *s;
+    struct kvfs_file *f;
+    struct kvfs_txn *t;
+    uint64_t n = 5;
+
+    (void)state;
+    bank_make(&b);
+    bank_open(&b);
+    f = core_file(b.v, b.ino[0], KVFS_OPEN_WRITE);
+    CORE_OK(kvfs_file_pwrite(f, &n, sizeof(n), 0, 0, &err));
+    for (int flushed = 0; flushed < 2; flushed++) {
+        CORE_OK(kvfs_snapshot_open(b.v, &s, &err));
+        CORE_OK(kvfs_snapshot_info(s, b.ino[0], &seen, &err));
+        kvfs_file_info(f, &now);
+        assert_int_equal(seen.version, now.version);
+        n++;
+        CORE_OK(kvfs_file_pwrite(f, &n, sizeof(n), 0, flushed ? KVFS_FUA : 0, &err));
+        kvfs_snapshot_close(s);
+        CORE_OK(kvfs_txn_begin(b.v, &t, &err));
+        CORE_OK(kvfs_txn_write(t, f, seen.version, &n, sizeof(n), 0, &err));
+        assert_int_equal(kvfs_txn_commit(t, KVFS_ORDERED, &err), -EAGAIN);
+    }
+    kvfs_file_info(f, &seen);
+    kvfs_file_close(f);
+    f = core_file(b.v, b.ino[0], KVFS_OPEN_READ); /* another opening sees the same */
+    kvfs_file_info(f, &now);
+    assert_int_equal(seen.version, now.version);
+    kvfs_file_close(f);
+    CORE_OK(kvfs_volume_close(b.v, &err));
+    core_check(b.path);
+    core_remove(b.path);
+}
+
 static void
 txn__version_moved_on__nothing_changed(void **state)
 {
@@ -435,6 +476,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(snapshot__info_of_a_folder__eisdir),
+        cmocka_unit_test(txn__written_to_plainly__version_moved_on),
         cmocka_unit_test(txn__version_moved_on__nothing_changed),
         cmocka_unit_test(txn__transfers_and_snapshots__sum_stays),
         cmocka_unit_test(txn__large_under_constant_writes__commits),

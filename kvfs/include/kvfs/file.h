@@ -40,7 +40,7 @@ struct kvfs_file_info {
     uint64_t ino;
     uint64_t size_bytes;
     uint32_t block_size_bytes;
-    uint64_t version; /* bumped by each committed transaction (txn.h) */
+    uint64_t version; /* grows with each committed transaction (txn.h) and each batch of writes */
 };
 void kvfs_file_info(struct kvfs_file *f, struct kvfs_file_info *info);
 
