@@ -60,7 +60,7 @@ commit_is_staged(const struct vfs_file *f)
 {
     const struct vfs_stage *s = &f->stage;
 
-    return s->active && (s->slots_count > 0 || s->size != f->size || s->base_end != f->size);
+    return s->active && (!vfs_stage_is_empty(s) || s->size != f->size || s->base_end != f->size);
 }
 
 static void

@@ -58,13 +58,17 @@ int vfs_volume_file(struct kvfs_volume *v, const char *name, const struct vfs_na
 
 /* --- stage.c ---------------------------------------------------------------- */
 
+extern size_t vfs_stage_memory_max_bytes; /* of all stages together; tests make it small */
+
 /* Read N bytes at OFFSET of what a stage lies over; all of them lie inside it. */
 typedef int vfs_base_fn(void *arg, void *buf, size_t n, uint64_t offset);
 
 struct vfs_slot {
-    uint64_t key;   /* 0: empty; 1 + number of the unit */
-    uint64_t place; /* even: address; odd: 1 + twice the number in the spill file */
+    uint64_t key; /* 0: empty; 1 + number of the unit */
+    uint8_t *bytes;
 };
+
+struct vfs_stage_group; /* of units: which of them are in the temporary file */
 
 struct vfs_stage {
     unsigned shift;     /* a unit is 1 << shift bytes */
@@ -73,16 +77,19 @@ struct vfs_stage {
     uint64_t base_end;  /* of the base only what lies before is seen; behind it are zeros */
     vfs_base_fn *base;
     void *base_arg;
-    struct vfs_slot *slots;
+    struct vfs_slot *slots; /* units in memory */
     uint64_t slots_cap, slots_count;
     sqlite3_file *spill; /* a temporary file of the default VFS; NULL: none yet */
-    uint64_t spill_next;
+    struct vfs_stage_group **groups;
+    uint64_t groups_count;
+    uint64_t spilled; /* units in it */
 };
 
 void vfs_stage_init(struct vfs_stage *s, unsigned unit_bytes, vfs_base_fn *base, void *arg);
 /* Begin over a base of SIZE bytes, unless begun. */
 void vfs_stage_begin(struct vfs_stage *s, uint64_t size);
 void vfs_stage_drop(struct vfs_stage *s);
+bool vfs_stage_is_empty(const struct vfs_stage *s); /* nothing was written */
 /* SQLite result codes.  A read past the end is zero-filled and SHORT_READ. */
 int vfs_stage_read(struct vfs_stage *s, void *buf, size_t n, uint64_t offset);
 int vfs_stage_write(struct vfs_stage *s, const void *buf, size_t n, uint64_t offset);
