@@ -29,7 +29,7 @@ enum { /* exit statuses */
 
 /* Every option of every command; unset is false or NULL. */
 struct cli_options {
-    bool help, json, force, quiet;
+    bool help, json, force, quiet, as_is;
     bool recursive, parents, ignore_missing, symbolic;
     bool no_clobber, exchange, no_target_directory;
     bool long_listing, unsorted, directory, used;
@@ -88,6 +88,8 @@ extern const struct cli_command cli_format, cli_create, cli_ls, cli_stat, cli_mk
 /* Print "kvfs: COMMAND: WHAT" (what could steer a terminal shown as '?') and
  * answer CLI_FAILED. */
 int cli_error(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what is no error. */
+void cli_say(const struct cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The same with what c->err holds; RC, a negative errno, is the fallback. */
 int cli_fail(const struct cli *c, int rc);
 /* Put PATH, shortened, before what ERR says, unless it says it already.  Answers RC. */

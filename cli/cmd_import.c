@@ -6,7 +6,7 @@
  * made durable, and only then get the name asked for, in one step.  So nobody
  * ever sees half of it, an interrupted import leaves nothing, and --force
  * replaces what was there whole or not at all.  Holes and blocks of zeros are
- * not stored.
+ * not stored.  A SQLite database is made whole on the way, see database.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "data.h"
+#include "database.h"
 #include "tree.h"
 
 struct import {
@@ -29,6 +30,7 @@ struct import {
     off_t start; /* of what is read, where it can be sought */
     uint64_t size_bytes, read_bytes;
     uint32_t block_size_bytes;
+    struct cli_database database;
     struct cli_progress progress;
 };
 
@@ -55,6 +57,14 @@ import_open_source(struct import *im, const char *source)
         return import_errno(im, errno);
     if (S_ISDIR(st.st_mode))
         return import_errno(im, EISDIR);
+    if (S_ISREG(st.st_mode) && im->fd != STDIN_FILENO && !im->c->o.as_is) {
+        int rc = cli_database_prepare(im->c, source, &im->fd, &im->database);
+
+        if (rc < 0)
+            return rc;
+        if (fstat(im->fd, &st) < 0)
+            return import_errno(im, errno);
+    }
     /* What the kernel makes up (/proc) has size 0 and contents all the same. */
     im->pipe = (!S_ISREG(st.st_mode) || st.st_size == 0) && !S_ISBLK(st.st_mode);
     if (im->pipe)
@@ -139,6 +149,7 @@ import_pipe(struct import *im)
 static int
 import_contents(struct import *im)
 {
+    static const char plain[2] = {1, 1}; /* read and write version of a database */
     struct cli_fd_source source;
     int rc;
 
@@ -149,6 +160,8 @@ import_contents(struct import *im)
         cli_fd_source_init(&source, im->fd, im->source, im->start, im->size_bytes);
         rc = cli_source_walk(&source.base, import_window, im, &im->progress, &im->c->err);
     }
+    if (rc == 0 && im->database.wal_header && !im->database.recovered)
+        rc = kvfs_file_pwrite(im->f, plain, 2, 18, 0, &im->c->err);
     if (rc == 0)
         rc = kvfs_file_flush(im->f, &im->c->err);
     cli_progress_end(&im->progress);
@@ -237,6 +250,8 @@ import_run(struct cli *c)
     } else {
         rc = import_file(&im);
         rc = cli_volume_close(c, im.v, rc < 0 ? cli_fail(c, rc) : CLI_OK);
+        if (rc == CLI_OK)
+            cli_database_say(c, im.source, &im.database);
     }
     if (im.fd > STDIN_FILENO)
         (void)close(im.fd);
@@ -247,7 +262,8 @@ static const struct cli_option import_options[] = {
     CLI_SWITCH(0, "force", force,
                "replace FILE if it is there, in one step; accept a network file system"),
     CLI_VALUE(0, "block-size", "N", block_size, "512 to 64K; default: the volume's"),
-    CLI_QUIET,
+    CLI_SWITCH(0, "as-is", as_is, "take a SQLite database without what is in its journal"),
+    CLI_SWITCH('q', "quiet", quiet, "no progress bar, no word about databases"),
     CLI_LAST,
 };
 
@@ -255,6 +271,8 @@ const struct cli_command cli_import = {
     "import", "VOLUME FILE [SOURCE|-]", "copy a file or a pipe into a volume",
     "SOURCE may be a file, a block device or a pipe; default: standard input.  Holes stay\n"
     "holes, the size is kept to the byte.  The file appears under its name when all of it is\n"
-    "durable; an interrupted import leaves nothing behind.\n",
+    "durable; an interrupted import leaves nothing behind.\n"
+    "A SOURCE that is a SQLite database is made whole on the way: a hot journal is rolled back\n"
+    "or its WAL put in, in a private copy (below TMPDIR, else /var/tmp).\n",
     import_options, 2, 3, import_run,
 };

@@ -46,6 +46,18 @@ cli_error(const struct cli *c, const char *fmt, ...)
     return CLI_FAILED;
 }
 
+void
+cli_say(const struct cli *c, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    error_line(c, text);
+}
+
 int
 cli_fail(const struct cli *c, int rc)
 {
