@@ -17,7 +17,7 @@
  *  FCNTL_SYNC            | "prepared", alone or under a super-journal; also sent   | vfs_commit_prepare
  *                        | in a rollback after a spill, which ends in an unlock,   |
  *                        | or with locking_mode=EXCLUSIVE in the next write        | file_write
- *                        | (so space is not judged here: a rollback must go on)    |
+ *                        | (space is judged, but a rollback must go on)            | vfs_room_check
  *  xSync                 | the wish for durability                                 | file_sync
  *  COMMIT_PHASETWO,      | commit point: all prepared files of the connection in   | vfs_commit_phase_two
  *    no super-journal    | one batch                                               |
@@ -88,10 +88,48 @@ vfs_commit_forget(struct vfs_file *f)
     f->synced = false;
 }
 
+/* Are two files of one connection prepared for the same commit point? */
+static bool
+commit_together(const struct vfs_file *a, const struct vfs_file *b)
+{
+    if (kvfs_test_bug("batch-per-file"))
+        return false;
+    if (a->prepared_by == NULL || a->prepared_by != b->prepared_by)
+        return false;
+    if (a->super == NULL || b->super == NULL)
+        return a->super == b->super;
+    return strcmp(a->super, b->super) == 0;
+}
+
+/* F, and all that are prepared for the same commit point. */
+static void
+commit_gather(struct vfs_file *f, struct commit_group *g)
+{
+    g->files[g->count++] = f;
+    vfs_lock();
+    for (struct vfs_file *o = vfs_file_first(); o != NULL && f->prepared; o = o->next) {
+        if (o != f && o->prepared && o->generation == f->generation && commit_together(o, f) &&
+            g->count < COMMIT_FILES_MAX)
+            g->files[g->count++] = o;
+    }
+    vfs_unlock();
+}
+
+/* Room for what is prepared so far, F the last of it? */
+static int
+commit_room(struct vfs_file *f)
+{
+    struct commit_group g = {0};
+
+    commit_gather(f, &g);
+    return vfs_room_check(g.files, g.count, f->v);
+}
+
 int
 vfs_commit_prepare(struct vfs_file *f, const char *super)
 {
     char *name = NULL;
+    int rc;
 
     if (f->lock < SQLITE_LOCK_RESERVED)
         return SQLITE_OK;
@@ -104,7 +142,10 @@ vfs_commit_prepare(struct vfs_file *f, const char *super)
     f->super = name;
     f->prepared = true;
     f->prepared_by = vfs_file_db(f);
-    return SQLITE_OK;
+    rc = commit_room(f);
+    if (rc != SQLITE_OK)
+        commit_unprepare(f);
+    return rc;
 }
 
 /* --- one batch ---------------------------------------------------------------- */
@@ -218,19 +259,6 @@ commit_run(struct commit_group *g)
 
 /* --- commit points --------------------------------------------------------------- */
 
-/* Are two files of one connection prepared for the same commit point? */
-static bool
-commit_together(const struct vfs_file *a, const struct vfs_file *b)
-{
-    if (kvfs_test_bug("batch-per-file"))
-        return false;
-    if (a->prepared_by == NULL || a->prepared_by != b->prepared_by)
-        return false;
-    if (a->super == NULL || b->super == NULL)
-        return a->super == b->super;
-    return strcmp(a->super, b->super) == 0;
-}
-
 /* What is left of it: VACUUM gives space back after the commit point. */
 static void
 commit_late(struct vfs_file *f)
@@ -263,14 +291,7 @@ vfs_commit_phase_two(struct vfs_file *f)
     }
     if (!f->prepared && !commit_is_staged(f))
         return SQLITE_OK;
-    g.files[g.count++] = f;
-    vfs_lock();
-    for (struct vfs_file *o = vfs_file_first(); o != NULL && f->prepared; o = o->next) {
-        if (o != f && o->prepared && o->generation == f->generation && commit_together(o, f) &&
-            g.count < COMMIT_FILES_MAX)
-            g.files[g.count++] = o;
-    }
-    vfs_unlock();
+    commit_gather(f, &g);
     f->prepared = true;
     rc = commit_run(&g);
     f->committed = false;

@@ -54,19 +54,44 @@ vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n)
     return rc == SQLITE_OK ? header_count_put(s, header_get(h + 24) + 1) : rc;
 }
 
+/* Both headers, as staged and as stored; *known: they are a database's. */
+static int
+header_both(struct vfs_file *f, uint8_t *staged, uint8_t *stored, bool *known)
+{
+    int rc;
+
+    *known = false;
+    if (f->stage.size < HEADER_LEN || f->size < HEADER_LEN)
+        return SQLITE_OK;
+    rc = vfs_stage_read(&f->stage, staged, HEADER_LEN, 0);
+    if (rc == SQLITE_OK)
+        rc = f->stage.base(f, stored, HEADER_LEN, 0);
+    *known = rc == SQLITE_OK && header_is(staged) && header_is(stored);
+    return rc;
+}
+
+bool
+vfs_header_grew(struct vfs_file *f)
+{
+    uint8_t staged[HEADER_LEN];
+    uint8_t stored[HEADER_LEN];
+    bool known;
+
+    if (f->size == 0) /* a new one: a rollback leaves nothing of it */
+        return f->stage.size > 0;
+    return header_both(f, staged, stored, &known) == SQLITE_OK && known &&
+           header_get(staged + 24) != header_get(stored + 24);
+}
+
 int
 vfs_header_count(struct vfs_file *f)
 {
     uint8_t staged[HEADER_LEN];
     uint8_t stored[HEADER_LEN];
-    int rc;
+    bool known;
+    int rc = header_both(f, staged, stored, &known);
 
-    if (f->stage.size < HEADER_LEN || f->size < HEADER_LEN)
-        return SQLITE_OK;
-    rc = vfs_stage_read(&f->stage, staged, sizeof(staged), 0);
-    if (rc == SQLITE_OK)
-        rc = f->stage.base(f, stored, sizeof(stored), 0);
-    if (rc != SQLITE_OK || !header_is(staged) || !header_is(stored))
+    if (rc != SQLITE_OK || !known)
         return rc;
     if ((int32_t)(header_get(staged + 24) - header_get(stored + 24)) > 0)
         return SQLITE_OK;

@@ -194,10 +194,18 @@ int vfs_commit_phase_two(struct vfs_file *f);
 int vfs_commit_super(const char *super);
 void vfs_commit_forget(struct vfs_file *f); /* drop the stage and all that was prepared */
 
+/* --- room.c ----------------------------------------------------------------- */
+
+/* Is there room for a commit of all of FILES that lie in volume V?  SQLITE_FULL if not, and
+ * if the first of them, which is being prepared, is not being rolled back instead. */
+int vfs_room_check(struct vfs_file *const *files, size_t count, struct kvfs_volume *v);
+
 /* --- header.c --------------------------------------------------------------- */
 
 /* After a write that reached page 1: never WAL. */
 int vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n);
+/* Is this certainly a commit?  The change counter has grown, as no rollback leaves it. */
+bool vfs_header_grew(struct vfs_file *f);
 /* Before a commit: the change counter must grow. */
 int vfs_header_count(struct vfs_file *f);
 

@@ -37,6 +37,9 @@
 #define OVERLAY_SPARE_SLOTS  4096 /* a shard with more gives its table back */
 #define OVERLAY_BATCH_MIN    ((size_t)1 << 20)
 #define OVERLAY_BATCH_MAX    ((size_t)16 << 20)
+#define OVERLAY_RESERVE_MIN  ((size_t)512 << 10)
+#define OVERLAY_RESERVE_MAX  ((size_t)8 << 20)
+#define OVERLAY_RESERVE_SHARE 32 /* of what the store holds */
 #define OVERLAY_BATCH_SHARE  8 /* of the cache: what the engine may copy for one batch */
 
 int
@@ -323,19 +326,55 @@ kvfs_overlay_expect(struct kvfs_overlay *o, uint32_t block_size_bytes)
  * there will be, and as much again for what lies above and for what is freed.  Small
  * blocks lie in pages that are half empty after they were split.  (Measured with LMDB:
  * a batch of 1 MiB takes 1.4 MiB with blocks of 4 KiB, 9.4 MiB with 512 bytes.) */
-static bool
-overlay_fits(const struct kvfs_overlay *o, size_t bytes)
+bool
+kvfs_overlay_fits(const struct kvfs_overlay *o, size_t bytes, uint64_t rest)
 {
     uint64_t all = (uint64_t)atomic_load(&o->bytes) + atomic_load(&o->reserved) + bytes;
     uint64_t page = o->v->limits.value_best_bytes + KVFS_SLOT_COST;
     uint64_t block = atomic_load(&o->block_min);
-    uint64_t stored = 2 * block <= page ? 2 * all : all + all / 16;
+    bool small = 2 * block <= page;
+    uint64_t stored = small ? 2 * all : all + all / 16;
     uint64_t pages = (atomic_load(&o->used_bytes) + stored) / page + 1;
     uint64_t touched = all / (block + KVFS_SLOT_COST) + 1;
+    uint64_t before = small ? 2 * rest : rest + rest / 16;
 
     if (touched > pages)
         touched = pages;
-    return stored + (256u << 10) + 2 * touched * page <= atomic_load(&o->avail_bytes);
+    return before + stored + (256u << 10) + 2 * touched * page <= atomic_load(&o->avail_bytes);
+}
+
+static bool
+overlay_fits(const struct kvfs_overlay *o, size_t bytes)
+{
+    return kvfs_overlay_fits(o, bytes, 0);
+}
+
+size_t
+kvfs_overlay_reserve(const struct kvfs_overlay *o)
+{
+    uint64_t share = atomic_load(&o->used_bytes) / OVERLAY_RESERVE_SHARE;
+
+    return share < OVERLAY_RESERVE_MIN   ? OVERLAY_RESERVE_MIN
+           : share > OVERLAY_RESERVE_MAX ? OVERLAY_RESERVE_MAX
+                                         : (size_t)share;
+}
+
+int
+kvfs_overlay_room(struct kvfs_overlay *o, size_t bytes, uint64_t rest, struct kvfs_error *err)
+{
+    int rc = 0;
+
+    if (kvfs_overlay_fits(o, bytes, rest))
+        return 0;
+    rc = kvfs_overlay_refresh(o, err);
+    if (rc == 0 && !kvfs_overlay_fits(o, bytes, rest)) {
+        rc = kvfs_commit_all(o->v, KVFS_ORDERED, err);
+        if (rc == 0)
+            rc = kvfs_overlay_refresh(o, err);
+    }
+    if (rc == -ENOSPC || (rc == 0 && !kvfs_overlay_fits(o, bytes, rest)))
+        rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", o->v->path);
+    return rc;
 }
 
 /* The store seems full: perhaps a commit frees what it replaces, or there is

@@ -78,6 +78,13 @@ void kvfs_overlay_tune(struct kvfs_overlay *o, size_t blocks);
 void kvfs_overlay_expect(struct kvfs_overlay *o, uint32_t block_size_bytes);
 int kvfs_overlay_admit(struct kvfs_overlay *o, size_t bytes, bool frees, struct kvfs_error *err);
 void kvfs_overlay_admitted(struct kvfs_overlay *o, size_t bytes);
+/* Room in the store for BYTES more in one batch, after REST more in batches before it? */
+bool kvfs_overlay_fits(const struct kvfs_overlay *o, size_t bytes, uint64_t rest);
+/* The same, having made what room there can be: 0 or -ENOSPC. */
+int kvfs_overlay_room(struct kvfs_overlay *o, size_t bytes, uint64_t rest, struct kvfs_error *err);
+/* What transactions that add to the store leave for those that do not: deletes in a
+ * database write pages, too. */
+size_t kvfs_overlay_reserve(const struct kvfs_overlay *o);
 /* CLOSED: admit nothing until it is opened again, which is soon. */
 void kvfs_overlay_gate(struct kvfs_overlay *o, bool closed);
 void kvfs_overlay_wake(struct kvfs_overlay *o); /* room was made, or all is lost */

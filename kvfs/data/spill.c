@@ -123,8 +123,9 @@ kvfs_spill(struct kvfs_txn *t, struct kvfs_error *err)
 
     if (rc == 0)
         rc = kvfs_overlay_refresh(t->v->overlay, err);
-    if (rc == 0 && atomic_load(&t->stage->bytes) > atomic_load(&t->v->overlay->avail_bytes))
-        rc = kvfs_error_set(err, -ENOSPC, "%s: no space left in the store", t->v->path);
+    if (rc == 0)
+        rc = kvfs_overlay_room(t->v->overlay, atomic_load(&t->stage->bytes) +
+                                                  kvfs_overlay_reserve(t->v->overlay), 0, err);
     if (rc == 0)
         rc = spill_batch(t, b, err);
     if (rc == 0)

@@ -45,6 +45,12 @@ txn_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static size_t
+txn_stage_max(const struct kvfs_volume *v)
+{
+    return TXN_STAGE_BYTES < v->cache_bytes / 4 ? TXN_STAGE_BYTES : v->cache_bytes / 4;
+}
+
 int
 kvfs_txn_begin(struct kvfs_volume *v, struct kvfs_txn **txnp, struct kvfs_error *err)
 {
@@ -59,7 +65,7 @@ kvfs_txn_begin(struct kvfs_volume *v, struct kvfs_txn **txnp, struct kvfs_error 
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
     }
     t->v = v;
-    t->stage_max = TXN_STAGE_BYTES < v->cache_bytes / 4 ? TXN_STAGE_BYTES : v->cache_bytes / 4;
+    t->stage_max = txn_stage_max(v);
     *txnp = t;
     return 0;
 }
@@ -371,13 +377,65 @@ txn_seal(struct kvfs_txn *t, struct kvfs_error *err)
     return 0;
 }
 
+/* Does the stage add more blocks than it takes away?  Looked at only where space is scarce. */
+static bool
+txn_grows(struct kvfs_txn *t)
+{
+    static const uint8_t zeros[KVFS_BLOCK_SIZE_MAX];
+    uint8_t block[KVFS_BLOCK_SIZE_MAX];
+    int64_t added = 0;
+
+    for (int i = 0; i < KVFS_LAYER_SHARDS; i++) {
+        const struct kvfs_shard *shard = &t->stage->shards[i];
+
+        for (uint32_t n = 0; n < shard->cap; n++) {
+            const struct kvfs_slot *slot = &shard->slots[n];
+            struct kvfs_node *node;
+            bool was;
+
+            if (slot->state == KVFS_SLOT_EMPTY)
+                continue;
+            node = kvfs_layer_node_find(t->stage, slot->ino)->node;
+            was = txn_block_live(node, slot->index, block, NULL) < 0 || /* damaged, but there */
+                  memcmp(block, zeros, node->view.block_size) != 0;
+            added += (slot->state == KVFS_SLOT_DATA) - was;
+        }
+    }
+    return added > 0;
+}
+
+/* A transaction that adds to a store which is nearly full leaves room for deletes. */
+static int
+txn_leave_reserve(struct kvfs_txn *t, size_t bytes, struct kvfs_error *err)
+{
+    struct kvfs_overlay *o = t->v->overlay;
+    size_t reserve = kvfs_overlay_reserve(o);
+
+    if (kvfs_overlay_fits(o, bytes + reserve, 0) || !txn_grows(t))
+        return 0;
+    return kvfs_overlay_room(o, bytes + reserve, 0, err);
+}
+
+int
+kvfs_txn_room(struct kvfs_volume *v, uint64_t blocks, uint32_t block_size_bytes, bool grows,
+              struct kvfs_error *err)
+{
+    uint64_t bytes = blocks * (block_size_bytes + KVFS_SLOT_COST);
+    size_t batch = bytes < txn_stage_max(v) ? (size_t)bytes : txn_stage_max(v);
+    size_t reserve = grows ? kvfs_overlay_reserve(v->overlay) : 0;
+
+    return kvfs_overlay_room(v->overlay, batch + reserve, bytes - batch, err);
+}
+
 static int
 txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_error *err)
 {
     struct kvfs_overlay *o = t->v->overlay;
     size_t bytes = atomic_load(&t->stage->bytes);
-    int rc = kvfs_overlay_admit(o, bytes, false, err);
+    int rc = txn_leave_reserve(t, bytes, err);
 
+    if (rc == 0)
+        rc = kvfs_overlay_admit(o, bytes, false, err);
     if (rc < 0)
         return rc;
     kvfs_layer_hold(o, t->stage); /* for the ticket */

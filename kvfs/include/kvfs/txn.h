@@ -74,6 +74,13 @@ int kvfs_txn_truncate(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version,
 int kvfs_txn_pread(struct kvfs_txn *t, struct kvfs_file *f, void *buf, size_t count,
                    uint64_t offset, struct kvfs_error *err);
 
+/* Would a transaction fit that writes so many blocks, of a file with blocks of that size?
+ * 0 or -ENOSPC, as well as can be told before.  GROWS: it adds more blocks than it
+ * replaces by zeros; such a one leaves some room for those that do not (a delete in a
+ * database writes pages, too).  kvfs_txn_commit() keeps to the same. */
+int kvfs_txn_room(struct kvfs_volume *v, uint64_t blocks, uint32_t block_size_bytes, bool grows,
+                  struct kvfs_error *err);
+
 /* Commit with DURABILITY (ORDERED or DURABLE) and end the transaction, whatever
  * is returned.  On 0 the change is visible to all processes; each file's
  * version has grown by one.  An empty transaction commits nothing and bumps
