@@ -77,10 +77,12 @@ vfs_header_grew(struct vfs_file *f)
     uint8_t stored[HEADER_LEN];
     bool known;
 
+    if (f->exclusive) /* then SQLite's own count stands still, and ours does not */
+        return false;
     if (f->size == 0) /* a new one: a rollback leaves nothing of it */
         return f->stage.size > 0;
     return header_both(f, staged, stored, &known) == SQLITE_OK && known &&
-           header_get(staged + 24) != header_get(stored + 24);
+           (int32_t)(header_get(staged + 24) - header_get(stored + 24)) > 0;
 }
 
 int
