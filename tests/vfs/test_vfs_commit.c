@@ -183,10 +183,11 @@ large__beyond_the_stage_in_memory__commits_whole(void **state)
 static void
 vacuum__every_page_size__keeps_everything(void **state)
 {
-    static const unsigned blocks[] = {512, 4096, 65536};
+    static const unsigned blocks[] = {512, 4096, 65536, 1024, 2048, 8192, 16384, 32768};
+    size_t count = strcmp(world_engine(), "lmdb") == 0 ? 8 : 3;
     struct world *w = *state;
 
-    for (size_t b = 0; b < 3; b++) {
+    for (size_t b = 0; b < count; b++) {
         char more[40];
         char file[16];
         sqlite3 *db;
