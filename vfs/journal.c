@@ -112,6 +112,22 @@ super_new(const char *name)
     return s;
 }
 
+/* Those that are being written by the connection whose main database S is named after. */
+static void
+super_members_locked(struct vfs_super *s)
+{
+    const struct vfs_file *main = vfs_file_first();
+    size_t len = strlen(s->name) - VFS_SUPER_TAIL;
+
+    while (main != NULL &&
+           (!main->leased || strncmp(main->path, s->name, len) != 0 || main->path[len] != '\0'))
+        main = main->next;
+    for (const struct vfs_file *f = vfs_file_first(); f != NULL && main != NULL; f = f->next) {
+        if (f->leased && f->db == main->db && s->waits_count < SUPER_FILES)
+            s->waits[s->waits_count++] = f;
+    }
+}
+
 /* Find or make NAME; counted as open. */
 static struct vfs_super *
 super_open(const char *name, bool create)
@@ -124,10 +140,7 @@ super_open(const char *name, bool create)
     if (s == NULL && fresh != NULL) {
         s = fresh;
         fresh = NULL;
-        for (const struct vfs_file *f = vfs_file_first(); f != NULL; f = f->next) {
-            if (f->lock >= SQLITE_LOCK_RESERVED && s->waits_count < SUPER_FILES)
-                s->waits[s->waits_count++] = f;
-        }
+        super_members_locked(s);
         s->next = supers;
         supers = s;
     }
@@ -177,8 +190,8 @@ vfs_journal_delete(const char *name, bool committed)
     }
     vfs_unlock();
     super_free(gone);
-    if (real)
-        (void)vfs_default()->xDelete(vfs_default(), name, committed);
+    if (real && committed) /* in a rollback the ordinary member asks for it still, and removes it */
+        (void)vfs_default()->xDelete(vfs_default(), name, 1);
     return s != NULL;
 }
 
@@ -254,8 +267,10 @@ super_make_real(struct vfs_journal *j)
             rc = j->real->pMethods->xWrite(j->real, bytes, (int)n, (sqlite3_int64)at);
     }
     if (rc != SQLITE_OK) {
-        if (j->real->pMethods != NULL)
+        if (j->real->pMethods != NULL) {
             (void)j->real->pMethods->xClose(j->real);
+            (void)vfs->xDelete(vfs, j->super->name, 0);
+        }
         sqlite3_free(j->real);
         j->real = NULL;
         return vfs_refuse(rc, "%s: the super-journal cannot be made beside the volume, which an "

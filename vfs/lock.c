@@ -160,18 +160,21 @@ vfs_lock_reserved(sqlite3_file *file, int *out)
     return SQLITE_OK;
 }
 
-void
-vfs_lock_mode(struct vfs_file *f, bool exclusive)
+bool
+vfs_lock_mode(struct vfs_file *f, const sqlite3 *db, bool exclusive)
 {
-    const sqlite3 *db = vfs_file_db(f);
+    bool ok = true;
 
+    /* A snapshot that is held already is kept from going stale, if that is still possible. */
+    if (exclusive && f->lock == SQLITE_LOCK_SHARED && !f->readonly && !f->immutable)
+        ok = lock_lease(f) == SQLITE_OK;
+    if (!ok)
+        return false;
     vfs_lock();
-    for (struct vfs_file *other = vfs_file_first(); other != NULL; other = other->next) {
-        if (other == f || (db != NULL && other->db == db))
-            other->exclusive = exclusive;
+    for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
+        if (o == f || (db != NULL && o->db == db))
+            o->exclusive = exclusive;
     }
     vfs_unlock();
-    /* A snapshot that is held already is kept from going stale, if that is still possible. */
-    if (exclusive && f->lock == SQLITE_LOCK_SHARED && !f->readonly)
-        (void)lock_lease(f);
+    return true;
 }

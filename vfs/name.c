@@ -11,23 +11,34 @@
  * compares with cache=shared.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vfs_priv.h"
 
+/* Does it hold a file `volume` that begins as docs/FORMAT.md says? */
 static bool
 name_is_volume(const char *folder)
 {
+    static const char word[] = "kvfs-volume ";
     char path[PATH_MAX];
-    struct stat st;
+    char begin[sizeof(word) - 1];
+    bool is = false;
+    int fd;
 
-    return snprintf(path, sizeof(path), "%s/volume", folder) < (int)sizeof(path) &&
-           stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (snprintf(path, sizeof(path), "%s/volume", folder) >= (int)sizeof(path))
+        return false;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return false;
+    is = read(fd, begin, sizeof(begin)) == (ssize_t)sizeof(begin) &&
+         memcmp(begin, word, sizeof(begin)) == 0;
+    (void)close(fd);
+    return is;
 }
 
 /* PATH without symbolic links, also where its last part does not exist yet. */
@@ -36,17 +47,24 @@ name_real(const char *path, char real[VFS_PATH_MAX])
 {
     char parent[PATH_MAX];
     char *found = realpath(path, NULL);
-    const char *last = strrchr(path, '/');
-    size_t len = last == NULL ? 0 : (size_t)(last - path);
+    size_t end = strlen(path);
+    const char *last;
+    size_t len;
     bool fits;
 
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    last = memrchr(path, '/', end);
+    len = last == NULL ? 0 : (size_t)(last - path);
     if (found == NULL && errno == ENOENT && len < sizeof(parent) - 2) {
+        size_t from = last == NULL ? 0 : len + 1;
+
         (void)snprintf(parent, sizeof(parent), "%.*s", len == 0 ? 1 : (int)len,
                        last == NULL ? "." : path);
         if ((found = realpath(parent, NULL)) == NULL)
             return false;
-        fits = snprintf(real, VFS_PATH_MAX, "%s/%s", strcmp(found, "/") == 0 ? "" : found,
-                        last == NULL ? path : last + 1) < VFS_PATH_MAX;
+        fits = snprintf(real, VFS_PATH_MAX, "%s/%.*s", strcmp(found, "/") == 0 ? "" : found,
+                        (int)(end - from), path + from) < VFS_PATH_MAX;
         free(found);
         return fits;
     }

@@ -67,7 +67,13 @@ register_is_super(const char *name)
 {
     size_t n = strlen(name);
 
-    return n > 12 && memcmp(name + n - 12, "-mj", 3) == 0;
+    return n > VFS_SUPER_TAIL && memcmp(name + n - VFS_SUPER_TAIL, "-mj", 3) == 0;
+}
+
+static bool
+register_is_super_of_ours(const char *name)
+{
+    return vfs_journal_is_ours(name, strlen(name), name + strlen(name) - VFS_SUPER_TAIL);
 }
 
 static int
@@ -144,12 +150,16 @@ register_access(sqlite3_vfs *vfs, const char *name, int flags, int *out)
         *out = 1;
         return SQLITE_OK;
     }
-    if (register_is_super(name))
-        return below->xAccess(below, name, flags, out);
-    if (!vfs_name_split(name, &n)) /* the journal of an ordinary member of a super-journal */
-        return below->xAccess(below, name, flags, out);
-    if (register_ends(name, "-journal") || register_ends(name, "-wal"))
+    if (register_is_super(name)) {
+        /* Whoever commits looks for a name that is free.  And a member that rolls back asks for
+         * the super-journal of an ordinary main database, which may have rolled back before it
+         * and removed it; ours never outlive their process, so what is asked for was there. */
+        *out = !register_is_super_of_ours(name);
         return SQLITE_OK;
+    }
+    /* The journal of an ordinary member of a super-journal lies outside, or seems not to. */
+    if (!vfs_name_split(name, &n) || register_ends(name, "-journal") || register_ends(name, "-wal"))
+        return below->xAccess(below, name, flags, out);
     if (kvfs_volume_open(n.volume, NULL, &v, NULL) < 0 &&
         kvfs_volume_open(n.volume, &options, &v, NULL) < 0)
         return SQLITE_OK;

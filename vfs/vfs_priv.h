@@ -20,6 +20,7 @@
 
 #define VFS_NAME "kvfs"
 #define VFS_PATH_MAX 512 /* bytes, the NUL among them: mxPathname */
+#define VFS_SUPER_TAIL 12 /* -mjXXXXXX9XX behind the main database's name: a super-journal */
 
 /* --- register.c ------------------------------------------------------------- */
 
@@ -183,8 +184,9 @@ struct vfs_file *vfs_file_first(void);
 int vfs_lock_raise(sqlite3_file *file, int level);
 int vfs_lock_lower(sqlite3_file *file, int level);
 int vfs_lock_reserved(sqlite3_file *file, int *out);
-/* locking_mode changes for the connection that uses F. */
-void vfs_lock_mode(struct vfs_file *f, bool exclusive);
+/* locking_mode changes for F, and with DB for all that this connection has open.  False: not
+ * to exclusive, for a file that is being read is being written by somebody else. */
+bool vfs_lock_mode(struct vfs_file *f, const sqlite3 *db, bool exclusive);
 
 /* --- commit.c --------------------------------------------------------------- */
 
