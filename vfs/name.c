@@ -79,6 +79,7 @@ name_real(const char *path, char real[VFS_PATH_MAX])
 static int
 name_file(const char *name, struct vfs_name *n)
 {
+    size_t cap = sizeof(n->file) - strlen(n->volume) - 1; /* together they fit */
     size_t len = 0;
 
     while (*name != '\0') {
@@ -88,7 +89,7 @@ name_file(const char *name, struct vfs_name *n)
             if (part == 2 && memcmp(name, "..", 2) == 0)
                 return vfs_refuse(SQLITE_CANTOPEN, "%s: \"..\" has no place in a database's name",
                                   name);
-            if (len + part + 2 > sizeof(n->file))
+            if (len + (len > 0) + part + 1 > cap)
                 return vfs_refuse(SQLITE_CANTOPEN, "%.64s...: the name is too long", name);
             if (len > 0)
                 n->file[len++] = '/';
@@ -205,7 +206,5 @@ vfs_name_resolve(const char *name, bool uri, struct vfs_name *n)
         if (rc == SQLITE_NOTFOUND)
             rc = vfs_refuse(SQLITE_CANTOPEN, "%s: no folder on the way is a volume", name);
     }
-    if (rc == SQLITE_OK && strlen(n->volume) + 1 + strlen(n->file) + 1 > VFS_PATH_MAX)
-        rc = vfs_refuse(SQLITE_CANTOPEN, "%.64s...: the name is too long", name);
     return rc;
 }

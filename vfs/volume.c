@@ -19,11 +19,15 @@ volume_format(const char *name, const struct vfs_name *n)
         .engine = sqlite3_uri_parameter(name, "engine"),
     };
     struct kvfs_error err = {0};
+    struct vfs_name around;
     int rc;
 
     if (!sqlite3_uri_boolean(name, "create", 0))
         return vfs_refuse(SQLITE_CANTOPEN, "%s: there is no volume (create=1 makes one)",
                           n->volume);
+    if (vfs_name_split(n->volume, &around)) /* its plain paths would be the outer one's */
+        return vfs_refuse(SQLITE_CANTOPEN, "%s: lies in the folder of the volume %s", n->volume,
+                          around.volume);
     rc = kvfs_format(n->volume, &options, &err);
     if (rc == 0 || rc == -EEXIST) /* somebody else was faster */
         return SQLITE_OK;
