@@ -51,7 +51,7 @@ world_file(const char *name, int folder)
         return;
     }
     fp = fopen(path, "w");
-    must(fp != NULL && fclose(fp) == 0);
+    must(fp != NULL && fputs("kvfs-volume 1\n", fp) > 0 && fclose(fp) == 0);
 }
 
 static void
