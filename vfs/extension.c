@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * extension.c - how SQLite loads the VFS: `.load kvfs_sqlite`, load_extension().
+ * extension.c - how SQLite loads the VFS: `.load kvfs_sqlite`, load_extension().  The entry
+ * point kvfs_default makes it the default VFS besides, for programs that know plain paths only.
  */
 #include "kvfs_sqlite.h"
 #include "vfs_priv.h"
 
 int sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+    __attribute__((visibility("default")));
+int kvfs_default(sqlite3 *db, char **message, const sqlite3_api_routines *api)
     __attribute__((visibility("default")));
 
 /* kvfs_error(): the last thing that went wrong in this thread */
@@ -27,17 +30,29 @@ extension_connection(sqlite3 *db, char **message, const sqlite3_api_routines *ap
                                    NULL);
 }
 
-int
-sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+static int
+extension_load(sqlite3 *db, char **message, const sqlite3_api_routines *api, int make_default)
 {
     int rc;
 
     sqlite3_api = api;
-    rc = kvfs_sqlite_register(0);
+    rc = kvfs_sqlite_register(make_default);
     if (rc == SQLITE_OK)
         rc = sqlite3_auto_extension((void (*)(void))extension_connection);
     if (rc == SQLITE_OK)
         rc = extension_connection(db, message, api);
     /* The VFS must outlive the connection that loaded it. */
     return rc == SQLITE_OK ? SQLITE_OK_LOAD_PERMANENTLY : rc;
+}
+
+int
+sqlite3_extension_init(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+{
+    return extension_load(db, message, api, 0);
+}
+
+int
+kvfs_default(sqlite3 *db, char **message, const sqlite3_api_routines *api)
+{
+    return extension_load(db, message, api, 1);
 }

@@ -28,6 +28,16 @@ sql app.db <<<".backup $tmp/b.db" || fail ".backup"
 [ "$(sqlite3 "$tmp/b.db" 'SELECT sum(x) FROM t')" = 3 ] || fail ".backup lost something"
 sql new.db <<<".restore $tmp/b.db" || fail ".restore"
 [ "$(sql new.db <<<'SELECT sum(x) FROM t;')" = 3 ] || fail ".restore lost something"
+sql app.db <<<".clone $tmp/vol/clone.db" >/dev/null || fail ".clone"
+[ "$(sqlite3 "$tmp/vol/clone.db" 'SELECT sum(x) FROM t')" = 3 ] || fail ".clone lost something"
+rm "$tmp/vol/clone.db" # it opens with the default VFS
+{ printf "SELECT load_extension('%s', 'kvfs_default');\n.open %s/vol/app.db\n.clone %s/vol/clone.db\n" \
+    "$ext" "$tmp" "$tmp"
+    printf '.open clone.db\nSELECT sum(x) FROM t;\n.open "file:%s/b.db?vfs=unix"\nSELECT sum(x) FROM t;\n' "$tmp"; } |
+    KVFS_VOLUME=$tmp/vol sqlite3 >"$tmp/out" 2>"$tmp/stderr" || fail "the default VFS"
+[ "$(grep -x 3 "$tmp/out")" = $'3\n3' ] || fail "the default VFS: $(cat "$tmp/out")"
+kvfs ls "$tmp/vol" | grep -qx clone.db || fail ".clone to a plain path"
+[ ! -e "$tmp/vol/clone.db" ] || fail ".clone went beside the volume"
 sql app.db <<<"VACUUM INTO '$tmp/vol/vac.db';" || fail "VACUUM INTO"
 [ "$(sql vac.db <<<'SELECT sum(x) FROM t;')" = 3 ] || fail "VACUUM INTO lost something"
 sql app.db <<<".dump" | grep -q "INSERT INTO t VALUES(2)" || fail ".dump"

@@ -160,6 +160,32 @@ class Python(unittest.TestCase):
     def test_spawn(self):
         self.processes("spawn")
 
+    def pool(self, method):
+        if method == "fork" and not vfs_world.FORKS:
+            self.skipTest("told by test_fork")
+        vol = fresh()
+        db = vfs_world.connect(vol)
+        db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, worker, x)")
+        if not SHARED:
+            db.close()
+        context = multiprocessing.get_context(method)
+        with context.Pool(3 if SHARED else 1) as workers:
+            got = workers.starmap(pooled, [(vol, i) for i in range(30)], chunksize=2)
+            workers.close()
+            workers.join()
+        if not SHARED:
+            db = vfs_world.connect(vol)
+        self.assertEqual(sorted(got), list(range(30)))
+        self.assertEqual(db.execute("SELECT count(*), sum(x) FROM t").fetchone(), (30, 435))
+        self.assertEqual(db.execute("PRAGMA integrity_check").fetchone()[0], "ok")
+        db.close()
+
+    def test_fork_pool(self):
+        self.pool("fork")
+
+    def test_spawn_pool(self):
+        self.pool("spawn")
+
     def test_shared_cache(self):
         vol = fresh()
         a = vfs_world.connect(vol, more="&cache=shared")
@@ -212,6 +238,19 @@ class Python(unittest.TestCase):
         with self.assertRaisesRegex(sqlite3.DatabaseError, "not a database"):
             db.execute("SELECT * FROM sqlite_schema").fetchall()
         db.close()
+
+
+connection = None  # of a worker of a pool: for all its tasks, as applications have it
+
+
+def pooled(vol, i):
+    global connection
+    if connection is None:
+        vfs_world.load()
+        connection = vfs_world.connect(vol, timeout=60, isolation_level="IMMEDIATE")
+    with connection:
+        connection.execute("INSERT INTO t VALUES(?, ?, ?)", (i, os.getpid(), i))
+        return connection.execute("SELECT x FROM t WHERE id = ?", (i,)).fetchone()[0]
 
 
 def worker(vol, n):
