@@ -15,9 +15,12 @@
  * Its contents are slots: OFD locks tell no pid, so a holder writes pid,
  * command and time into a slot, and keeps the slot's byte locked as long as
  * what stands in it is true.  Slots only inform; no decision depends on them.
+ * Snapshots and the leases of short transactions come and go too fast for four
+ * system calls each, so they are only noted in memory (`names`), and the
+ * background writes down those that last (kvfs_lease_announce).
  *
  * Two users of one open file description never conflict.  So within a process
- * the owner table is node.c's (leases) and `slots_used` here (slots).  A lock
+ * the owner table is node.c's (leases) and `names` here (slots).  A lock
  * also lives on in a forked child's copy of the descriptor: the fork handler
  * of volume.c closes it there (kvfs_lease_table_forget).
  *
@@ -47,15 +50,27 @@
 #define LEASE_SLOT_LEN  64
 #define LEASE_COMMAND   24 /* offset of the command in a slot; 32 bytes */
 
+/* What this process holds and tells others of, in a slot if it has lasted. */
+struct lease_name {
+    uint64_t ino;
+    uint32_t since_s;
+    int slot; /* -1: not told yet */
+    uint8_t kind;
+    bool used;
+    bool seen; /* by the last announcement: told at the next */
+};
+
 struct kvfs_lease_table {
     int fd; /* -1: there is none, on a read-only medium */
     bool readonly;  /* no leases */
     bool slots;     /* the file can be written: names may be left in it */
     char command[32]; /* of this process: a snapshot is taken too often to look it up each time */
-    int open_slot;
-    pthread_mutex_t lock; /* slots_used, slot_inos */
-    uint8_t slots_used[LEASE_SLOTS];
-    uint64_t slot_inos[LEASE_SLOTS];
+    int open_name;
+    pthread_mutex_t lock; /* all below */
+    bool lazy; /* somebody calls kvfs_lease_announce() */
+    int names_end; /* behind the last that is used */
+    struct lease_name names[LEASE_SLOTS];
+    bool slots_used[LEASE_SLOTS];
 };
 
 static int
@@ -89,52 +104,105 @@ lease_command(char command[32])
     command[strcspn(command, "\n")] = '\0';
 }
 
-static int
-lease_slot_take(struct kvfs_lease_table *t, int kind, uint64_t ino)
+/* Find a slot and write NAME into it; table's lock held. */
+static void
+lease_slot_take(struct kvfs_lease_table *t, struct lease_name *name)
 {
     uint8_t slot[LEASE_SLOT_LEN] = {0};
     int found = -1;
 
-    if (!t->slots)
-        return -1;
-    (void)pthread_mutex_lock(&t->lock);
-    for (int i = 0; i < LEASE_SLOTS && found < 0; i++) {
+    for (int i = 0; i < LEASE_SLOTS && found < 0 && t->slots; i++) {
         if (!t->slots_used[i] && lease_lock(t->fd, F_WRLCK, LEASE_SLOT + i) == 0)
             found = i;
     }
-    if (found >= 0) {
-        t->slots_used[found] = 1;
-        t->slot_inos[found] = kind == KVFS_HOLDER_LEASE ? ino : 0;
-    }
-    (void)pthread_mutex_unlock(&t->lock);
     if (found < 0)
-        return -1;
-    slot[0] = (uint8_t)(kind + 1);
-    kvfs_be64_put(slot + 8, ino);
+        return;
+    t->slots_used[found] = true;
+    name->slot = found;
+    slot[0] = (uint8_t)(name->kind + 1);
+    kvfs_be64_put(slot + 8, name->ino);
     kvfs_be32_put(slot + 16, (uint32_t)getpid());
-    kvfs_be32_put(slot + 20, (uint32_t)time(NULL));
+    kvfs_be32_put(slot + 20, name->since_s);
     memcpy(slot + LEASE_COMMAND, t->command, sizeof(t->command));
     if (pwrite(t->fd, slot, sizeof(slot), (off_t)found * LEASE_SLOT_LEN) != sizeof(slot)) {
         /* A full disk: the lock holds, only the name is missing. */
-        return found;
+        return;
     }
-    return found;
 }
 
+/* Empty a name's slot, if it has one; table's lock held. */
 static void
-lease_slot_drop(struct kvfs_lease_table *t, int slot)
+lease_slot_drop(struct kvfs_lease_table *t, struct lease_name *name)
 {
     static const uint8_t empty[LEASE_SLOT_LEN];
 
-    if (slot < 0)
+    if (name->slot < 0)
         return;
-    if (pwrite(t->fd, empty, sizeof(empty), (off_t)slot * LEASE_SLOT_LEN) < 0) {
+    if (pwrite(t->fd, empty, sizeof(empty), (off_t)name->slot * LEASE_SLOT_LEN) < 0) {
         /* Stale names are told from live ones by the slot's lock. */
     }
+    (void)lease_lock(t->fd, F_UNLCK, LEASE_SLOT + name->slot);
+    t->slots_used[name->slot] = false;
+    name->slot = -1;
+}
+
+/* Note what is held; where it is not LASTING, others may be told later.  -1: no room. */
+static int
+lease_name_take(struct kvfs_lease_table *t, int kind, uint64_t ino, bool lasting)
+{
+    int i = 0;
+
+    if (!t->slots)
+        return -1;
     (void)pthread_mutex_lock(&t->lock);
-    (void)lease_lock(t->fd, F_UNLCK, LEASE_SLOT + slot);
-    t->slots_used[slot] = 0;
-    t->slot_inos[slot] = 0;
+    while (i < LEASE_SLOTS && t->names[i].used)
+        i++;
+    if (i < LEASE_SLOTS) {
+        t->names[i] = (struct lease_name){.ino = ino, .since_s = (uint32_t)time(NULL), .slot = -1,
+                                          .kind = (uint8_t)kind, .used = true};
+        if (i >= t->names_end)
+            t->names_end = i + 1;
+        if (lasting || !t->lazy)
+            lease_slot_take(t, &t->names[i]);
+    }
+    (void)pthread_mutex_unlock(&t->lock);
+    return i < LEASE_SLOTS ? i : -1;
+}
+
+/* Table's lock held. */
+static void
+lease_name_drop_locked(struct kvfs_lease_table *t, int i)
+{
+    lease_slot_drop(t, &t->names[i]);
+    t->names[i].used = false;
+    while (t->names_end > 0 && !t->names[t->names_end - 1].used)
+        t->names_end--;
+}
+
+static void
+lease_name_drop(struct kvfs_lease_table *t, int i)
+{
+    if (i < 0)
+        return;
+    (void)pthread_mutex_lock(&t->lock);
+    lease_name_drop_locked(t, i);
+    (void)pthread_mutex_unlock(&t->lock);
+}
+
+void
+kvfs_lease_announce(struct kvfs_lease_table *t)
+{
+    if (t->fd < 0)
+        return;
+    (void)pthread_mutex_lock(&t->lock);
+    t->lazy = true;
+    for (int i = 0; i < t->names_end; i++) {
+        struct lease_name *name = &t->names[i];
+
+        if (name->used && name->slot < 0 && name->seen)
+            lease_slot_take(t, name);
+        name->seen = true;
+    }
     (void)pthread_mutex_unlock(&t->lock);
 }
 
@@ -250,7 +318,7 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     (void)pthread_mutex_init(&t->lock, NULL);
     t->readonly = readonly;
-    t->open_slot = -1;
+    t->open_name = -1;
     t->fd = -1;
     lease_command(t->command);
     rc = lease_table_lock(t, path, exclusive, err);
@@ -262,7 +330,7 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
     if (rc < 0)
         goto fail;
     t->slots = (fcntl(t->fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-    t->open_slot = lease_slot_take(t, KVFS_HOLDER_OPEN, 0);
+    t->open_name = lease_name_take(t, KVFS_HOLDER_OPEN, 0, true);
     *tablep = t;
     return 0;
 fail:
@@ -278,7 +346,7 @@ kvfs_lease_table_close(struct kvfs_lease_table *t)
 {
     if (t == NULL)
         return;
-    lease_slot_drop(t, t->open_slot);
+    lease_name_drop(t, t->open_name);
     if (t->fd >= 0)
         (void)close(t->fd); /* frees every lock */
     (void)pthread_mutex_destroy(&t->lock);
@@ -302,7 +370,7 @@ kvfs_lease_table_forget(struct kvfs_lease_table *t)
 }
 
 int
-kvfs_lease_take(struct kvfs_lease_table *t, uint64_t ino, struct kvfs_error *err)
+kvfs_lease_take(struct kvfs_lease_table *t, uint64_t ino, bool lasting, struct kvfs_error *err)
 {
     char who[96];
     int rc;
@@ -316,24 +384,23 @@ kvfs_lease_take(struct kvfs_lease_table *t, uint64_t ino, struct kvfs_error *err
     }
     if (rc < 0)
         return kvfs_error_set(err, rc, "the lease cannot be taken: errno %d", -rc);
-    (void)lease_slot_take(t, KVFS_HOLDER_LEASE, ino);
+    (void)lease_name_take(t, KVFS_HOLDER_LEASE, ino, lasting);
     return 0;
 }
 
 void
 kvfs_lease_drop(struct kvfs_lease_table *t, uint64_t ino)
 {
-    int slot = -1;
-
     if (t->fd < 0)
         return;
     (void)pthread_mutex_lock(&t->lock);
-    for (int i = 0; i < LEASE_SLOTS && slot < 0; i++) {
-        if (t->slots_used[i] && t->slot_inos[i] == ino)
-            slot = i;
+    for (int i = 0; i < t->names_end; i++) {
+        if (t->names[i].used && t->names[i].kind == KVFS_HOLDER_LEASE && t->names[i].ino == ino) {
+            lease_name_drop_locked(t, i);
+            break;
+        }
     }
     (void)pthread_mutex_unlock(&t->lock);
-    lease_slot_drop(t, slot);
     (void)lease_lock(t->fd, F_UNLCK, LEASE_FILE + (off_t)ino);
 }
 
@@ -353,13 +420,13 @@ kvfs_lease_janitor_drop(struct kvfs_lease_table *t)
 int
 kvfs_lease_pin(struct kvfs_lease_table *t)
 {
-    return lease_slot_take(t, KVFS_HOLDER_SNAPSHOT, 0);
+    return lease_name_take(t, KVFS_HOLDER_SNAPSHOT, 0, false);
 }
 
 void
-kvfs_lease_unpin(struct kvfs_lease_table *t, int slot)
+kvfs_lease_unpin(struct kvfs_lease_table *t, int name)
 {
-    lease_slot_drop(t, slot);
+    lease_name_drop(t, name);
 }
 
 int

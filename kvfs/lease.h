@@ -23,17 +23,23 @@ bool kvfs_lease_table_gone(const struct kvfs_lease_table *t);
 void kvfs_lease_table_forget(struct kvfs_lease_table *t);
 
 /* Take the lease of file INO for this process, once.  -EBUSY; ERR names the
- * holder.  The caller (node.c) keeps track of its own users of it. */
-int kvfs_lease_take(struct kvfs_lease_table *t, uint64_t ino, struct kvfs_error *err);
+ * holder.  LASTING: others are told our name at once, else if it lasts.  The
+ * caller (node.c) keeps track of its own users of it. */
+int kvfs_lease_take(struct kvfs_lease_table *t, uint64_t ino, bool lasting,
+                    struct kvfs_error *err);
 void kvfs_lease_drop(struct kvfs_lease_table *t, uint64_t ino);
 
 /* The right to do the background work that belongs to no file.  Never waits. */
 bool kvfs_lease_janitor(struct kvfs_lease_table *t);
 void kvfs_lease_janitor_drop(struct kvfs_lease_table *t);
 
-/* Make a pinned snapshot known to others; a negative slot means there was no
+/* Note a pinned snapshot, so that others can be told; negative: there was no
  * room, which is harmless. */
 int kvfs_lease_pin(struct kvfs_lease_table *t);
-void kvfs_lease_unpin(struct kvfs_lease_table *t, int slot);
+void kvfs_lease_unpin(struct kvfs_lease_table *t, int name);
+
+/* Tell others of what has been held since the last call but one.  From the first call on,
+ * what does not last is told that way only. */
+void kvfs_lease_announce(struct kvfs_lease_table *t);
 
 #endif /* KVFS_LEASE_H */

@@ -183,7 +183,7 @@ kvfs_node_put(struct kvfs_node *node)
 
     (void)pthread_mutex_lock(&v->nodes->lock);
     if (node->refs == 1 && node->orphan && !node->leased && !node->unlinking &&
-        kvfs_lease_take(v->leases, node->ino, NULL) == 0) { /* else its holder is the last user */
+        kvfs_lease_take(v->leases, node->ino, true, NULL) == 0) { /* else its holder is the last user */
         node->orphan = false;
         node->unlinking = true;
         (void)pthread_mutex_unlock(&v->nodes->lock);
@@ -203,7 +203,7 @@ kvfs_node_put(struct kvfs_node *node)
 
 /* Take the lease and load; table and cut lock held. */
 static int
-node_lease_locked(struct kvfs_node *node, struct kvfs_error *err)
+node_lease_locked(struct kvfs_node *node, bool lasting, struct kvfs_error *err)
 {
     struct kvfs_volume *v = node->v;
     struct kvfs_db_snap *snap;
@@ -211,7 +211,7 @@ node_lease_locked(struct kvfs_node *node, struct kvfs_error *err)
 
     if (node->leased)
         return 0;
-    rc = kvfs_lease_take(v->leases, node->ino, err);
+    rc = kvfs_lease_take(v->leases, node->ino, lasting, err);
     if (rc < 0)
         return rc;
     rc = v->engine->begin(v->db, &snap, err);
@@ -238,7 +238,7 @@ kvfs_node_release_locked(struct kvfs_node *node)
     struct kvfs_volume *v = node->v;
 
     (void)pthread_mutex_lock(&v->nodes->lock);
-    if (node->leased && node->writers == 0 && node->locked_by == NULL &&
+    if (node->leased && !node->working && node->writers == 0 && node->locked_by == NULL &&
         atomic_load(&node->dirty_id) <= atomic_load(&v->overlay->applied_id)) {
         node->leased = false;
         kvfs_view_free(&node->view);
@@ -268,7 +268,7 @@ node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, stru
     if (node->locked_by != NULL || (owner != NULL && node->writers > own_writers))
         rc = kvfs_error_set(err, -EBUSY, "the file is being written by this process");
     if (rc == 0)
-        rc = node_lease_locked(node, err);
+        rc = node_lease_locked(node, owner == NULL, err);
     if (rc == 0 && owner != NULL)
         node->locked_by = owner;
     if (rc == 0 && owner == NULL)
@@ -299,12 +299,11 @@ node_end(struct kvfs_node *node, const void *owner)
     /* The lease goes as soon as the engine has everything. */
     if (owner == NULL && atomic_load(&node->dirty_id) > atomic_load(&v->overlay->applied_id))
         (void)kvfs_commit(v, atomic_load(&node->dirty_id), KVFS_ORDERED, NULL);
-    /* Not under the hands of a commit or of background work on its view. */
-    (void)pthread_mutex_lock(&v->overlay->commit_lock);
+    /* Not under the hands of a commit, which has a layer of it then and lets go of the file
+     * itself, or of background work (`working`): so nobody waits here for another's flush. */
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
     kvfs_node_release_locked(node);
     (void)pthread_rwlock_unlock(&v->overlay->cut);
-    (void)pthread_mutex_unlock(&v->overlay->commit_lock);
 }
 
 int
@@ -404,7 +403,7 @@ kvfs_node_unlink_prepare(struct kvfs_volume *v, uint64_t ino, bool *open, struct
         node->refs--;
         *open = true;
     } else {
-        rc = kvfs_lease_take(v->leases, ino, err); /* nobody else writes it? */
+        rc = kvfs_lease_take(v->leases, ino, true, err); /* nobody else writes it? */
         if (rc == 0 && node->refs > 1) {
             kvfs_lease_drop(v->leases, ino);
             node->refs--;

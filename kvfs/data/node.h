@@ -20,6 +20,7 @@ struct kvfs_node {
     bool orphan;      /* no name is left: reclaim at the last use */
     bool unlinking;    /* its last name is being removed: a new writer waits */
     unsigned starting; /* writers about to take the lease */
+    bool working;      /* background work is using the view: commit lock and cut lock */
 
     /* LEASED changes under the table's lock and the cut lock, exclusive; either
      * lock is enough to read it.  While it is set `view` is what the engine

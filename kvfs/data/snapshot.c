@@ -17,6 +17,9 @@
 #include "node.h"
 #include "overlay.h"
 #include "read.h"
+#include "txn_priv.h"
+
+#define SNAPSHOT_FEW 8 /* layers, as a rule */
 
 struct snapshot_file {
     struct snapshot_file *next;
@@ -28,24 +31,26 @@ struct kvfs_snapshot {
     struct kvfs_db_snap *snap;
     struct kvfs_layer **layers; /* newest first, each held */
     size_t layers_count;
-    int slot;
+    struct kvfs_layer *few[SNAPSHOT_FEW];
+    int name; /* lease.c's */
     struct snapshot_file *files; /* those that were looked at */
 };
 
-/* Hold the sealed layers; cut lock held. */
+/* Hold the sealed layers, with a place for one more; cut lock held. */
 static int
 snapshot_layers(struct kvfs_snapshot *s)
 {
     struct kvfs_overlay *o = s->v->overlay;
-    size_t count = 0;
+    size_t count = 1;
 
     for (struct kvfs_layer *l = o->newest; l != NULL; l = l->older)
         count++;
-    if (count == 0)
-        return 0;
-    s->layers = calloc(count, sizeof(struct kvfs_layer *));
-    if (s->layers == NULL)
-        return -ENOMEM;
+    s->layers = s->few;
+    if (count > SNAPSHOT_FEW) {
+        s->layers = calloc(count, sizeof(struct kvfs_layer *));
+        if (s->layers == NULL)
+            return -ENOMEM;
+    }
     for (struct kvfs_layer *l = o->newest; l != NULL; l = l->older) {
         kvfs_layer_hold(o, l);
         s->layers[s->layers_count++] = l;
@@ -54,32 +59,58 @@ snapshot_layers(struct kvfs_snapshot *s)
 }
 
 int
+kvfs_snapshot_new(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, struct kvfs_error *err)
+{
+    struct kvfs_snapshot *s = calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
+    s->v = v;
+    s->layers = s->few;
+    s->name = kvfs_lease_pin(v->leases);
+    *snapshotp = s;
+    return 0;
+}
+
+int
+kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err)
+{
+    struct kvfs_volume *v = s->v;
+    int rc = kvfs_overlay_seal_locked(v->overlay);
+
+    if (rc == 0)
+        rc = snapshot_layers(s);
+    if (rc < 0)
+        return kvfs_error_set(err, rc, "%s: no memory", v->path);
+    return v->engine->begin(v->db, &s->snap, err);
+}
+
+void
+kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l)
+{
+    memmove(s->layers + 1, s->layers, s->layers_count * sizeof(struct kvfs_layer *));
+    kvfs_layer_hold(s->v->overlay, l);
+    s->layers[0] = l;
+    s->layers_count++;
+}
+
+int
 kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, struct kvfs_error *err)
 {
     struct kvfs_snapshot *s;
     int rc = kvfs_volume_usable(v, err);
 
+    if (rc == 0)
+        rc = kvfs_snapshot_new(v, &s, err);
     if (rc < 0)
         return rc;
-    s = calloc(1, sizeof(*s));
-    if (s == NULL)
-        return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    s->v = v;
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
-    rc = kvfs_overlay_seal_locked(v->overlay);
-    if (rc == 0)
-        rc = snapshot_layers(s);
-    if (rc < 0)
-        (void)kvfs_error_set(err, rc, "%s: no memory", v->path);
-    else
-        rc = v->engine->begin(v->db, &s->snap, err);
+    rc = kvfs_snapshot_pin_locked(s, err);
     (void)pthread_rwlock_unlock(&v->overlay->cut);
-    s->slot = -1;
     if (rc < 0) {
         kvfs_snapshot_close(s);
         return rc;
     }
-    s->slot = kvfs_lease_pin(v->leases);
     *snapshotp = s;
     return 0;
 }
@@ -99,11 +130,12 @@ kvfs_snapshot_close(struct kvfs_snapshot *s)
     if (!atomic_load(&s->v->forked)) {
         if (s->snap != NULL)
             s->v->engine->end(s->snap);
-        kvfs_lease_unpin(s->v->leases, s->slot);
+        kvfs_lease_unpin(s->v->leases, s->name);
         for (size_t i = 0; i < s->layers_count; i++)
             kvfs_layer_drop(s->v->overlay, s->layers[i]);
     }
-    free(s->layers);
+    if (s->layers != s->few)
+        free(s->layers);
     free(s);
 }
 

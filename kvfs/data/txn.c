@@ -337,9 +337,10 @@ kvfs_txn_versions(const struct kvfs_txn *t, struct kvfs_error *err)
     return 0;
 }
 
-/* Seal the stage as a layer; cut lock held, exclusive. */
+/* Seal the stage as a layer, and pin the state that it makes where SNAPSHOT is not NULL; cut
+ * lock held, exclusive.  All that can fail comes first. */
 static int
-txn_seal(struct kvfs_txn *t, struct kvfs_error *err)
+txn_seal(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_error *err)
 {
     struct kvfs_overlay *o = t->v->overlay;
     int64_t now = txn_now_ns();
@@ -353,6 +354,12 @@ txn_seal(struct kvfs_txn *t, struct kvfs_error *err)
     }
     if (kvfs_overlay_seal_locked(o) < 0)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", t->v->path);
+    if (snapshot != NULL) {
+        rc = kvfs_snapshot_pin_locked(snapshot, err);
+        if (rc < 0)
+            return rc;
+        kvfs_snapshot_add_locked(snapshot, t->stage);
+    }
     t->stage->id = o->cur->id; /* `cur` is empty: it takes the next number */
     o->cur->id = ++o->next_id;
     t->stage->is_txn = true;
@@ -428,7 +435,8 @@ kvfs_txn_room(struct kvfs_volume *v, uint64_t blocks, uint32_t block_size_bytes,
 }
 
 static int
-txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_error *err)
+txn_submit_small(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_ticket *ticket,
+                 struct kvfs_error *err)
 {
     struct kvfs_overlay *o = t->v->overlay;
     size_t bytes = atomic_load(&t->stage->bytes);
@@ -440,7 +448,7 @@ txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_err
         return rc;
     kvfs_layer_hold(o, t->stage); /* for the ticket */
     (void)pthread_rwlock_wrlock(&o->cut);
-    rc = txn_seal(t, err);
+    rc = txn_seal(t, snapshot, err);
     (void)pthread_rwlock_unlock(&o->cut);
     kvfs_overlay_admitted(o, bytes);
     if (rc < 0) {
@@ -454,8 +462,8 @@ txn_submit_small(struct kvfs_txn *t, struct kvfs_ticket *ticket, struct kvfs_err
 }
 
 static int
-txn_submit(struct kvfs_txn *t, enum kvfs_durability durability, struct kvfs_ticket **ticketp,
-           struct kvfs_error *err)
+txn_submit(struct kvfs_txn *t, enum kvfs_durability durability, struct kvfs_snapshot *snapshot,
+           struct kvfs_ticket **ticketp, struct kvfs_error *err)
 {
     struct kvfs_ticket *ticket = NULL;
     bool large = false;
@@ -470,7 +478,7 @@ txn_submit(struct kvfs_txn *t, enum kvfs_durability durability, struct kvfs_tick
     }
     if (rc == 0 && ticket != NULL) {
         ticket->v = t->v;
-        rc = large ? kvfs_spill_commit(t, durability, err) : txn_submit_small(t, ticket, err);
+        rc = large ? kvfs_spill_commit(t, durability, err) : txn_submit_small(t, snapshot, ticket, err);
         ticket->applies = atomic_load(&t->v->applies);
     }
     if (rc < 0) {
@@ -486,7 +494,34 @@ txn_submit(struct kvfs_txn *t, enum kvfs_durability durability, struct kvfs_tick
 int
 kvfs_txn_submit(struct kvfs_txn *t, struct kvfs_ticket **ticketp, struct kvfs_error *err)
 {
-    return txn_submit(t, KVFS_ORDERED, ticketp, err);
+    return txn_submit(t, KVFS_ORDERED, NULL, ticketp, err);
+}
+
+int
+kvfs_txn_submit_pinned(struct kvfs_txn *t, enum kvfs_durability durability,
+                       struct kvfs_ticket **ticketp, struct kvfs_snapshot **snapshotp,
+                       struct kvfs_error *err)
+{
+    struct kvfs_volume *v = t->v;
+    struct kvfs_snapshot *s = NULL;
+    bool small = t->stage->nodes != NULL;
+    int rc = 0;
+
+    for (const struct kvfs_txn_file *tf = t->files; tf != NULL; tf = tf->next)
+        small = small && tf->top == 0;
+    if (small)
+        rc = kvfs_snapshot_new(v, &s, err);
+    if (rc < 0) {
+        kvfs_txn_abort(t);
+        return rc;
+    }
+    rc = txn_submit(t, durability, s, ticketp, err);
+    if (rc < 0) {
+        kvfs_snapshot_close(s);
+        return rc;
+    }
+    *snapshotp = s;
+    return 0;
 }
 
 int
@@ -520,7 +555,7 @@ int
 kvfs_txn_commit(struct kvfs_txn *t, enum kvfs_durability durability, struct kvfs_error *err)
 {
     struct kvfs_ticket *ticket;
-    int rc = txn_submit(t, durability, &ticket, err);
+    int rc = txn_submit(t, durability, NULL, &ticket, err);
 
     return rc < 0 ? rc : kvfs_txn_wait(ticket, durability, err);
 }

@@ -41,4 +41,14 @@ void kvfs_spill_abandon(struct kvfs_txn *t);
 int kvfs_spill_block(struct kvfs_txn *t, const struct kvfs_txn_file *tf, uint64_t index,
                      uint8_t *block, struct kvfs_error *err);
 
+/* --- snapshot.c ------------------------------------------------------------ */
+
+/* A snapshot that nothing is pinned by yet; kvfs_snapshot_close() takes it. */
+int kvfs_snapshot_new(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp,
+                      struct kvfs_error *err);
+/* Pin the present instant; cut lock held, exclusive. */
+int kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err);
+/* Make layer L, the next to be sealed, a part of it; cannot fail, once; likewise. */
+void kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l);
+
 #endif /* KVFS_TXN_PRIV_H */

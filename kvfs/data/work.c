@@ -311,7 +311,6 @@ kvfs_work_node(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error 
     bool any;
     int rc = 0;
 
-    /* Once leased, the view stays as it is while the commit lock is held. */
     (void)pthread_rwlock_rdlock(&v->overlay->cut);
     any = node->leased && (node->view.overs_count > 0 || node->view.holes.count > 0);
     (void)pthread_rwlock_unlock(&v->overlay->cut);
@@ -320,9 +319,20 @@ kvfs_work_node(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error 
     b = kvfs_batch_new();
     if (b == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    do
-        rc = node->view.overs_count > 0 ? work_over(v, node, b, err) : work_hole(v, node, b, err);
-    while (work_again(v, b, rc));
+    /* While it is `working` and the commit lock is held the view stays as it is. */
+    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    node->working = any = node->leased;
+    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    if (any && (node->view.overs_count > 0 || node->view.holes.count > 0)) {
+        do
+            rc = node->view.overs_count > 0 ? work_over(v, node, b, err)
+                                            : work_hole(v, node, b, err);
+        while (work_again(v, b, rc));
+    }
+    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    node->working = false;
+    kvfs_node_release_locked(node); /* if its last writer has left meanwhile */
+    (void)pthread_rwlock_unlock(&v->overlay->cut);
     kvfs_batch_free(b);
     return rc;
 }
@@ -605,16 +615,22 @@ work_thread(void *arg)
     struct kvfs_volume *v = arg;
     struct kvfs_batch_builder *b = kvfs_batch_new();
     int64_t last = work_now_ms();
+    int64_t told = last;
     bool commit;
     bool room;
     int more = 1;
 
+    kvfs_lease_announce(v->leases);
     if (b != NULL && kvfs_lease_janitor(v->leases)) {
         (void)work_left(v, b, NULL);
         kvfs_lease_janitor_drop(v->leases);
     }
     kvfs_batch_free(b);
     while (work_wait(v, more == 1, &commit, &room)) {
+        if (commit || work_now_ms() - told >= (int64_t)v->commit_interval_ms) {
+            kvfs_lease_announce(v->leases);
+            told = work_now_ms();
+        }
         /* Errors are met again by whoever writes or flushes next. */
         if (commit || work_now_ms() - last >= (int64_t)v->commit_interval_ms) {
             (void)kvfs_commit_all(v, KVFS_ORDERED, NULL);

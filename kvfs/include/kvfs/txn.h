@@ -4,7 +4,8 @@
  *
  * A snapshot is one instant of the volume, seen through any number of files; it
  * stands still until it is closed and keeps the engine from reusing space
- * meanwhile (kvfs_volume_holders() shows who and since when).
+ * meanwhile (kvfs_volume_holders() shows who and since when, once it has
+ * stood for a second or so).
  *
  * A transaction collects writes and sizes of several files in private memory
  * and commits them as one: all or nothing, over any crash.  Beyond a bound it
@@ -53,7 +54,7 @@ int kvfs_snapshot_extents(struct kvfs_snapshot *s, uint64_t ino, uint64_t count,
 
 /* The exclusive right to change a file, among all handles of this process and
  * all processes: what a database calls its RESERVED lock.  Never waits.
- * -EBUSY: taken (ERR names the process);  -EROFS.  F need not be open for
+ * -EBUSY: taken (ERR names the process, if it has held it for a second);  -EROFS.  F need not be open for
  * WRITE.  On success the file's facts are fresh (kvfs_file_info). */
 int kvfs_file_lock(struct kvfs_file *f, struct kvfs_error *err);
 void kvfs_file_unlock(struct kvfs_file *f);
@@ -98,6 +99,15 @@ int kvfs_txn_commit(struct kvfs_txn *t, enum kvfs_durability durability, struct 
  * once, by any thread, which frees it; what _wait answers is the commit's answer.
  * A transaction that built on one that failed fails too. */
 int kvfs_txn_submit(struct kvfs_txn *t, struct kvfs_ticket **ticketp, struct kvfs_error *err);
+
+/* As _submit, and *SNAPSHOTP pins the very state that the transaction makes; its place is
+ * secured before anything is changed (-EBUSY, -ENOMEM).  NULL for an empty transaction, and
+ * for one that was spilled, which is applied within this call, with DURABILITY.  If _wait
+ * then fails, the snapshot shows what never came to be: close it. */
+int kvfs_txn_submit_pinned(struct kvfs_txn *t, enum kvfs_durability durability,
+                           struct kvfs_ticket **ticketp, struct kvfs_snapshot **snapshotp,
+                           struct kvfs_error *err);
+
 int kvfs_txn_wait(struct kvfs_ticket *ticket, enum kvfs_durability durability,
                   struct kvfs_error *err);
 
