@@ -185,50 +185,114 @@ commit_file(struct kvfs_txn *txn, struct vfs_file *f)
     return put.rc < 0 ? vfs_error(put.rc, SQLITE_IOERR_WRITE, &err) : rc;
 }
 
+/* The transaction is ordered and can be seen: F's state is the new one, shown by PIN. */
 static void
-commit_done(struct vfs_file *f)
+commit_seen(struct vfs_file *f, struct vfs_pin *pin)
 {
     struct kvfs_file_info info;
 
+    f->version_before = f->version;
+    f->size_before = f->size;
     kvfs_file_info(f->f, &info); /* ours: the lease is held */
     f->version = info.version;
     f->size = info.size_bytes;
+    vfs_conn_repin(f, pin);
+}
+
+/* It is as durable as was asked for. */
+static void
+commit_done(struct vfs_file *f)
+{
     f->committed = true;
     commit_unprepare(f);
     vfs_stage_drop(&f->stage);
     f->synced = false;
-    vfs_conn_unpin(f);
+    vfs_conn_repin_keep(f);
 }
 
-/* Commit the files of G that lie in volume V. */
-static int
-commit_batch(struct commit_group *g, struct kvfs_volume *v)
+/* It never was.  Whoever has seen it here, in this process, forgets what he read. */
+static void
+commit_undo(struct vfs_file *f)
 {
-    enum kvfs_durability durability = KVFS_ORDERED;
+    f->version = f->version_before;
+    f->size = f->size_before;
+    vfs_conn_repin_undo(f);
+    vfs_lock();
+    for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
+        if (o->v == f->v && o->ino == f->ino) {
+            atomic_store(&o->suspect, true);
+            atomic_store(&o->stale, true);
+        }
+    }
+    vfs_unlock();
+}
+
+/* Stage the files of G that lie in volume V; *durability: the strongest wish.  The transaction
+ * is NULL where nothing is staged. */
+static int
+commit_build(const struct commit_group *g, struct kvfs_volume *v, struct kvfs_txn **txnp,
+             enum kvfs_durability *durability)
+{
     struct kvfs_error err = {0};
     struct kvfs_txn *txn = NULL;
     int rc = SQLITE_OK;
-    int code = kvfs_txn_begin(v, &txn, &err);
 
-    for (size_t i = 0; i < g->count && code == 0 && rc == SQLITE_OK; i++) {
+    for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
         struct vfs_file *f = g->files[i];
 
         if (f->v != v || !commit_is_staged(f))
             continue;
+        if (txn == NULL && kvfs_txn_begin(v, &txn, &err) < 0)
+            return vfs_error(err.code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
         rc = commit_file(txn, f);
         if (f->synced && !f->ordered)
-            durability = KVFS_DURABLE;
+            *durability = KVFS_DURABLE;
     }
-    if (code < 0 || rc != SQLITE_OK)
-        kvfs_txn_abort(txn);
+    if (rc == SQLITE_OK)
+        *txnp = txn;
     else
-        code = kvfs_txn_commit(txn, durability, &err);
+        kvfs_txn_abort(txn);
+    return rc;
+}
+
+/* Commit the files of G that lie in volume V.  PASS: the next writer need not wait until it is
+ * durable.  Nothing that comes after the submission can fail but the disk. */
+static int
+commit_batch(struct commit_group *g, struct kvfs_volume *v, bool pass)
+{
+    enum kvfs_durability durability = KVFS_ORDERED;
+    struct kvfs_error err = {0};
+    struct kvfs_ticket *ticket = NULL;
+    struct kvfs_txn *txn = NULL;
+    struct vfs_pin *pin = NULL;
+    int code = 0;
+    int rc = commit_build(g, v, &txn, &durability);
+
+    if (rc == SQLITE_OK && txn != NULL && (rc = vfs_pin_new(&pin)) != SQLITE_OK)
+        kvfs_txn_abort(txn);
+    if (rc == SQLITE_OK && txn != NULL)
+        code = kvfs_txn_submit_pinned(txn, durability, &ticket, &pin->snap, &err);
     if (code < 0)
         rc = vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
-    for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
-        if (g->files[i]->v == v)
-            commit_done(g->files[i]);
+    if (pin != NULL && (pin->snap == NULL || kvfs_test_bug("free-before-repin"))) {
+        vfs_pin_drop(pin); /* a large one: unlocking pins it */
+        pin = NULL;
     }
+    for (size_t i = 0; i < g->count && rc == SQLITE_OK && txn != NULL; i++) {
+        if (g->files[i]->v == v)
+            commit_seen(g->files[i], pin);
+        if (g->files[i]->v == v && pass && (pin != NULL || kvfs_test_bug("free-before-repin")))
+            vfs_lock_pass(g->files[i]);
+    }
+    if (rc == SQLITE_OK && (code = kvfs_txn_wait(ticket, durability, &err)) < 0)
+        rc = vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
+    for (size_t i = 0; i < g->count && (rc == SQLITE_OK || ticket != NULL); i++) {
+        if (g->files[i]->v == v && rc == SQLITE_OK)
+            commit_done(g->files[i]);
+        else if (g->files[i]->v == v)
+            commit_undo(g->files[i]);
+    }
+    vfs_pin_drop(pin);
     return rc;
 }
 
@@ -246,13 +310,13 @@ commit_failed(struct commit_group *g, int rc)
 }
 
 static int
-commit_run(struct commit_group *g)
+commit_run(struct commit_group *g, bool pass)
 {
     int rc = SQLITE_OK;
 
     for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
         if (g->files[i]->prepared) /* not yet gone with one before */
-            rc = commit_batch(g, g->files[i]->v);
+            rc = commit_batch(g, g->files[i]->v, pass);
     }
     return rc == SQLITE_OK ? rc : commit_failed(g, rc);
 }
@@ -269,7 +333,7 @@ commit_late(struct vfs_file *f)
     if (commit_is_staged(f)) {
         f->prepared = true;
         f->synced = true;
-        (void)commit_run(&g);
+        (void)commit_run(&g, false);
     }
     f->committed = false;
     commit_unprepare(f);
@@ -293,7 +357,8 @@ vfs_commit_phase_two(struct vfs_file *f)
         return SQLITE_OK;
     commit_gather(f, &g);
     f->prepared = true;
-    rc = commit_run(&g);
+    /* With a super-journal more may come before the unlock, and of several each has its turn. */
+    rc = commit_run(&g, g.count == 1 && !swallowed);
     f->committed = false;
     if (rc != SQLITE_OK && swallowed) {
         for (size_t i = 0; i < g.count; i++)
@@ -316,5 +381,5 @@ vfs_commit_super(const char *super)
     vfs_unlock();
     if (kvfs_test_bug("batch-per-file"))
         return SQLITE_OK; /* PHASETWO does it */
-    return commit_run(&g);
+    return commit_run(&g, false);
 }

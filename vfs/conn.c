@@ -4,8 +4,8 @@
  *
  * 1. While a connection has a file of a volume locked, its other files there take the same
  *    pin when they are locked: so it sees all of them at one instant.
- * 2. Its own commit ends that: the committed files give the pin up, and the next that needs
- *    one opens a new one, which all committed with it then take.
+ * 2. Its own commit ends that: the committed files, and those that join later, have the
+ *    snapshot that was made with the commit.
  * 3. A file that is only read keeps the pin that it has, since its page cache is of that instant.
  *
  * With a shared cache several connections use one file; it goes with the one that locked it.
@@ -17,22 +17,33 @@
 static struct vfs_conn *conns; /* under vfs_lock */
 
 int
-vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp)
+vfs_pin_new(struct vfs_pin **pinp)
 {
     struct vfs_pin *pin = sqlite3_malloc(sizeof(*pin));
-    struct kvfs_error err = {0};
-    int rc;
 
     if (pin == NULL)
         return SQLITE_IOERR_NOMEM;
     memset(pin, 0, sizeof(*pin));
-    rc = kvfs_snapshot_open(v, &pin->snap, &err);
-    if (rc < 0) {
-        sqlite3_free(pin);
-        return vfs_error(rc, SQLITE_IOERR_LOCK, &err);
-    }
     (void)pthread_mutex_init(&pin->lock, NULL);
     pin->refs = 1;
+    *pinp = pin;
+    return SQLITE_OK;
+}
+
+int
+vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp)
+{
+    struct vfs_pin *pin = NULL;
+    struct kvfs_error err = {0};
+    int rc = vfs_pin_new(&pin);
+
+    if (rc != SQLITE_OK)
+        return rc;
+    rc = kvfs_snapshot_open(v, &pin->snap, &err);
+    if (rc < 0) {
+        vfs_pin_drop(pin);
+        return vfs_error(rc, SQLITE_IOERR_LOCK, &err);
+    }
     *pinp = pin;
     return SQLITE_OK;
 }
@@ -166,19 +177,48 @@ vfs_conn_pin(struct vfs_file *f)
     return SQLITE_OK;
 }
 
-void
-vfs_conn_unpin(struct vfs_file *f)
+/* The pin for those that join F's connection later; its reference to the one before goes. */
+static void
+conn_pin_set(const struct vfs_file *f, struct vfs_pin *pin)
 {
-    struct vfs_pin *mine = f->pin;
-    struct vfs_pin *older = NULL; /* perhaps another than F's own, but of before the commit */
+    struct vfs_pin *older = NULL;
 
-    f->pin = NULL;
     vfs_lock();
-    if (f->conn != NULL) {
+    if (f->conn != NULL && f->conn->pin != pin) {
         older = f->conn->pin;
-        f->conn->pin = NULL;
+        f->conn->pin = pin;
+        if (pin != NULL)
+            pin->refs++;
     }
     vfs_unlock();
-    vfs_pin_drop(mine);
     vfs_pin_drop(older);
+}
+
+void
+vfs_conn_repin(struct vfs_file *f, struct vfs_pin *pin)
+{
+    f->pin_before = f->pin;
+    f->pin = pin;
+    if (pin != NULL) {
+        vfs_lock();
+        pin->refs++;
+        vfs_unlock();
+    }
+    conn_pin_set(f, pin);
+}
+
+void
+vfs_conn_repin_undo(struct vfs_file *f)
+{
+    vfs_pin_drop(f->pin);
+    f->pin = f->pin_before;
+    f->pin_before = NULL;
+    conn_pin_set(f, f->pin);
+}
+
+void
+vfs_conn_repin_keep(struct vfs_file *f)
+{
+    vfs_pin_drop(f->pin_before);
+    f->pin_before = NULL;
 }

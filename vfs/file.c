@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "vfs_priv.h"
 
@@ -127,6 +128,9 @@ file_read(sqlite3_file *file, void *buf, int amount, sqlite3_int64 offset)
     if (offset == 0 && n >= 20 && (rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ) &&
         memcmp(page, "SQLite format 3", 16) == 0 && page[18] == 2 && page[19] == 2)
         page[18] = page[19] = 1;
+    /* With this read, of the change counter, the pager asks whether its cache still holds. */
+    if (offset == 24 && n == 16 && rc == SQLITE_OK && atomic_exchange(&f->suspect, false))
+        page[0] ^= 0x80;
     return rc;
 }
 
@@ -227,6 +231,7 @@ file_close(sqlite3_file *file)
     int rc = SQLITE_OK;
 
     (void)vfs_lock_lower(file, SQLITE_LOCK_NONE);
+    vfs_wait_leave(f);
     vfs_stage_drop(&f->stage);
     vfs_pin_drop(f->pin); /* of an immutable database */
     vfs_lock();
@@ -235,6 +240,7 @@ file_close(sqlite3_file *file)
     if (*place != NULL)
         *place = f->next;
     vfs_unlock();
+    (void)pthread_cond_destroy(&f->wait_cond);
     kvfs_file_close(f->f);
     if (f->v != NULL && kvfs_volume_close(f->v, &err) < 0)
         rc = vfs_error(err.code, SQLITE_IOERR_CLOSE, &err);
@@ -317,6 +323,19 @@ file_open_volume(struct vfs_file *f, const char *name, int flags)
     return rc;
 }
 
+static void
+file_init_wait(struct vfs_file *f)
+{
+    static atomic_uint_fast64_t ids = 1;
+    pthread_condattr_t attr;
+
+    f->id = atomic_fetch_add(&ids, 1);
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&f->wait_cond, &attr);
+    (void)pthread_condattr_destroy(&attr);
+}
+
 int
 vfs_file_open(sqlite3_vfs *vfs, const char *name, struct vfs_file *f, int flags, int *out_flags)
 {
@@ -324,6 +343,7 @@ vfs_file_open(sqlite3_vfs *vfs, const char *name, struct vfs_file *f, int flags,
 
     (void)vfs;
     memset(f, 0, sizeof(*f));
+    file_init_wait(f);
     f->generation = vfs_generation();
     memcpy(f->mode, "delete", sizeof("delete"));
     vfs_stage_init(&f->stage, 4096, file_base, f);

@@ -27,7 +27,13 @@ lock_lease(struct vfs_file *f)
         return SQLITE_OK;
     if (f->readonly)
         return SQLITE_READONLY;
+    if (!vfs_wait_may(f)) {
+        vfs_wait_busy(f);
+        return vfs_refuse(SQLITE_BUSY, "%s: others wait to write", f->path);
+    }
     rc = kvfs_file_lock(f->f, &err);
+    if (rc == -EBUSY)
+        vfs_wait_busy(f);
     if (rc < 0)
         return vfs_error(rc, SQLITE_IOERR_RDLOCK, &err);
     kvfs_file_info(f->f, &info);
@@ -35,11 +41,14 @@ lock_lease(struct vfs_file *f)
         f->version = info.version;
         f->size = info.size_bytes;
     }
-    if (info.version != f->version || info.size_bytes != f->size) {
+    if (info.version != f->version || info.size_bytes != f->size || atomic_load(&f->stale)) {
         kvfs_file_unlock(f->f);
+        vfs_wait_freed(f);
+        vfs_wait_busy(f);
         return vfs_refuse(SQLITE_BUSY_SNAPSHOT, "%s: has been changed since it was read", f->path);
     }
     f->leased = true;
+    vfs_wait_got(f);
     return SQLITE_OK;
 }
 
@@ -50,6 +59,14 @@ lock_lease_drop(struct vfs_file *f)
         return;
     f->leased = false;
     kvfs_file_unlock(f->f);
+    vfs_wait_freed(f);
+}
+
+void
+vfs_lock_pass(struct vfs_file *f)
+{
+    if (!f->exclusive)
+        lock_lease_drop(f);
 }
 
 /* NONE -> SHARED */
@@ -61,6 +78,7 @@ lock_shared(struct vfs_file *f)
 
     if (f->immutable)
         return SQLITE_OK;
+    atomic_store(&f->stale, false);
     rc = vfs_conn_join(f);
     if (rc != SQLITE_OK)
         return rc;
@@ -106,12 +124,8 @@ lock_lower_writer(struct vfs_file *f, int level)
 {
     vfs_commit_forget(f);
     f->committed = false;
-    if (kvfs_test_bug("free-before-repin")) {
-        lock_lease_drop(f);
-        return;
-    }
-    if (level == SQLITE_LOCK_SHARED && f->pin == NULL) {
-        /* Committed.  The new state is pinned before another may change it. */
+    if (level == SQLITE_LOCK_SHARED && f->pin == NULL && f->leased) {
+        /* A large commit.  The new state is pinned before another may change it. */
         f->pin_lost = vfs_conn_pin(f) != SQLITE_OK;
     }
     if (!f->exclusive || level == SQLITE_LOCK_NONE)

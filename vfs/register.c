@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "kvfs_sqlite.h"
 #include "vfs_priv.h"
@@ -35,6 +36,14 @@ void
 vfs_unlock(void)
 {
     (void)pthread_mutex_unlock(&tables);
+}
+
+void
+vfs_lock_wait(pthread_cond_t *cond, int64_t until_ns)
+{
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+
+    (void)pthread_cond_timedwait(cond, &tables, &until);
 }
 
 unsigned
@@ -221,7 +230,7 @@ static int
 register_sleep(sqlite3_vfs *vfs, int microseconds)
 {
     (void)vfs;
-    return below->xSleep(below, microseconds);
+    return vfs_wait_sleep(microseconds) ? microseconds : below->xSleep(below, microseconds);
 }
 
 static int

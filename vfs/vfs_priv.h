@@ -27,6 +27,8 @@
 sqlite3_vfs *vfs_default(void); /* the one that was the default at registration */
 void vfs_lock(void);
 void vfs_unlock(void);
+/* Wait on a condition of CLOCK_MONOTONIC, with vfs_lock held. */
+void vfs_lock_wait(pthread_cond_t *cond, int64_t until_ns);
 unsigned vfs_generation(void); /* grows in a forked child: what was opened before is dead */
 
 /* --- error.c ---------------------------------------------------------------- */
@@ -103,7 +105,7 @@ int vfs_stage_each(struct vfs_stage *s,
 
 struct vfs_pin { /* one snapshot, read by several files of a connection */
     pthread_mutex_t lock;
-    struct kvfs_snapshot *snap;
+    struct kvfs_snapshot *snap; /* NULL: not pinned yet */
     unsigned refs; /* under vfs_lock */
 };
 
@@ -117,6 +119,7 @@ struct vfs_conn { /* a connection that has a file of a volume locked */
 
 struct vfs_file;
 
+int vfs_pin_new(struct vfs_pin **pinp); /* with no snapshot yet */
 int vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp);
 void vfs_pin_drop(struct vfs_pin *pin); /* NULL allowed */
 int vfs_pin_info(struct vfs_pin *pin, uint64_t ino, struct kvfs_file_info *info);
@@ -127,8 +130,12 @@ int vfs_conn_join(struct vfs_file *f);
 void vfs_conn_leave(struct vfs_file *f);
 /* Give F the connection's present snapshot, a new one if there is none. */
 int vfs_conn_pin(struct vfs_file *f);
-/* F was committed: neither it nor the files that join later see the old state. */
-void vfs_conn_unpin(struct vfs_file *f);
+/* F was committed: it and the files that join later see what PIN shows, or, where that is
+ * NULL, a snapshot that is opened when one is needed. */
+void vfs_conn_repin(struct vfs_file *f, struct vfs_pin *pin);
+/* It was not, in the end: back to the pin that F had; or that one is no longer needed. */
+void vfs_conn_repin_undo(struct vfs_file *f);
+void vfs_conn_repin_keep(struct vfs_file *f);
 
 /* --- file.c ----------------------------------------------------------------- */
 
@@ -151,12 +158,17 @@ struct vfs_file {
     sqlite3 *db;       /* what it said at the last call; under vfs_lock */
 
     int lock;          /* SQLITE_LOCK_* */
-    bool leased;       /* kvfs_file_lock() is held */
+    bool leased;       /* kvfs_file_lock() is held; not from when a commit passed it on */
     bool exclusive;    /* locking_mode=EXCLUSIVE */
     struct vfs_conn *conn;
     struct vfs_pin *pin;
+    struct vfs_pin *pin_before; /* of a commit under way */
+    uint64_t version_before, size_before;
     bool pin_lost;     /* it could not be had anew: reads fail until unlocked */
     uint64_t version, size; /* of the state below the stage */
+    /* A commit failed after it could be seen: what was read here may never have been. */
+    atomic_bool suspect;    /* the page cache is to be dropped */
+    atomic_bool stale;      /* the snapshot is not to be written upon */
 
     struct vfs_stage stage;
     bool prepared;     /* FCNTL_SYNC has come, no write since */
@@ -166,6 +178,14 @@ struct vfs_file {
     sqlite3 *prepared_by;
     char *super;       /* under which name it is prepared; NULL: alone */
     char mode[12];     /* journal_mode */
+
+    uint64_t id; /* never used again in this process */
+    /* wait.c's */
+    struct vfs_file *wait_next;
+    pthread_cond_t wait_cond;
+    int64_t wait_seen_ns;  /* when it last slept */
+    unsigned wait_polls;   /* in a row, for what another process holds */
+    bool wait_holds, waiting, sleeping;
 };
 
 extern const sqlite3_io_methods vfs_file_methods;
@@ -187,6 +207,19 @@ int vfs_lock_reserved(sqlite3_file *file, int *out);
 /* locking_mode changes for F, and with DB for all that this connection has open.  False: not
  * to exclusive, for a file that is being read is being written by somebody else. */
 bool vfs_lock_mode(struct vfs_file *f, const sqlite3 *db, bool exclusive);
+
+/* Give the lease of F, which is committed but not yet durable, to the next writer. */
+void vfs_lock_pass(struct vfs_file *f);
+
+/* --- wait.c ----------------------------------------------------------------- */
+
+bool vfs_wait_may(struct vfs_file *f);        /* nobody waits before F for its lease */
+void vfs_wait_busy(const struct vfs_file *f); /* this thread could not have it */
+void vfs_wait_got(struct vfs_file *f);
+void vfs_wait_freed(struct vfs_file *f);
+void vfs_wait_leave(struct vfs_file *f); /* F is closed */
+/* Sleep that long at most for what this thread could not have; false: there is no such. */
+bool vfs_wait_sleep(int microseconds);
 
 /* --- commit.c --------------------------------------------------------------- */
 
