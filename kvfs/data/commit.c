@@ -196,6 +196,8 @@ commit_gather_entries(struct kvfs_commit_scratch *s)
         for (int i = 0; i < KVFS_LAYER_SHARDS; i++) {
             const struct kvfs_shard *shard = &l->shards[i];
 
+            if (shard->used == 0)
+                continue;
             if (commit_reserve(&s->entries, &s->entries_cap, s->entries_count + shard->used,
                                sizeof(*s->entries)) < 0)
                 return -ENOMEM;

@@ -29,17 +29,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "node.h"
 #include "work.h"
 
-#define OVERLAY_SPARE_LAYERS 4
+#define OVERLAY_SPARE_LAYERS 16
 #define OVERLAY_SPARE_SLOTS  4096 /* a shard with more gives its table back */
 #define OVERLAY_BATCH_MIN    ((size_t)1 << 20)
 #define OVERLAY_BATCH_MAX    ((size_t)16 << 20)
 #define OVERLAY_RESERVE_MIN  ((size_t)512 << 10)
 #define OVERLAY_RESERVE_MAX  ((size_t)8 << 20)
 #define OVERLAY_RESERVE_SHARE 32 /* of what the store holds */
+#define OVERLAY_TUNE_BLOCKS  64
+#define OVERLAY_TUNE_MS      50
+#define OVERLAY_TUNE_AVAIL   ((uint64_t)64 << 20) /* with less room it is looked at each time */
 #define OVERLAY_BATCH_SHARE  8 /* of the cache: what the engine may copy for one batch */
 
 int
@@ -268,6 +272,15 @@ kvfs_overlay_refresh(struct kvfs_overlay *o, struct kvfs_error *err)
     return 0;
 }
 
+static int64_t
+overlay_now_ms(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static size_t
 overlay_clamp(uint64_t bytes, size_t max)
 {
@@ -292,6 +305,21 @@ kvfs_overlay_tune(struct kvfs_overlay *o, size_t blocks)
     bool filling;
     size_t seal;
 
+    /* A look costs some system calls, and small commits are many.  What they take meanwhile is
+     * taken off, at the worst: for each block a page of the index, and what is above it. */
+    o->untuned += blocks;
+    if (o->untuned < OVERLAY_TUNE_BLOCKS && overlay_now_ms() - o->tuned_ms < OVERLAY_TUNE_MS) {
+        uint64_t avail = atomic_load(&o->avail_bytes);
+        uint64_t taken = 4 * (uint64_t)blocks * (v->limits.value_best_bytes + KVFS_SLOT_COST);
+
+        if (avail > OVERLAY_TUNE_AVAIL + taken) {
+            atomic_store(&o->avail_bytes, avail - taken);
+            return;
+        }
+    }
+    blocks = o->untuned;
+    o->untuned = 0;
+    o->tuned_ms = overlay_now_ms();
     if (v->engine->stat(v->db, &stat, NULL) < 0)
         return;
     atomic_store(&o->avail_bytes, stat.avail_bytes);

@@ -22,7 +22,9 @@ struct kvfs_overlay {
     size_t bound_bytes;        /* writers wait beyond it */
     atomic_size_t seal_bytes;  /* a layer is sealed at that size */
     atomic_size_t join_bytes;  /* layers are joined in a batch up to this */
-    uint64_t records;          /* DATA records after the last commit; commit_lock */
+    uint64_t records;          /* DATA records after the last look; commit_lock */
+    size_t untuned;            /* blocks committed since then; commit_lock */
+    int64_t tuned_ms;          /* when that was */
     atomic_uint_fast64_t applied_id; /* layers up to this are in the engine (or failed) */
     atomic_uint_fast64_t durable_id; /* ... and survive a power cut */
     uint64_t next_id;
