@@ -46,7 +46,7 @@ struct load_options {
     long rows;
 };
 
-static struct load_options options = {.setup = "", .seconds = 3, .threads = 8, .dbs = 1,
+static struct load_options options = {.setup = "", .cell = "", .seconds = 3, .threads = 8, .dbs = 1,
                                       .rows = 100000};
 
 struct load_thread {
@@ -72,7 +72,7 @@ load_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void
+static _Noreturn void
 load_die(const char *what, const char *why)
 {
     (void)fprintf(stderr, "sqlload: %s: %s\n", what, why);
@@ -314,7 +314,7 @@ load_report(struct load_thread *threads, int count, double seconds)
 
     for (int i = 0; i < count; i++)
         samples += threads[i].us_count;
-    us = malloc(samples * sizeof(*us));
+    us = malloc((samples + 1) * sizeof(*us));
     if (us == NULL)
         load_die("malloc", "no memory");
     samples = 0;
@@ -421,7 +421,7 @@ load_options(int argc, char **argv)
         else
             load_die(argv[i], "unknown option");
     }
-    if (options.cell == NULL || options.threads < 1 || options.dbs < 1 || options.rows < 200)
+    if (options.cell[0] == '\0' || options.threads < 1 || options.dbs < 1 || options.rows < 200)
         load_die("usage", "sqlload [OPTION...] CELL URI");
 }
 

@@ -97,11 +97,12 @@ kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l)
 int
 kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, struct kvfs_error *err)
 {
-    struct kvfs_snapshot *s;
+    struct kvfs_snapshot *s = NULL;
     int rc = kvfs_volume_usable(v, err);
 
-    if (rc == 0)
-        rc = kvfs_snapshot_new(v, &s, err);
+    if (rc < 0)
+        return rc;
+    rc = kvfs_snapshot_new(v, &s, err);
     if (rc < 0)
         return rc;
     (void)pthread_rwlock_wrlock(&v->overlay->cut);

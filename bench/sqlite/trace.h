@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * trace.h - which pages SQLite reads and writes in a transaction (trace.c).
+ */
+#ifndef BENCH_SQLITE_TRACE_H
+#define BENCH_SQLITE_TRACE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TRACE_PAGE 4096u
+
+struct trace_step { /* one transaction */
+    size_t first, count; /* its pages, in `pages` */
+};
+
+struct trace {
+    uint32_t *pages; /* numbers from 0 */
+    size_t pages_count, pages_cap;
+    struct trace_step *commits, *reads;
+    size_t commits_count, reads_count;
+    uint32_t pages_max; /* behind the last page */
+};
+
+/* Record COMMITS commits of one row and READS reads of one row out of ROWS, in a database of
+ * the default VFS in folder DIR.  Ends the program when something fails. */
+void trace_record(struct trace *t, const char *dir, size_t rows, size_t commits, size_t reads);
+void trace_free(struct trace *t);
+
+#endif /* BENCH_SQLITE_TRACE_H */
