@@ -10,6 +10,7 @@
  *
  * With a shared cache several connections use one file; it goes with the one that locked it.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "vfs_priv.h"
@@ -75,6 +76,23 @@ vfs_pin_info(struct vfs_pin *pin, uint64_t ino, struct kvfs_file_info *info)
     rc = kvfs_snapshot_info(pin->snap, ino, info, &err);
     (void)pthread_mutex_unlock(&pin->lock);
     return rc == 0 ? SQLITE_OK : vfs_error(rc, SQLITE_IOERR_FSTAT, &err);
+}
+
+bool
+vfs_pin_precedes(struct vfs_pin *pin, struct kvfs_volume *v, uint64_t ino)
+{
+    struct kvfs_file_info info;
+    struct vfs_pin *now = NULL;
+    int rc;
+
+    (void)pthread_mutex_lock(&pin->lock);
+    rc = kvfs_snapshot_info(pin->snap, ino, &info, NULL);
+    (void)pthread_mutex_unlock(&pin->lock);
+    if (rc != -ENOENT || vfs_pin_open(v, &now) != SQLITE_OK)
+        return false;
+    rc = kvfs_snapshot_info(now->snap, ino, &info, NULL);
+    vfs_pin_drop(now);
+    return rc == 0;
 }
 
 int

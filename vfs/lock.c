@@ -83,8 +83,12 @@ lock_shared(struct vfs_file *f)
     if (rc != SQLITE_OK)
         return rc;
     rc = vfs_conn_pin(f);
-    if (rc == SQLITE_OK)
-        rc = vfs_pin_info(f->pin, f->ino, &info);
+    if (rc == SQLITE_OK && (rc = vfs_pin_info(f->pin, f->ino, &info)) != SQLITE_OK &&
+        vfs_pin_precedes(f->pin, f->v, f->ino)) {
+        /* Attached in a transaction, and made after its instant: then it was empty. */
+        info = (struct kvfs_file_info){.ino = f->ino};
+        rc = SQLITE_OK;
+    }
     if (rc == SQLITE_OK) {
         f->version = info.version;
         f->size = info.size_bytes;

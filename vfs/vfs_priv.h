@@ -123,6 +123,8 @@ int vfs_pin_new(struct vfs_pin **pinp); /* with no snapshot yet */
 int vfs_pin_open(struct kvfs_volume *v, struct vfs_pin **pinp);
 void vfs_pin_drop(struct vfs_pin *pin); /* NULL allowed */
 int vfs_pin_info(struct vfs_pin *pin, uint64_t ino, struct kvfs_file_info *info);
+/* Was PIN made before the file, which is there by now? */
+bool vfs_pin_precedes(struct vfs_pin *pin, struct kvfs_volume *v, uint64_t ino);
 int vfs_pin_read(struct vfs_pin *pin, uint64_t ino, void *buf, size_t n, uint64_t offset);
 
 /* F joins or leaves its connection. */

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The same random SQL on the VFS and on the stock one: results, errors and the final dump agree."""
+"""The same random SQL on the VFS and on the stock one: results, errors and the final dump agree.
+A second connection of the VFS sees, whenever nothing is open, what the first has committed.
+
+KVFS_SEED repeats a run; KVFS_ROUND a single round of it, by the seed that a failure names."""
 import os
 import random
 import sqlite3
@@ -8,6 +11,7 @@ import sys
 import vfs_world
 
 TABLES = ["main.t0", "main.t1", "aux.t0", "aux.t2"]
+EXTRA = "/extra/"  # stands for the path of the third database, which comes and goes
 
 
 class Script:
@@ -27,6 +31,38 @@ class Script:
         if kind == 6:
             return "NULL"
         return f"zeroblob({r.choice([10, 5000, 70000, 200000])})"
+
+    def schema(self, t, schema, name):
+        r = self.rng
+        return r.choice([
+            f"CREATE TRIGGER IF NOT EXISTS {schema}.tr_{name} AFTER DELETE ON {name} BEGIN "
+            f"INSERT INTO {name}(a, b) SELECT old.a + 1000, 'again' WHERE old.a < 1000; END",
+            f"DROP TRIGGER IF EXISTS {schema}.tr_{name}",
+            f"CREATE VIEW IF NOT EXISTS {schema}.v_{name} AS SELECT count(*) AS n FROM {name}",
+            f"SELECT n FROM {schema}.v_{name}",
+            f"ALTER TABLE {t} RENAME TO r_{name}",
+            f"ALTER TABLE {schema}.r_{name} RENAME TO {name}",
+            f"ALTER TABLE {t} DROP COLUMN c{r.randrange(3)}",
+            f"CREATE TABLE IF NOT EXISTS {schema}.w_{name}(k PRIMARY KEY, v) WITHOUT ROWID",
+            f"INSERT OR REPLACE INTO {schema}.w_{name} SELECT a, b FROM {t} WHERE a IS NOT NULL",
+            f"DROP INDEX IF EXISTS {schema}.i_{name}",
+            f"REINDEX {t}",
+            f"ANALYZE {schema}",
+            f"CREATE TEMP TABLE IF NOT EXISTS tmp AS SELECT * FROM {t}",
+            "DROP TABLE IF EXISTS temp.tmp",
+            f"ATTACH '{EXTRA}' AS extra",
+            f"CREATE TABLE IF NOT EXISTS extra.e AS SELECT * FROM {t}",
+            "INSERT INTO extra.e SELECT * FROM extra.e LIMIT 500",
+            "SELECT count(*) FROM extra.e",
+            "DETACH extra",
+            f"PRAGMA {schema}.locking_mode = {r.choice(['normal', 'exclusive'])}",
+            f"PRAGMA {schema}.journal_size_limit = {r.choice([0, 5000, -1])}",
+            f"PRAGMA {schema}.user_version = {r.randrange(100)}",
+            f"PRAGMA {schema}.secure_delete = {r.randrange(2)}",
+            f"UPDATE {t} SET a = a + 1, b = zeroblob(1 + abs(a) % 30000) WHERE rowid % 3 = 0",
+            f"UPDATE OR ROLLBACK {t} SET a = 5",
+            f"INSERT OR FAIL INTO {t}(a, b) SELECT a, b FROM {t} LIMIT 100",
+        ])
 
     def statement(self):
         r = self.rng
@@ -55,6 +91,8 @@ class Script:
             return f"SAVEPOINT {self.points[-1]}"
         if pick < 84 and self.points:
             return r.choice(["RELEASE ", "ROLLBACK TO "]) + r.choice(self.points)
+        if pick < 86:
+            return self.schema(t, schema, name)
         if pick < 87:
             return f"CREATE TABLE IF NOT EXISTS {t}(a {r.choice(['', 'UNIQUE'])}, b)"
         if pick < 88:
@@ -81,9 +119,9 @@ class Script:
         return f"PRAGMA {schema}.integrity_check"
 
 
-def run(db, sql):
+def run(db, sql, extra=""):
     try:
-        return db.execute(sql).fetchall()
+        return db.execute(sql.replace(EXTRA, extra)).fetchall()
     except sqlite3.Error as e:
         return f"{type(e).__name__}: {e}"
 
@@ -103,16 +141,28 @@ def dump(db):
         out.append(rows)
         for name, sql in rows:
             if sql and sql.startswith("CREATE TABLE"):
-                out.append(db.execute(f"SELECT rowid, * FROM {schema}.{name} ORDER BY rowid").fetchall())
+                row = "k" if "WITHOUT ROWID" in sql else "rowid"
+                out.append(db.execute(f"SELECT {row}, * FROM {schema}.{name} ORDER BY {row}").fetchall())
         out.append(db.execute(f"PRAGMA {schema}.integrity_check").fetchall())
         out.append(db.execute(f"PRAGMA {schema}.page_size").fetchall())
         out.append(db.execute(f"PRAGMA {schema}.page_count").fetchall())
     return out
 
 
+def summary(db):
+    """What there is, in a few lines."""
+    out = []
+    names = db.execute("SELECT name FROM main.sqlite_schema WHERE type='table' ORDER BY name").fetchall()
+    for (name,) in names:
+        out.append((name, run(db, f"SELECT count(*), sum(rowid), total(length(b)) FROM main.{name}")))
+    return out
+
+
 def one(round_seed, vol, steps):
     script = Script(random.Random(round_seed))
-    a, b = open_pair(os.path.join(vfs_world.folder, f"d{round_seed}"), vol)
+    path = os.path.join(vfs_world.folder, f"d{round_seed}")
+    a, b = open_pair(path, vol)
+    reader = vfs_world.connect(vol, f"d{round_seed}.db", more="&mode=ro")
     log = []
     for t in TABLES:
         for db in (a, b):
@@ -120,16 +170,21 @@ def one(round_seed, vol, steps):
     for step in range(steps):
         sql = script.statement()
         log.append(sql)
-        ra, rb = run(a, sql), run(b, sql)
+        ra = run(a, sql, path + "-extra.db")
+        rb = run(b, sql, f"{vol}/d{round_seed}-extra.db")
         if ra != rb:
             print("\n".join(log[-40:]))
             sys.exit(f"seed {round_seed}, step {step}: {sql}\nstock {str(ra)[:300]}\nkvfs  {str(rb)[:300]}")
+        if step % 7 == 0 and not b.in_transaction and summary(b) != summary(reader):
+            print("\n".join(log[-40:]))
+            sys.exit(f"seed {round_seed}, step {step}: a reader sees {summary(reader)}\nnot {summary(b)}")
         if step % 97 == 96:  # what is on the disk, not in a cache
             for db in (a, b):
                 run(db, "ROLLBACK")
                 db.close()
             script.points = []
             a, b = open_pair(os.path.join(vfs_world.folder, f"d{round_seed}"), vol)
+    reader.close()
     for db in (a, b):
         run(db, "ROLLBACK")
         db.close()
@@ -144,6 +199,9 @@ def main():
     vfs_world.load()
     rng = random.Random(vfs_world.seed())
     vol = vfs_world.volume()
+    if "KVFS_ROUND" in os.environ:
+        one(int(os.environ["KVFS_ROUND"]), vol, 200)
+        return
     for _ in range(3 * vfs_world.SCALE):
         one(rng.randrange(1 << 30), vol, 200)
 

@@ -91,6 +91,35 @@ snapshot__attached__is_one_instant(void **state)
 }
 
 static void
+snapshot__database_made_after_it__is_empty_and_can_be_written(void **state)
+{
+    struct world *w = *state;
+    sqlite3 *db = world_open(w, "a.db", "");
+    sqlite3 *other = world_open(w, "a.db", "");
+    char sql[100];
+
+    world_sql(db, "CREATE TABLE t(x); BEGIN");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM t"), "0");
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/b.db' AS b", w->volume);
+    world_sql(db, sql); /* makes it, behind the snapshot */
+    assert_string_equal(world_text(db, "SELECT count(*) FROM b.sqlite_schema"), "0");
+    world_sql(db, "CREATE TABLE b.t(x); INSERT INTO b.t VALUES(1); INSERT INTO t VALUES(1); COMMIT");
+    assert_string_equal(world_text(db, "SELECT (SELECT count(*) FROM t) || (SELECT count(*) FROM "
+                                       "b.t)"), "11");
+    world_sql(db, "DETACH b; BEGIN; SELECT * FROM t");
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/c.db' AS c", w->volume);
+    world_sql(other, sql);
+    world_sql(other, "CREATE TABLE c.t(x)"); /* by another, behind the snapshot */
+    world_sql(db, sql);
+    assert_string_equal(world_text(db, "SELECT count(*) FROM c.sqlite_schema"), "0");
+    assert_int_equal(world_run(db, "CREATE TABLE c.u(x)"), SQLITE_BUSY_SNAPSHOT);
+    world_sql(db, "COMMIT");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM c.t"), "0");
+    world_close(other);
+    world_close(db);
+}
+
+static void
 reread__own_commit_with_an_open_statement__sees_it(void **state)
 {
     struct world *w = *state;
@@ -340,6 +369,9 @@ main(void)
                                         world_teardown),
         cmocka_unit_test_setup_teardown(snapshot__attached__is_one_instant, world_setup,
                                         world_teardown),
+        cmocka_unit_test_setup_teardown(
+            snapshot__database_made_after_it__is_empty_and_can_be_written, world_setup,
+            world_teardown),
         cmocka_unit_test_setup_teardown(reread__own_commit_with_an_open_statement__sees_it,
                                         world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(rollback__after_a_spill__is_whole, world_setup,
