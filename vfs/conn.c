@@ -88,7 +88,9 @@ vfs_pin_precedes(struct vfs_pin *pin, struct kvfs_volume *v, uint64_t ino)
     (void)pthread_mutex_lock(&pin->lock);
     rc = kvfs_snapshot_info(pin->snap, ino, &info, NULL);
     (void)pthread_mutex_unlock(&pin->lock);
-    if (rc != -ENOENT || vfs_pin_open(v, &now) != SQLITE_OK)
+    if (rc == -ENOENT)
+        (void)vfs_pin_open(v, &now);
+    if (now == NULL)
         return false;
     rc = kvfs_snapshot_info(now->snap, ino, &info, NULL);
     vfs_pin_drop(now);
