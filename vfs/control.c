@@ -74,6 +74,10 @@ control_pdb(struct vfs_file *f, sqlite3 **dbp)
 {
     sqlite3 *db;
 
+    /* With a shared cache the next connection says the same again, without the cache's mutex,
+     * and whom *dbp names meanwhile may be at work in another thread, or closed. */
+    if (f->dbp == dbp)
+        return;
     f->dbp = dbp;
     db = vfs_file_db(f);
     if (f->busy_ms > 0 && db != NULL)
@@ -95,7 +99,8 @@ vfs_control(sqlite3_file *file, int op, void *arg)
     if (rc != SQLITE_OK)
         return op == SQLITE_FCNTL_SYNC || op == SQLITE_FCNTL_COMMIT_PHASETWO ? rc
                                                                              : SQLITE_NOTFOUND;
-    (void)vfs_file_db(f);
+    if (op != SQLITE_FCNTL_PDB)
+        (void)vfs_file_db(f);
     switch (op) {
     case SQLITE_FCNTL_LOCKSTATE:
         *(int *)arg = f->lock;
