@@ -63,26 +63,45 @@ commit_is_staged(const struct vfs_file *f)
     return s->active && (!vfs_stage_is_empty(s) || s->size != f->size || s->base_end != f->size);
 }
 
+/* Other threads look for the members of their groups among all files: these change under
+ * vfs_lock.  SUPER is taken over; NULL: alone, or none. */
+static void
+commit_set_prepared(struct vfs_file *f, bool prepared, sqlite3 *by, char *super)
+{
+    char *before;
+
+    vfs_lock();
+    before = f->super;
+    f->prepared = prepared;
+    f->prepared_by = by;
+    f->super = super;
+    vfs_unlock();
+    sqlite3_free(before);
+}
+
 static void
 commit_unprepare(struct vfs_file *f)
 {
-    f->prepared = false;
-    f->prepared_by = NULL;
-    sqlite3_free(f->super);
-    f->super = NULL;
+    commit_set_prepared(f, false, NULL, NULL);
+}
+
+void
+vfs_commit_unprepare_group(struct vfs_file *f)
+{
+    vfs_lock();
+    for (struct vfs_file *o = vfs_file_first(); o != NULL && f->super != NULL; o = o->next) {
+        if (o != f && o->prepared && o->super != NULL && strcmp(o->super, f->super) == 0)
+            o->prepared = false;
+    }
+    vfs_unlock();
+    commit_unprepare(f);
 }
 
 void
 vfs_commit_forget(struct vfs_file *f)
 {
-    if (f->prepared && !f->committed && f->super != NULL) {
-        vfs_lock();
-        for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
-            if (o != f && o->prepared && o->super != NULL && strcmp(o->super, f->super) == 0)
-                o->prepared = false;
-        }
-        vfs_unlock();
-    }
+    if (f->prepared && !f->committed)
+        vfs_commit_unprepare_group(f);
     commit_unprepare(f);
     vfs_stage_drop(&f->stage);
     f->synced = false;
@@ -138,10 +157,8 @@ vfs_commit_prepare(struct vfs_file *f, const char *super)
         if (name == NULL)
             return SQLITE_IOERR_NOMEM;
     }
-    commit_unprepare(f);
-    f->super = name;
-    f->prepared = true;
-    f->prepared_by = vfs_file_db(f);
+    f->committed = false;
+    commit_set_prepared(f, true, vfs_file_db(f), name);
     rc = commit_room(f);
     if (rc != SQLITE_OK)
         commit_unprepare(f);
@@ -197,6 +214,7 @@ commit_seen(struct vfs_file *f, struct vfs_pin *pin)
     f->version = info.version;
     f->size = info.size_bytes;
     vfs_conn_repin(f, pin);
+    vfs_conn_follow(f);
 }
 
 /* It is as durable as was asked for. */
@@ -227,6 +245,21 @@ commit_undo(struct vfs_file *f)
     vfs_unlock();
 }
 
+/* The end of a batch over volume V for F, one of its group.  SEEN: it was submitted. */
+static void
+commit_end(struct vfs_file *f, const struct kvfs_volume *v, int rc, bool seen)
+{
+    if (f->v != v)
+        return;
+    if (f->committing && rc == SQLITE_OK)
+        commit_done(f);
+    else if (f->committing && seen)
+        commit_undo(f);
+    else if (rc == SQLITE_OK) /* nothing of it was staged */
+        commit_unprepare(f);
+    f->committing = false;
+}
+
 /* Stage the files of G that lie in volume V; *durability: the strongest wish.  The transaction
  * is NULL where nothing is staged. */
 static int
@@ -244,6 +277,7 @@ commit_build(const struct commit_group *g, struct kvfs_volume *v, struct kvfs_tx
             continue;
         if (txn == NULL && kvfs_txn_begin(v, &txn, &err) < 0)
             return vfs_error(err.code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
+        f->committing = true;
         rc = commit_file(txn, f);
         if (f->synced && !f->ordered)
             *durability = KVFS_DURABLE;
@@ -279,19 +313,18 @@ commit_batch(struct commit_group *g, struct kvfs_volume *v, bool pass)
         pin = NULL;
     }
     for (size_t i = 0; i < g->count && rc == SQLITE_OK && txn != NULL; i++) {
-        if (g->files[i]->v == v)
-            commit_seen(g->files[i], pin);
-        if (g->files[i]->v == v && pass && (pin != NULL || kvfs_test_bug("free-before-repin")))
-            vfs_lock_pass(g->files[i]);
+        struct vfs_file *f = g->files[i];
+
+        if (!f->committing)
+            continue;
+        commit_seen(f, pin);
+        if (pass && (pin != NULL || kvfs_test_bug("free-before-repin")))
+            vfs_lock_pass(f);
     }
     if (rc == SQLITE_OK && (code = kvfs_txn_wait(ticket, durability, &err)) < 0)
         rc = vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
-    for (size_t i = 0; i < g->count && (rc == SQLITE_OK || ticket != NULL); i++) {
-        if (g->files[i]->v == v && rc == SQLITE_OK)
-            commit_done(g->files[i]);
-        else if (g->files[i]->v == v)
-            commit_undo(g->files[i]);
-    }
+    for (size_t i = 0; i < g->count; i++)
+        commit_end(g->files[i], v, rc, ticket != NULL);
     vfs_pin_drop(pin);
     return rc;
 }
@@ -318,6 +351,10 @@ commit_run(struct commit_group *g, bool pass)
         if (g->files[i]->prepared) /* not yet gone with one before */
             rc = commit_batch(g, g->files[i]->v, pass);
     }
+    for (size_t i = 0; i < g->count && rc != SQLITE_OK; i++) {
+        if (g->files[i]->committed) /* on another volume, while SQLite rolls back */
+            g->files[i]->broken = true;
+    }
     return rc == SQLITE_OK ? rc : commit_failed(g, rc);
 }
 
@@ -331,7 +368,7 @@ commit_late(struct vfs_file *f)
 
     f->committed = false;
     if (commit_is_staged(f)) {
-        f->prepared = true;
+        commit_set_prepared(f, true, NULL, NULL);
         f->synced = true;
         (void)commit_run(&g, false);
     }
@@ -356,7 +393,8 @@ vfs_commit_phase_two(struct vfs_file *f)
     if (!f->prepared && !commit_is_staged(f))
         return SQLITE_OK;
     commit_gather(f, &g);
-    f->prepared = true;
+    if (!f->prepared)
+        commit_set_prepared(f, true, NULL, NULL);
     /* With a super-journal more may come before the unlock, and of several each has its turn. */
     rc = commit_run(&g, g.count == 1 && !swallowed);
     f->committed = false;

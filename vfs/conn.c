@@ -6,7 +6,8 @@
  *    pin when they are locked: so it sees all of them at one instant.
  * 2. Its own commit ends that: the committed files, and those that join later, have the
  *    snapshot that was made with the commit.
- * 3. A file that is only read keeps the pin that it has, since its page cache is of that instant.
+ * 3. A file that is only read goes with them if it is the same there, else it keeps the pin
+ *    that it has, since its page cache is of that instant.
  *
  * With a shared cache several connections use one file; it goes with the one that locked it.
  */
@@ -225,6 +226,70 @@ vfs_conn_repin(struct vfs_file *f, struct vfs_pin *pin)
         vfs_unlock();
     }
     conn_pin_set(f, pin);
+}
+
+/* Is file O, which its connection reads, in PIN as it sees it? */
+static bool
+conn_is_same(struct vfs_file *o, struct vfs_pin *pin)
+{
+    struct kvfs_file_info info;
+
+    return !o->shared && vfs_pin_info(pin, o->ino, &info) == SQLITE_OK &&
+           info.version == o->version && info.size_bytes == o->size;
+}
+
+/* The next file after O, or the first, that F's connection has locked besides F.  They change
+ * under the connection's own mutex, which is held; a shared cache's files are left out. */
+static struct vfs_file *
+conn_other(const struct vfs_file *f, struct vfs_file *o)
+{
+    vfs_lock();
+    for (o = o == NULL ? vfs_file_first() : o->next; o != NULL; o = o->next) {
+        if (o != f && o->conn == f->conn && o->pin != NULL && o->pin != f->pin && !o->committing)
+            break;
+    }
+    vfs_unlock();
+    return o;
+}
+
+static void
+conn_move(struct vfs_file *o, struct vfs_pin *pin)
+{
+    struct vfs_pin *before = o->pin;
+
+    vfs_lock();
+    pin->refs++;
+    vfs_unlock();
+    o->pin = pin;
+    vfs_pin_drop(before);
+}
+
+void
+vfs_conn_follow(const struct vfs_file *f)
+{
+    if (f->pin == NULL || f->conn == NULL || f->shared)
+        return;
+    for (struct vfs_file *o = NULL; (o = conn_other(f, o)) != NULL;) {
+        if (conn_is_same(o, f->pin))
+            conn_move(o, f->pin);
+    }
+}
+
+void
+vfs_conn_renew(const struct vfs_file *f)
+{
+    struct vfs_pin *pin = NULL;
+    bool same = !f->shared;
+
+    if (f->conn->pin == NULL || vfs_pin_open(f->v, &pin) != SQLITE_OK)
+        return;
+    for (struct vfs_file *o = NULL; same && (o = conn_other(f, o)) != NULL;)
+        same = conn_is_same(o, pin);
+    for (struct vfs_file *o = NULL; same && (o = conn_other(f, o)) != NULL;)
+        conn_move(o, pin);
+    if (same)
+        conn_pin_set(f, pin);
+    vfs_pin_drop(pin);
 }
 
 void

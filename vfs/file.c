@@ -176,7 +176,9 @@ file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_int64 offset
         rc = file_write_begin(f, SQLITE_IOERR_WRITE);
     if (rc != SQLITE_OK)
         return rc;
-    f->prepared = false;
+    if (f->prepared)
+        vfs_commit_unprepare_group(f);
+    f->committed = false;
     rc = vfs_stage_write(&f->stage, buf, (size_t)amount, (uint64_t)offset);
     if (rc == SQLITE_OK)
         rc = vfs_header_written(&f->stage, (uint64_t)offset, (size_t)amount);
@@ -345,6 +347,7 @@ vfs_file_open(sqlite3_vfs *vfs, const char *name, struct vfs_file *f, int flags,
     memset(f, 0, sizeof(*f));
     file_init_wait(f);
     f->generation = vfs_generation();
+    f->shared = (flags & SQLITE_OPEN_SHAREDCACHE) != 0;
     memcpy(f->mode, "delete", sizeof("delete"));
     vfs_stage_init(&f->stage, 4096, file_base, f);
     rc = file_parameters(f, name);

@@ -45,6 +45,7 @@ lock_lease(struct vfs_file *f)
         kvfs_file_unlock(f->f);
         vfs_wait_freed(f);
         vfs_wait_busy(f);
+        f->moved_on = true;
         return vfs_refuse(SQLITE_BUSY_SNAPSHOT, "%s: has been changed since it was read", f->path);
     }
     f->leased = true;
@@ -82,6 +83,9 @@ lock_shared(struct vfs_file *f)
     rc = vfs_conn_join(f);
     if (rc != SQLITE_OK)
         return rc;
+    if (f->moved_on)
+        vfs_conn_renew(f);
+    f->moved_on = false;
     rc = vfs_conn_pin(f);
     if (rc == SQLITE_OK && (rc = vfs_pin_info(f->pin, f->ino, &info)) != SQLITE_OK &&
         vfs_pin_precedes(f->pin, f->v, f->ino)) {
@@ -93,7 +97,9 @@ lock_shared(struct vfs_file *f)
         f->version = info.version;
         f->size = info.size_bytes;
         if (f->exclusive && !f->readonly)
-            rc = lock_lease(f) == SQLITE_OK ? SQLITE_OK : SQLITE_BUSY;
+            rc = lock_lease(f);
+        if (rc == SQLITE_BUSY_SNAPSHOT)
+            rc = SQLITE_BUSY;
     }
     if (rc != SQLITE_OK) {
         vfs_pin_drop(f->pin);

@@ -135,6 +135,11 @@ int vfs_conn_pin(struct vfs_file *f);
 /* F was committed: it and the files that join later see what PIN shows, or, where that is
  * NULL, a snapshot that is opened when one is needed. */
 void vfs_conn_repin(struct vfs_file *f, struct vfs_pin *pin);
+/* All others of F's connection that are in F's pin as in their own take that as well. */
+void vfs_conn_follow(const struct vfs_file *f);
+/* F is about to be locked, and its connection's instant is too old for writing to it: begin a
+ * newer one, if all that the connection has locked are in it as they see them. */
+void vfs_conn_renew(const struct vfs_file *f);
 /* It was not, in the end: back to the pin that F had; or that one is no longer needed. */
 void vfs_conn_repin_undo(struct vfs_file *f);
 void vfs_conn_repin_keep(struct vfs_file *f);
@@ -160,6 +165,8 @@ struct vfs_file {
     sqlite3 *db;       /* what it said at the last call; under vfs_lock */
 
     int lock;          /* SQLITE_LOCK_* */
+    bool shared;       /* perhaps by several connections, in several threads */
+    bool moved_on;     /* the last try to write found a newer version */
     bool leased;       /* kvfs_file_lock() is held; not from when a commit passed it on */
     bool exclusive;    /* locking_mode=EXCLUSIVE */
     struct vfs_conn *conn;
@@ -173,12 +180,13 @@ struct vfs_file {
     atomic_bool stale;      /* the snapshot is not to be written upon */
 
     struct vfs_stage stage;
-    bool prepared;     /* FCNTL_SYNC has come, no write since */
+    bool prepared;     /* FCNTL_SYNC has come, no write since; under vfs_lock, as the next two */
+    sqlite3 *prepared_by;
+    char *super;       /* under which name it is prepared; NULL: alone */
+    bool committing;   /* it is in the batch that is under way */
     bool committed;    /* by another's commit point: PHASETWO has only a late truncate */
     bool synced;       /* xSync asked for durability */
     bool broken;       /* an error that SQLite did not hear: fail until reopened */
-    sqlite3 *prepared_by;
-    char *super;       /* under which name it is prepared; NULL: alone */
     char mode[12];     /* journal_mode */
 
     uint64_t id; /* never used again in this process */
@@ -229,6 +237,7 @@ int vfs_commit_prepare(struct vfs_file *f, const char *super);
 int vfs_commit_phase_two(struct vfs_file *f);
 /* xDelete of a super-journal, synced: the commit point of those prepared under it. */
 int vfs_commit_super(const char *super);
+void vfs_commit_unprepare_group(struct vfs_file *f); /* F, and all under its super-journal */
 void vfs_commit_forget(struct vfs_file *f); /* drop the stage and all that was prepared */
 
 /* --- room.c ----------------------------------------------------------------- */

@@ -5,6 +5,8 @@
  */
 #include "vfs_world.h"
 
+#include <pthread.h>
+
 /* Commits of the volume so far. */
 static uint64_t
 commits(struct world *w)
@@ -282,6 +284,93 @@ left_behind__writes__loses_nothing(void **state)
     world_close(a);
 }
 
+/* What a connection reads of one file does not keep it from writing to another that has moved
+ * on, as long as the first is as it was. */
+static void
+left_behind__second_file_only__gets_a_newer_instant(void **state)
+{
+    struct world *w = *state;
+    sqlite3 *a = world_open(w, "a.db", "&busy=5000");
+    sqlite3 *b = world_open(w, "b.db", "");
+    char sql[100];
+
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/b.db' AS b", w->volume);
+    world_sql(a, sql);
+    world_sql(a, "CREATE TABLE t(x); CREATE TABLE b.u(x)");
+    world_sql(a, "BEGIN");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM t"), "0");
+    world_sql(b, "INSERT INTO u VALUES(1)");
+    world_sql(a, "INSERT INTO b.u VALUES(2)");
+    assert_string_equal(world_text(a, "SELECT group_concat(x) FROM b.u"), "1,2");
+    world_sql(a, "COMMIT");
+    assert_string_equal(world_text(b, "SELECT group_concat(x) FROM u"), "1,2");
+
+    (void)sqlite3_busy_timeout(a, 0); /* both have moved on: at no instant could it write */
+    world_sql(a, "BEGIN");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM t"), "0");
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/a.db' AS a", w->volume);
+    world_sql(b, sql);
+    world_sql(b, "BEGIN; INSERT INTO a.t VALUES(1); INSERT INTO u VALUES(3); COMMIT");
+    for (int tries = 0; tries < 2; tries++)
+        assert_int_equal(world_run(a, "INSERT INTO b.u VALUES(4)") & 0xff, SQLITE_BUSY);
+    assert_string_equal(world_text(a, "SELECT count(*) FROM t"), "0");
+    world_sql(a, "ROLLBACK; INSERT INTO b.u VALUES(4)");
+    assert_string_equal(world_text(a, "SELECT group_concat(x) FROM b.u"), "1,2,3,4");
+    world_close(b);
+    world_close(a);
+}
+
+struct pair {
+    pthread_t thread;
+    struct world *w;
+    char name;
+    int failed;
+};
+
+static void *
+pair_run(void *arg)
+{
+    struct pair *p = arg;
+    char sql[200];
+    sqlite3 *db;
+
+    (void)snprintf(sql, sizeof(sql), "%c1.db", p->name);
+    db = world_open(p->w, sql, "&durability=ordered&busy=60000");
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/%c2.db' AS b", p->w->volume, p->name);
+    world_sql(db, sql);
+    world_sql(db, "CREATE TABLE t(x); CREATE TABLE b.t(x)");
+    for (int i = 0; i < 40; i++) {
+        p->failed |= world_run(db, "BEGIN; INSERT INTO t VALUES(1); INSERT INTO b.t VALUES(1)");
+        p->failed |= world_run(db, i % 4 == 0 ? "ROLLBACK" : "COMMIT");
+    }
+    world_close(db);
+    return NULL;
+}
+
+/* Groups that commit at the same time in two threads know nothing of each other. */
+static void
+super__two_threads__each_commits_its_own(void **state)
+{
+    struct world *w = *state;
+    struct pair pairs[2] = {{.w = w, .name = 'x'}, {.w = w, .name = 'y'}};
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&pairs[i].thread, NULL, pair_run, &pairs[i]), 0);
+    for (int i = 0; i < 2; i++) {
+        (void)pthread_join(pairs[i].thread, NULL);
+        assert_int_equal(pairs[i].failed, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        char name[16];
+        sqlite3 *db;
+
+        (void)snprintf(name, sizeof(name), "%c%d.db", "xy"[i / 2], i % 2 + 1);
+        db = world_open(w, name, "");
+        assert_string_equal(world_text(db, "SELECT count(*) FROM t"), "30");
+        world_close(db);
+    }
+}
+
 /* Something that can be removed when the volume is full. */
 static void
 ballast_put(struct kvfs_volume *v)
@@ -385,6 +474,10 @@ main(void)
         cmocka_unit_test_setup_teardown(super__ordinary_database_attached__commits_and_rolls_back,
                                         world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(left_behind__writes__loses_nothing, world_setup,
+                                        world_teardown),
+        cmocka_unit_test_setup_teardown(left_behind__second_file_only__gets_a_newer_instant,
+                                        world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(super__two_threads__each_commits_its_own, world_setup,
                                         world_teardown),
         cmocka_unit_test_setup_teardown(full__exclusive_mode__keeps_no_refused_row, world_setup,
                                         world_teardown),
