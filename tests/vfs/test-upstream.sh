@@ -112,6 +112,7 @@ mptest() { # several processes; config01 is for the VFS unix only
         repeat=4
     fi
     for script in "${scripts[@]}"; do
+        [ "$script" != config02 ] || repeat=1 # makes a table that it does not remove
         kvfs_run mptest "$script.db" "$built/scripts/$script.test" --vfs kvfs --quiet --repeat $repeat \
             >"$tmp/log" 2>&1 || fail "$script: $(tail -20 "$tmp/log")"
         grep -Eq "^Summary: 0 errors out of [0-9]{2,} tests" "$tmp/log" || fail "$script: $(tail -20 "$tmp/log")"

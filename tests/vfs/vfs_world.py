@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 
 EXTENSION = os.environ["KVFS_SQLITE"]
@@ -16,11 +17,12 @@ FORKS = not {"rocksdb", "sled"} & set(_parts)  # their threads do not come along
 SCALE = int(os.environ.get("KVFS_SCALE", "1"))
 
 _owner = os.getpid()
-folder = tempfile.mkdtemp(prefix="kvfs-vfs-")
+# A process that was spawned works in its parent's.
+folder = None if "__mp_main__" in sys.modules else tempfile.mkdtemp(prefix="kvfs-vfs-")
 
 
 def _clean():
-    if os.getpid() == _owner:
+    if folder and os.getpid() == _owner:
         shutil.rmtree(folder, ignore_errors=True)
 
 
