@@ -16,6 +16,9 @@
  *   batch-per-file      each attached database is committed alone
  *   snapshot-per-file   each attached database is read at an instant of its own
  * Otherwise all of this is the constant false.
+ *
+ * kvfs_test_fault(STEP) stands where a step may fail: 0, or the errno that a test
+ * program built so wants, by defining kvfs_test_fault_at().
  */
 #ifndef KVFS_TESTBUG_H
 #define KVFS_TESTBUG_H
@@ -33,8 +36,17 @@ kvfs_test_bug(const char *name)
 
     return wanted != NULL && strcmp(wanted, name) == 0;
 }
+
+int kvfs_test_fault_at(const char *step) __attribute__((weak));
+
+static inline int
+kvfs_test_fault(const char *step)
+{
+    return kvfs_test_fault_at != NULL ? kvfs_test_fault_at(step) : 0;
+}
 #else
 #define kvfs_test_bug(name) false
+#define kvfs_test_fault(step) 0
 #endif
 
 #endif /* KVFS_TESTBUG_H */

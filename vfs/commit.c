@@ -179,7 +179,9 @@ commit_put(void *arg, const void *buf, size_t n, uint64_t offset)
 {
     struct commit_put *p = arg;
 
-    p->rc = kvfs_txn_write(p->txn, p->f->f, p->f->version, buf, n, offset, p->err);
+    p->rc = kvfs_test_fault("write");
+    if (p->rc == 0)
+        p->rc = kvfs_txn_write(p->txn, p->f->f, p->f->version, buf, n, offset, p->err);
     return p->rc < 0 ? SQLITE_IOERR_WRITE : SQLITE_OK;
 }
 
@@ -189,7 +191,7 @@ commit_file(struct kvfs_txn *txn, struct vfs_file *f)
 {
     struct kvfs_error err = {0};
     struct commit_put put = {.txn = txn, .f = f, .err = &err};
-    int rc = vfs_header_count(f);
+    int rc = kvfs_test_fault("header") < 0 ? SQLITE_IOERR_READ : vfs_header_count(f);
 
     if (rc != SQLITE_OK)
         return rc;
@@ -269,14 +271,17 @@ commit_build(const struct commit_group *g, struct kvfs_volume *v, struct kvfs_tx
     struct kvfs_error err = {0};
     struct kvfs_txn *txn = NULL;
     int rc = SQLITE_OK;
+    int code = 0;
 
     for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
         struct vfs_file *f = g->files[i];
 
         if (f->v != v || !commit_is_staged(f))
             continue;
-        if (txn == NULL && kvfs_txn_begin(v, &txn, &err) < 0)
-            return vfs_error(err.code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
+        if (txn == NULL && (code = kvfs_test_fault("begin")) == 0)
+            code = kvfs_txn_begin(v, &txn, &err);
+        if (code < 0)
+            return vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
         f->committing = true;
         rc = commit_file(txn, f);
         if (f->synced && !f->ordered)

@@ -8,13 +8,17 @@
 #include "vfs_priv.h"
 
 /* Has the name gone, or does it mean another file by now? */
-static bool
-control_has_moved(const struct vfs_file *f)
+static int
+control_has_moved(const struct vfs_file *f, int *moved)
 {
+    struct kvfs_error err = {0};
     struct kvfs_attr attr;
-    int rc = kvfs_path_lookup(f->v, f->name, true, &attr, NULL);
+    int rc = kvfs_path_lookup(f->v, f->name, true, &attr, &err);
 
-    return rc == -ENOENT || rc == -ENOTDIR || (rc == 0 && attr.ino != f->ino);
+    if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR && rc != -ELOOP)
+        return vfs_error(rc, SQLITE_IOERR_FSTAT, &err); /* nobody knows */
+    *moved = rc < 0 || attr.ino != f->ino;
+    return SQLITE_OK;
 }
 
 static int
@@ -35,44 +39,24 @@ control_journal_mode(struct vfs_file *f, char **args)
     return SQLITE_NOTFOUND;
 }
 
-static bool
-control_is_main(const struct vfs_file *f, sqlite3 *db)
-{
-    const char *name = db != NULL ? sqlite3_db_filename(db, "main") : NULL;
-
-    return name != NULL && strcmp(name, f->path) == 0;
-}
-
-/* Said without a schema it comes to main alone, and is meant for all and for what is attached
- * later; said of an attached database it is meant for that. */
-static int
-control_locking_mode(struct vfs_file *f, char **args)
-{
-    bool exclusive = sqlite3_stricmp(args[2], "exclusive") == 0;
-    sqlite3 *db = vfs_file_db(f);
-
-    if (!exclusive && sqlite3_stricmp(args[2], "normal") != 0)
-        return SQLITE_NOTFOUND;
-    if (vfs_lock_mode(f, control_is_main(f, db) ? db : NULL, exclusive))
-        return SQLITE_NOTFOUND;
-    args[0] = sqlite3_mprintf("the database is being written by somebody else");
-    return SQLITE_BUSY;
-}
-
 static int
 control_pragma(struct vfs_file *f, char **args)
 {
     if (sqlite3_stricmp(args[1], "journal_mode") == 0)
         return control_journal_mode(f, args);
-    if (sqlite3_stricmp(args[1], "locking_mode") == 0 && args[2] != NULL)
-        return control_locking_mode(f, args);
+    if (sqlite3_stricmp(args[1], "locking_mode") == 0 && args[2] != NULL) {
+        if (sqlite3_stricmp(args[2], "exclusive") == 0)
+            vfs_lock_mode(f, true);
+        else if (sqlite3_stricmp(args[2], "normal") == 0)
+            vfs_lock_mode(f, false);
+    }
     return SQLITE_NOTFOUND;
 }
 
 static void
 control_pdb(struct vfs_file *f, sqlite3 **dbp)
 {
-    sqlite3 *db;
+    const sqlite3 *db;
 
     /* With a shared cache the next connection says the same again, without the cache's mutex,
      * and whom *dbp names meanwhile may be at work in another thread, or closed. */
@@ -84,7 +68,7 @@ control_pdb(struct vfs_file *f, sqlite3 **dbp)
         (void)sqlite3_busy_timeout(*dbp, (int)f->busy_ms);
     vfs_lock();
     for (const struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
-        if (o != f && db != NULL && o->db == db && control_is_main(o, db))
+        if (o != f && db != NULL && o->db == db)
             f->exclusive = f->exclusive || o->exclusive; /* what was said of all holds for it */
     }
     vfs_unlock();
@@ -109,8 +93,7 @@ vfs_control(sqlite3_file *file, int op, void *arg)
         *(char **)arg = sqlite3_mprintf("%s", VFS_NAME);
         return SQLITE_OK;
     case SQLITE_FCNTL_HAS_MOVED:
-        *(int *)arg = control_has_moved(f);
-        return SQLITE_OK;
+        return control_has_moved(f, arg);
     case SQLITE_FCNTL_PDB:
         control_pdb(f, arg);
         return SQLITE_OK;

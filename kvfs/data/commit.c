@@ -18,7 +18,9 @@
  *    A transaction's layer that is refused fails, and with it every younger
  *    transaction.  A layer of plain writes was acknowledged, so it stays, and
  *    everything behind it waits; it is tried again at the next commit.
- * 4. Any other error is an unknown outcome and poisons the volume.
+ * 4. Any other error is an unknown outcome and poisons the volume.  Transactions that were
+ *    not in by then fail, so that nobody here sees them; plain writes, which were
+ *    acknowledged, stay to be read.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -604,6 +606,8 @@ commit_sealed(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
         struct kvfs_layer *first = s->layers[0];
 
         rc = commit_apply(v, s, last ? durability : KVFS_ORDERED, err);
+        if (rc == -EIO) /* what was told to have failed is not to be seen here */
+            commit_fail_txns(o, first, rc);
         if (rc == 0 || rc == -EIO)
             continue;
         if (s->layers_count > 1) {

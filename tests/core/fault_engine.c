@@ -19,8 +19,18 @@ fault_apply(struct kvfs_db *db, const struct kvfs_batch *batch, enum kvfs_durabi
 {
     int rc = kvfs_fault_hooks.apply != NULL ? kvfs_fault_hooks.apply(batch, durability) : 0;
 
-    return rc != 0 ? kvfs_error_set(err, rc, "planted fault %d", rc)
-                   : below->apply(db, batch, durability, err);
+    if (rc != 0)
+        return kvfs_error_set(err, rc, "planted fault %d", rc);
+    rc = below->apply(db, batch, durability, err);
+    return kvfs_fault_hooks.applied != NULL ? kvfs_fault_hooks.applied(rc) : rc;
+}
+
+static int
+fault_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err)
+{
+    int rc = kvfs_fault_hooks.begin != NULL ? kvfs_fault_hooks.begin() : 0;
+
+    return rc != 0 ? kvfs_error_set(err, rc, "planted fault %d", rc) : below->begin(db, snapp, err);
 }
 
 /* A function of BELOW must be told that it is meant, and not the copy. */
@@ -58,6 +68,7 @@ fault_init(void)
     kvfs_engine_plugin.open = fault_open;
     kvfs_engine_plugin.compact = NULL;
     kvfs_engine_plugin.compact_need_bytes = NULL;
+    kvfs_engine_plugin.begin = fault_begin;
     kvfs_engine_plugin.apply = fault_apply;
     kvfs_engine_plugin.sync = fault_sync;
 }

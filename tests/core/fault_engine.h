@@ -11,6 +11,8 @@
 struct fault_hooks {
     int (*apply)(const struct kvfs_batch *batch, enum kvfs_durability durability);
     int (*sync)(void);
+    int (*begin)(void);
+    int (*applied)(int rc); /* after it: what is answered instead of RC */
 };
 
 extern struct fault_hooks kvfs_fault_hooks;

@@ -105,7 +105,7 @@ deletes_get_through(struct world *w, const char *pragmas)
     world_sql(full.db, "INSERT INTO u SELECT randomblob(100000)");
     full_fill(&full, 500000);
     full_fill(&full, 20000);
-    full_fill(&full, 100);
+    full_fill(&full, 2000);
     full_sql(&full, "DELETE FROM t WHERE id % 2 = 0 AND id < 20");
     full_sql(&full, "DELETE FROM t WHERE id < 30");
     full_empty_and_fill(&full);
@@ -132,7 +132,7 @@ full__deletes_with_auto_vacuum__get_through(void **state)
     full_open(*state, &full, "PRAGMA auto_vacuum=FULL");
     world_sql(full.db, "INSERT INTO u SELECT randomblob(100000)");
     full_fill(&full, 500000);
-    full_fill(&full, 100);
+    full_fill(&full, 2000);
     full_empty_and_fill(&full);
 }
 

@@ -35,10 +35,13 @@ world_engine(void)
     return given != NULL ? given : "lmdb";
 }
 
+static const char *world_engine_path; /* a plugin instead; NULL: none */
+
 static inline int
 world_setup(void **state)
 {
-    struct kvfs_format_options options = {.engine = world_engine()};
+    struct kvfs_format_options options = {.engine = world_engine_path != NULL ? world_engine_path
+                                                                             : world_engine()};
     struct kvfs_error err = {0};
     struct world *w = calloc(1, sizeof(*w));
 

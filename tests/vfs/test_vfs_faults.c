@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * test_vfs_faults.c - each step of a commit fails once: the answer and all files agree, and a
+ * second connection sees what the first was told.
+ *
+ * Steps of the VFS (testbug.h): begin, header, write.  Of the engine (fault_engine.h): begin is
+ * the pinning of a snapshot, among them that for after the commit; apply, a batch that is
+ * refused; applied, one that is in and was answered with an error; sync.  The N-th time each,
+ * with N growing until the commit is through before.
+ */
+#include "vfs_world.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdbool.h>
+
+#include "../core/fault_engine.h"
+#include "testbug.h"
+
+#define FAULT_TIMES 40 /* a commit has fewer of each step */
+
+static struct fault_hooks *hooks;
+
+static struct fault {
+    const char *step; /* NULL: none */
+    int code;
+    unsigned left; /* times that it goes well */
+    bool hit;
+} fault;
+
+static int
+fault_step(const char *step)
+{
+    if (fault.step == NULL || fault.hit || strcmp(fault.step, step) != 0)
+        return 0;
+    if (fault.left-- > 0)
+        return 0;
+    fault.hit = true;
+    return fault.code;
+}
+
+int
+kvfs_test_fault_at(const char *step)
+{
+    return fault_step(step);
+}
+
+static int
+fault_apply(const struct kvfs_batch *batch, enum kvfs_durability durability)
+{
+    (void)batch;
+    (void)durability;
+    return fault_step("apply");
+}
+
+static int
+fault_applied(int rc)
+{
+    int planted = rc == 0 ? fault_step("applied") : 0;
+
+    return planted != 0 ? planted : rc;
+}
+
+static int
+fault_sync(void)
+{
+    return fault_step("sync");
+}
+
+static int
+fault_begin(void)
+{
+    return fault_step("pin");
+}
+
+/* --- two connections, three files --------------------------------------------------- */
+
+struct mode {
+    const char *name;
+    const char *pragmas;
+    const char *change; /* of every file, x to x+1 */
+    unsigned files;
+    size_t cache_bytes; /* 0: the default; small: the core spills into forks */
+};
+
+#define CHANGE(db) "UPDATE " db ".t SET x=x+1;"
+#define LARGE(db)  CHANGE(db) "UPDATE " db ".big SET x=randomblob(300000);"
+
+static const struct mode modes[] = {
+    {"one file", "PRAGMA journal_mode=delete", CHANGE("main"), 1, 0},
+    {"one file, exclusive", "PRAGMA locking_mode=exclusive", CHANGE("main"), 1, 0},
+    {"three files, super-journal", "PRAGMA journal_mode=delete",
+     CHANGE("main") CHANGE("b") CHANGE("c"), 3, 0},
+    {"three files, no super-journal", "PRAGMA journal_mode=memory",
+     CHANGE("main") CHANGE("b") CHANGE("c"), 3, 0},
+    {"one large file", "PRAGMA cache_size=10", LARGE("main"), 1, (size_t)1 << 20},
+    {"three large files", "PRAGMA cache_size=10", LARGE("main") LARGE("b") LARGE("c"), 3,
+     (size_t)1 << 20},
+};
+
+struct pair {
+    const struct mode *mode;
+    struct world *w;
+    struct kvfs_volume *v; /* keeps the cache's size */
+    sqlite3 *one, *other;
+    int x; /* in every file */
+};
+
+static const char *const names[] = {"main", "b", "c"};
+
+static void
+pair_open(struct pair *p)
+{
+    struct kvfs_volume_options options = {.cache_bytes = p->mode->cache_bytes};
+    char sql[300];
+
+    assert_int_equal(kvfs_volume_open(p->w->volume, &options, &p->v, NULL), 0);
+    (void)snprintf(sql, sizeof(sql), "ATTACH '%s/b.db' AS b; ATTACH '%s/c.db' AS c", p->w->volume,
+                   p->w->volume);
+    p->one = world_open(p->w, "a.db", "");
+    p->other = world_open(p->w, "a.db", "");
+    world_sql(p->one, sql);
+    world_sql(p->other, sql);
+    world_sql(p->one, p->mode->pragmas);
+}
+
+/* 0, or -EIO of a poisoned volume. */
+static int
+pair_close(struct pair *p)
+{
+    world_close(p->other);
+    (void)sqlite3_close(p->one);
+    return kvfs_volume_close(p->v, NULL);
+}
+
+/* X of file I; -1: it cannot be read. */
+static int
+pair_get(sqlite3 *db, unsigned i)
+{
+    char sql[60];
+    const char *text;
+
+    (void)snprintf(sql, sizeof(sql), "SELECT x FROM %s.t", names[i]);
+    text = world_text(db, sql);
+    return strncmp(text, "error", 5) == 0 ? -1 : (int)strtol(text, NULL, 10);
+}
+
+static bool
+pair_is(sqlite3 *db, unsigned files, int x)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        if (pair_get(db, i) != (i < files ? x : 0))
+            return false;
+    }
+    return true;
+}
+
+static void
+pair_reopen(struct pair *p)
+{
+    (void)pair_close(p);
+    pair_open(p);
+}
+
+/* One commit with the fault; false: it was not met any more. */
+static bool
+pair_fault(struct pair *p, const char *step, int code, unsigned times)
+{
+    char sql[400];
+    unsigned files = p->mode->files;
+    bool unknown;
+    int rc;
+
+    (void)snprintf(sql, sizeof(sql), "BEGIN; %s COMMIT", p->mode->change);
+    fault = (struct fault){.step = step, .code = code, .left = times};
+    rc = world_run(p->one, sql);
+    fault.step = NULL;
+    if (sqlite3_get_autocommit(p->one) == 0)
+        (void)world_run(p->one, "ROLLBACK");
+    unknown = fault.hit && code == -EIO && (strcmp(step, "apply") == 0 ||
+                                             strcmp(step, "applied") == 0 ||
+                                             strcmp(step, "sync") == 0);
+    if (unknown && rc != SQLITE_OK) {
+        assert_int_equal(rc & 0xff, SQLITE_IOERR);
+        if (strcmp(step, "apply") == 0) /* it is not in */
+            assert_true(pair_is(p->other, files, p->x));
+        assert_int_not_equal(world_run(p->one, CHANGE("main")), SQLITE_OK);
+        pair_reopen(p);
+        if (strcmp(step, "apply") != 0 && pair_get(p->one, 0) == p->x + 1)
+            p->x++; /* all or nothing */
+    } else if (rc == SQLITE_OK) {
+        p->x++;
+    } else {
+        assert_true(fault.hit);
+        assert_int_equal(rc & 0xff, code == -ENOSPC   ? SQLITE_FULL
+                                    : code == -ENOMEM ? SQLITE_NOMEM
+                                    : code == -EBUSY && (rc & 0xff) == SQLITE_BUSY ? SQLITE_BUSY
+                                                      : SQLITE_IOERR);
+    }
+    assert_true(pair_is(p->other, files, p->x));
+    if (!pair_is(p->one, files, p->x)) { /* the place for the new snapshot was not had */
+        assert_true(fault.hit && rc == SQLITE_OK && strcmp(step, "pin") == 0);
+        assert_true(pair_is(p->one, files, p->x));
+    }
+    return fault.hit;
+}
+
+static void
+pair_step(struct pair *p, const char *step, int code)
+{
+    bool many = p->mode->cache_bytes != 0 && strcmp(step, "write") == 0; /* a block each */
+    unsigned times = 0;
+
+    while (times < FAULT_TIMES && pair_fault(p, step, code, many ? 97 * times : times)) {
+        times++;
+        /* The next transaction finds nothing in its way. */
+        if (world_run(p->one, CHANGE("main") "UPDATE main.t SET x=x-1") != SQLITE_OK) {
+            pair_reopen(p); /* background work that met the fault poisoned the volume */
+            world_sql(p->one, CHANGE("main") "UPDATE main.t SET x=x-1");
+        }
+    }
+    print_message("%s, %s %d: %u times\n", p->mode->name, step, code, times);
+    assert_true(times < FAULT_TIMES);
+    if (strcmp(step, "sync") != 0)
+        assert_true(times > 0);
+}
+
+static void
+each_step__fails__files_and_answer_agree(void **state)
+{
+    static const struct {
+        const char *step;
+        int code;
+    } steps[] = {
+        {"begin", -ENOMEM}, {"begin", -EIO},  {"header", -EIO}, {"write", -ENOSPC},
+        {"write", -EIO},    {"pin", -EBUSY},  {"pin", -EIO},    {"apply", -ENOSPC},
+        {"apply", -EIO},    {"applied", -EIO}, {"sync", -EIO},
+    };
+
+    (void)state;
+    for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]); m++) {
+        struct pair p = {.mode = &modes[m]};
+        void *w = NULL;
+
+        (void)world_setup(&w);
+        p.w = w;
+        pair_open(&p);
+        for (int i = 0; i < 3; i++) {
+            char sql[200];
+
+            (void)snprintf(sql, sizeof(sql), "CREATE TABLE %s.t(x); INSERT INTO %s.t VALUES(0);"
+                           "CREATE TABLE %s.big(x); INSERT INTO %s.big VALUES(zeroblob(10)),"
+                           "(NULL),(NULL),(NULL)", names[i], names[i], names[i], names[i]);
+            world_sql(p.one, sql);
+        }
+        for (size_t s = 0; s < sizeof(steps) / sizeof(steps[0]); s++)
+            pair_step(&p, steps[s].step, steps[s].code);
+        for (int i = 0; i < 3; i++) {
+            char sql[60];
+
+            (void)snprintf(sql, sizeof(sql), "PRAGMA %s.integrity_check", names[i]);
+            assert_string_equal(world_text(p.one, sql), "ok");
+        }
+        (void)pair_close(&p);
+        (void)world_teardown(&w);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_step__fails__files_and_answer_agree),
+    };
+    void *dl = dlopen(KVFS_FAULT_ENGINE, RTLD_NOW | RTLD_LOCAL);
+
+    if (dl == NULL || (hooks = dlsym(dl, "kvfs_fault_hooks")) == NULL) {
+        print_error("%s: %s\n", KVFS_FAULT_ENGINE, dlerror()); // NOLINT(concurrency-mt-unsafe)
+        return 1;
+    }
+    world_engine_path = KVFS_FAULT_ENGINE;
+    hooks->apply = fault_apply;
+    hooks->applied = fault_applied;
+    hooks->sync = fault_sync;
+    hooks->begin = fault_begin;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
