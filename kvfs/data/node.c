@@ -241,10 +241,26 @@ kvfs_node_release_locked(struct kvfs_node *node)
     if (node->leased && !node->working && node->writers == 0 && node->locked_by == NULL &&
         atomic_load(&node->dirty_id) <= atomic_load(&v->overlay->applied_id)) {
         node->leased = false;
+        node->behind = node->view.overs_count > 0 || node->view.holes.count > 0;
         kvfs_view_free(&node->view);
         kvfs_lease_drop(v->leases, node->ino);
     }
     (void)pthread_mutex_unlock(&v->nodes->lock);
+}
+
+int
+kvfs_node_borrow(struct kvfs_node *node)
+{
+    struct kvfs_volume *v = node->v;
+    int rc = 0;
+
+    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    (void)pthread_mutex_lock(&v->nodes->lock);
+    if (!node->leased)
+        rc = node->unlinking ? -EBUSY : node_lease_locked(node, false, NULL);
+    (void)pthread_mutex_unlock(&v->nodes->lock);
+    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    return rc;
 }
 
 static int
@@ -285,6 +301,7 @@ static void
 node_end(struct kvfs_node *node, const void *owner)
 {
     struct kvfs_volume *v = node->v;
+    bool behind;
     bool idle;
 
     (void)pthread_mutex_lock(&v->nodes->lock);
@@ -303,7 +320,10 @@ node_end(struct kvfs_node *node, const void *owner)
      * itself, or of background work (`working`): so nobody waits here for another's flush. */
     (void)pthread_rwlock_wrlock(&v->overlay->cut);
     kvfs_node_release_locked(node);
+    behind = node->behind;
     (void)pthread_rwlock_unlock(&v->overlay->cut);
+    if (behind)
+        kvfs_work_wake(v);
 }
 
 int
@@ -354,7 +374,7 @@ kvfs_node_each(struct kvfs_volume *v, int (*fn)(void *arg, struct kvfs_node *nod
 
         (void)pthread_mutex_lock(&v->nodes->lock);
         for (node = v->nodes->chains[i]; node != NULL && count < 64; node = node->next) {
-            if (node->leased) {
+            if (node->leased || node->behind) {
                 node->refs++;
                 held[count++] = node;
             }

@@ -21,6 +21,7 @@ struct kvfs_node {
     bool unlinking;    /* its last name is being removed: a new writer waits */
     unsigned starting; /* writers about to take the lease */
     bool working;      /* background work is using the view: commit lock and cut lock */
+    bool behind;       /* given up with holes or forks over it still to be worked off */
 
     /* LEASED changes under the table's lock and the cut lock, exclusive; either
      * lock is enough to read it.  While it is set `view` is what the engine
@@ -71,8 +72,13 @@ void kvfs_node_orphan_left(struct kvfs_volume *v, uint64_t ino);
 
 bool kvfs_node_is_locked(struct kvfs_node *node, const void *owner);
 
-/* Call FN for each leased node, with a reference held; a non-zero answer stops
- * and is returned. */
+/* Take the lease for background work, without being a writer: in this process nobody is kept
+ * off by it, and kvfs_node_release_locked() gives it back.  0 also when it is leased;
+ * -EBUSY: another process writes; -ENOENT, -EIO. */
+int kvfs_node_borrow(struct kvfs_node *node);
+
+/* Call FN for each node that is leased or behind, with a reference held; a non-zero answer
+ * stops and is returned. */
 int kvfs_node_each(struct kvfs_volume *v, int (*fn)(void *arg, struct kvfs_node *node), void *arg);
 
 #endif /* KVFS_NODE_H */

@@ -483,34 +483,43 @@ work_pending(struct kvfs_volume *v, struct kvfs_db_snap *snap, uint64_t fork,
     return rc == 0 && !open;
 }
 
-/* What processes that died left: orphans and pending forks. */
+/* What processes that died left: orphans (O) or pending forks (T). */
 static int
-work_left(struct kvfs_volume *v, struct kvfs_batch_builder *b, struct kvfs_error *err)
+work_left(struct kvfs_volume *v, char letter, struct kvfs_batch_builder *b, struct kvfs_error *err)
 {
-    static const char letters[] = {'O', 'T'};
+    uint64_t after = 0;
 
-    for (size_t i = 0; i < sizeof(letters); i++) {
-        uint64_t after = 0;
+    for (int n = 0; n < WORK_LEFT_MAX; n++) {
+        struct kvfs_key_parts parts = {0};
+        struct kvfs_db_snap *snap;
+        int rc = v->engine->begin(v->db, &snap, err);
 
-        for (int n = 0; n < WORK_LEFT_MAX; n++) {
-            struct kvfs_key_parts parts = {0};
-            struct kvfs_db_snap *snap;
-            int rc = v->engine->begin(v->db, &snap, err);
-
-            if (rc < 0)
-                return rc;
-            rc = work_first(v, snap, letters[i], after, &parts, err);
-            if (rc == 1 && letters[i] == 'T')
-                (void)work_pending(v, snap, parts.id, b);
-            v->engine->end(snap);
-            if (rc <= 0)
-                break;
-            after = parts.id;
-            if (letters[i] == 'O')
-                kvfs_node_orphan_left(v, parts.id);
-        }
+        if (rc < 0)
+            return rc;
+        rc = work_first(v, snap, letter, after, &parts, err);
+        if (rc == 1 && letter == 'T')
+            (void)work_pending(v, snap, parts.id, b);
+        v->engine->end(snap);
+        if (rc <= 0)
+            break;
+        after = parts.id;
+        if (letter == 'O')
+            kvfs_node_orphan_left(v, parts.id);
     }
     return 0;
+}
+
+static void
+work_left_all(struct kvfs_volume *v, const char *letters)
+{
+    struct kvfs_batch_builder *b = kvfs_batch_new();
+
+    if (b != NULL && kvfs_lease_janitor(v->leases)) {
+        for (; *letters != '\0'; letters++)
+            (void)work_left(v, *letters, b, NULL);
+        kvfs_lease_janitor_drop(v->leases);
+    }
+    kvfs_batch_free(b);
 }
 
 /* --- the thread -------------------------------------------------------------------- */
@@ -528,7 +537,15 @@ work_pass_node(void *arg, struct kvfs_node *node)
     int rc;
 
     (void)pthread_mutex_lock(&pass->v->overlay->commit_lock);
-    rc = kvfs_work_node(pass->v, node, pass->err);
+    rc = kvfs_node_borrow(node); /* a database is leased in transactions only */
+    if (rc == 0) {
+        rc = kvfs_work_node(pass->v, node, pass->err);
+        (void)pthread_rwlock_wrlock(&pass->v->overlay->cut);
+        kvfs_node_release_locked(node); /* between the pieces another may have it */
+        (void)pthread_rwlock_unlock(&pass->v->overlay->cut);
+    } else {
+        rc = 0; /* another process writes it; later */
+    }
     (void)pthread_mutex_unlock(&pass->v->overlay->commit_lock);
     if (rc == 1)
         pass->more = true;
@@ -613,7 +630,6 @@ static void *
 work_thread(void *arg)
 {
     struct kvfs_volume *v = arg;
-    struct kvfs_batch_builder *b = kvfs_batch_new();
     int64_t last = work_now_ms();
     int64_t told = last;
     bool commit;
@@ -621,11 +637,7 @@ work_thread(void *arg)
     int more = 1;
 
     kvfs_lease_announce(v->leases);
-    if (b != NULL && kvfs_lease_janitor(v->leases)) {
-        (void)work_left(v, b, NULL);
-        kvfs_lease_janitor_drop(v->leases);
-    }
-    kvfs_batch_free(b);
+    work_left_all(v, "OT");
     while (work_wait(v, more == 1, &commit, &room)) {
         if (commit || work_now_ms() - told >= (int64_t)v->commit_interval_ms) {
             kvfs_lease_announce(v->leases);
@@ -660,6 +672,9 @@ kvfs_worker_start(struct kvfs_volume *v, struct kvfs_error *err)
     (void)pthread_condattr_destroy(&attr);
     v->worker = w;
     v->work_records = WORK_RECORDS;
+    /* Before anybody opens the files they are of: a program that opens its database at once, and
+     * keeps it open, would leave them there. */
+    work_left_all(v, "T");
     if (pthread_create(&w->thread, NULL, work_thread, v) != 0) {
         (void)pthread_mutex_destroy(&w->lock);
         (void)pthread_cond_destroy(&w->wake);

@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "../core/fault_engine.h"
@@ -28,15 +29,41 @@ static struct fault {
     bool hit;
 } fault;
 
+static pthread_mutex_t fault_lock = PTHREAD_MUTEX_INITIALIZER; /* the background's steps count too */
+
 static int
 fault_step(const char *step)
 {
-    if (fault.step == NULL || fault.hit || strcmp(fault.step, step) != 0)
-        return 0;
-    if (fault.left-- > 0)
-        return 0;
-    fault.hit = true;
-    return fault.code;
+    int code = 0;
+
+    (void)pthread_mutex_lock(&fault_lock);
+    if (fault.step != NULL && !fault.hit && strcmp(fault.step, step) == 0 && fault.left-- == 0) {
+        fault.hit = true;
+        code = fault.code;
+    }
+    (void)pthread_mutex_unlock(&fault_lock);
+    return code;
+}
+
+static void
+fault_plant(const char *step, int code, unsigned times)
+{
+    (void)pthread_mutex_lock(&fault_lock);
+    fault = (struct fault){.step = step, .code = code, .left = times};
+    (void)pthread_mutex_unlock(&fault_lock);
+}
+
+/* No more of it.  Was it met? */
+static bool
+fault_end(void)
+{
+    bool hit;
+
+    (void)pthread_mutex_lock(&fault_lock);
+    fault.step = NULL;
+    hit = fault.hit;
+    (void)pthread_mutex_unlock(&fault_lock);
+    return hit;
 }
 
 int
@@ -168,16 +195,16 @@ pair_fault(struct pair *p, const char *step, int code, unsigned times)
 {
     char sql[400];
     unsigned files = p->mode->files;
-    bool unknown;
+    bool unknown, hit;
     int rc;
 
     (void)snprintf(sql, sizeof(sql), "BEGIN; %s COMMIT", p->mode->change);
-    fault = (struct fault){.step = step, .code = code, .left = times};
+    fault_plant(step, code, times);
     rc = world_run(p->one, sql);
-    fault.step = NULL;
+    hit = fault_end();
     if (sqlite3_get_autocommit(p->one) == 0)
         (void)world_run(p->one, "ROLLBACK");
-    unknown = fault.hit && code == -EIO && (strcmp(step, "apply") == 0 ||
+    unknown = hit && code == -EIO && (strcmp(step, "apply") == 0 ||
                                              strcmp(step, "applied") == 0 ||
                                              strcmp(step, "sync") == 0);
     if (unknown && rc != SQLITE_OK) {
@@ -191,7 +218,7 @@ pair_fault(struct pair *p, const char *step, int code, unsigned times)
     } else if (rc == SQLITE_OK) {
         p->x++;
     } else {
-        assert_true(fault.hit);
+        assert_true(hit);
         assert_int_equal(rc & 0xff, code == -ENOSPC   ? SQLITE_FULL
                                     : code == -ENOMEM ? SQLITE_NOMEM
                                     : code == -EBUSY && (rc & 0xff) == SQLITE_BUSY ? SQLITE_BUSY
@@ -199,10 +226,10 @@ pair_fault(struct pair *p, const char *step, int code, unsigned times)
     }
     assert_true(pair_is(p->other, files, p->x));
     if (!pair_is(p->one, files, p->x)) { /* the place for the new snapshot was not had */
-        assert_true(fault.hit && rc == SQLITE_OK && strcmp(step, "pin") == 0);
+        assert_true(hit && rc == SQLITE_OK && strcmp(step, "pin") == 0);
         assert_true(pair_is(p->one, files, p->x));
     }
-    return fault.hit;
+    return hit;
 }
 
 static void
