@@ -39,24 +39,44 @@ control_journal_mode(struct vfs_file *f, char **args)
     return SQLITE_NOTFOUND;
 }
 
+static bool
+control_is_main(const struct vfs_file *f, sqlite3 *db)
+{
+    const char *name = db != NULL ? sqlite3_db_filename(db, "main") : NULL;
+
+    return name != NULL && strcmp(name, f->path) == 0;
+}
+
+/* Said without a schema it comes to main alone, and is meant for all and for what is attached
+ * later; said of an attached database it is meant for that. */
+static int
+control_locking_mode(struct vfs_file *f, char **args)
+{
+    bool exclusive = sqlite3_stricmp(args[2], "exclusive") == 0;
+    sqlite3 *db = vfs_file_db(f);
+
+    if (!exclusive && sqlite3_stricmp(args[2], "normal") != 0)
+        return SQLITE_NOTFOUND;
+    if (vfs_lock_mode(f, control_is_main(f, db) ? db : NULL, exclusive))
+        return SQLITE_NOTFOUND;
+    args[0] = sqlite3_mprintf("the database is being written by somebody else");
+    return SQLITE_BUSY;
+}
+
 static int
 control_pragma(struct vfs_file *f, char **args)
 {
     if (sqlite3_stricmp(args[1], "journal_mode") == 0)
         return control_journal_mode(f, args);
-    if (sqlite3_stricmp(args[1], "locking_mode") == 0 && args[2] != NULL) {
-        if (sqlite3_stricmp(args[2], "exclusive") == 0)
-            vfs_lock_mode(f, true);
-        else if (sqlite3_stricmp(args[2], "normal") == 0)
-            vfs_lock_mode(f, false);
-    }
+    if (sqlite3_stricmp(args[1], "locking_mode") == 0 && args[2] != NULL)
+        return control_locking_mode(f, args);
     return SQLITE_NOTFOUND;
 }
 
 static void
 control_pdb(struct vfs_file *f, sqlite3 **dbp)
 {
-    const sqlite3 *db;
+    sqlite3 *db;
 
     /* With a shared cache the next connection says the same again, without the cache's mutex,
      * and whom *dbp names meanwhile may be at work in another thread, or closed. */
@@ -68,7 +88,7 @@ control_pdb(struct vfs_file *f, sqlite3 **dbp)
         (void)sqlite3_busy_timeout(*dbp, (int)f->busy_ms);
     vfs_lock();
     for (const struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
-        if (o != f && db != NULL && o->db == db)
+        if (o != f && db != NULL && o->db == db && control_is_main(o, db))
             f->exclusive = f->exclusive || o->exclusive; /* what was said of all holds for it */
     }
     vfs_unlock();
