@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is no volume, no database, damaged, read-only or gone: each call says so, and no wrong row
+is ever seen.
+"""
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import vfs_world
+
+KVFS = os.environ["KVFS_BIN"]
+MANGLE = os.path.join(os.environ["KVFS_BINARY_DIR"], "tests", "cli", "kvfs_mangle")
+ROWS = [(i, "row %06d " % i + "x" * (i % 300)) for i in range(400)]
+
+
+def refused(what, code, call):
+    """CALL fails with an error whose name begins with CODE."""
+    try:
+        call()
+    except sqlite3.Error as e:
+        if not any(word in str(e) for word in code):
+            sys.exit(f"{what}: {e!r}, not {code}")
+        return
+    sys.exit(f"{what}: was let through")
+
+
+def names():
+    empty = os.path.join(vfs_world.folder, "empty")
+    os.mkdir(empty)
+    refused("no volume", ["unable to open"], lambda: vfs_world.connect(empty).execute("SELECT 1"))
+    refused("nothing", ["unable to open"],
+            lambda: vfs_world.connect(os.path.join(vfs_world.folder, "none")).execute("SELECT 1"))
+    if os.listdir(empty):
+        sys.exit("something was made in a folder that is no volume")
+
+
+def not_databases(vol):
+    noise = os.path.join(vfs_world.folder, "noise")
+    with open(noise, "wb") as f:
+        f.write(os.urandom(200000))
+    subprocess.run([KVFS, "import", vol, "noise.img", noise], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([KVFS, "create", "--size=1M", vol, "disk.img"], check=True, stdout=subprocess.DEVNULL)
+    for name in ("noise.img", "disk.img"):
+        db = vfs_world.connect(vol, name)
+        refused(name, ["not a database"], lambda: db.execute("SELECT * FROM sqlite_master").fetchall())
+        refused(name, ["not a database"], lambda: db.execute("CREATE TABLE t(x)"))
+        db.close()
+
+
+def damaged():
+    vol = vfs_world.volume("damaged", "lmdb")
+    db = vfs_world.connect(vol)
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    db.executemany("INSERT INTO t VALUES(?, ?)", ROWS)
+    db.close()
+    listing = subprocess.run([MANGLE, vol, "list"], check=True, capture_output=True, text=True).stdout
+    blocks = sum(line.startswith("DATA") for line in listing.splitlines())
+    errors = 0
+    for block in range(blocks):
+        for bit in ("12345", "99"):
+            subprocess.run([MANGLE, vol, "flip", "DATA", str(block), bit], check=True)
+            db = None
+            try:
+                db = vfs_world.connect(vol)
+                seen = db.execute("SELECT id, x FROM t").fetchall()
+                if seen != ROWS:
+                    sys.exit(f"block {block}: wrong rows")
+            except sqlite3.Error as e:
+                if not any(w in str(e) for w in ("I/O", "malformed", "not a database")):
+                    sys.exit(f"block {block}: {e!r}")
+                errors += 1
+            if db is not None:
+                db.close()
+            subprocess.run([MANGLE, vol, "flip", "DATA", str(block), bit], check=True)  # undo
+    if errors < blocks:
+        sys.exit(f"{errors} errors for {blocks} blocks")
+    db = vfs_world.connect(vol)
+    if db.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
+        sys.exit("not whole after the damage was undone")
+    db.close()
+
+
+def vanished():
+    """The volume's folder goes while it is open: an answer for each call, nothing hangs."""
+    vol = vfs_world.volume("vanishing")
+    db = vfs_world.connect(vol)
+    db.execute("CREATE TABLE t(x)")
+    shutil.rmtree(vol)
+    for _ in range(3):
+        for sql in ("SELECT count(*) FROM t", "INSERT INTO t VALUES(1)", "BEGIN IMMEDIATE", "ROLLBACK"):
+            try:
+                db.execute(sql).fetchall()
+            except sqlite3.Error as e:
+                print(f"vanished: {sql}: {e}")
+    refused("a volume that is gone", ["unable to open"],
+            lambda: vfs_world.connect(vol, "b.db").execute("CREATE TABLE t(x)") and sys.exit("made"))
+    try:
+        db.close()
+    except sqlite3.Error as e:
+        print(f"vanished: close: {e}")
+
+
+def main():
+    vfs_world.load()
+    names()
+    vol = vfs_world.volume()
+    not_databases(vol)
+    if os.path.exists(MANGLE):
+        damaged()
+    vanished()
+    print("everything bad was told")
+
+
+if __name__ == "__main__":
+    main()
