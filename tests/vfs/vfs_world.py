@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A volume in a temporary folder, and short ways to a database in it."""
 import atexit
+import multiprocessing
 import os
 import random
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 
 EXTENSION = os.environ["KVFS_SQLITE"]
@@ -18,7 +18,8 @@ SCALE = int(os.environ.get("KVFS_SCALE", "1"))
 
 _owner = os.getpid()
 # A process that was spawned works in its parent's.
-folder = None if "__mp_main__" in sys.modules else tempfile.mkdtemp(prefix="kvfs-vfs-")
+_main = multiprocessing.current_process().name == "MainProcess"
+folder = tempfile.mkdtemp(prefix="kvfs-vfs-") if _main else None
 
 
 def _clean():
