@@ -32,6 +32,7 @@
 #include "work.h"
 
 #define COMMIT_EAGAIN_MAX 100
+#define COMMIT_ROUNDS     3 /* by one thread, if others wait all the time */
 
 /* One file in the batch. */
 struct commit_node {
@@ -683,12 +684,88 @@ commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durabil
            (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id);
 }
 
+/* Take W off the list. */
+static void
+commit_waiter_remove(struct kvfs_overlay *o, struct kvfs_commit_waiter **place)
+{
+    struct kvfs_commit_waiter *w = *place;
+
+    *place = w->next;
+    if (o->waiters_end == &w->next)
+        o->waiters_end = place;
+}
+
+/* After a commit, lead_lock held: those that have what they want go; *id, *durability: what
+ * the others want.  False: nobody waits. */
+static bool
+commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durability)
+{
+    struct kvfs_commit_waiter **place = &o->waiters;
+
+    *id = 0;
+    *durability = KVFS_ORDERED;
+    while (*place != NULL) {
+        struct kvfs_commit_waiter *w = *place;
+
+        if (commit_is_done(o, w->id, w->durability)) {
+            commit_waiter_remove(o, place);
+            w->done = true;
+            (void)pthread_cond_signal(&w->wake);
+            continue;
+        }
+        if (w->id > *id)
+            *id = w->id;
+        if (w->durability > *durability)
+            *durability = w->durability;
+        place = &w->next;
+    }
+    return o->waiters != NULL;
+}
+
+/* Commit, for whoever waits.  The next batch follows at once, by the same thread: another would
+ * have to be woken first, beside all those that were served.  After a few it is another's turn. */
+static int
+commit_lead(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+            struct kvfs_error *err)
+{
+    struct kvfs_overlay *o = v->overlay;
+    bool more = true;
+    int rc = 0;
+
+    for (unsigned round = 0; more; round++) {
+        int one;
+
+        (void)pthread_mutex_lock(&o->commit_lock);
+        one = commit_is_done(o, id, durability)
+                  ? 0
+                  : commit_locked(v, id, durability, round == 0 ? err : NULL);
+        (void)pthread_mutex_unlock(&o->commit_lock);
+        if (round == 0)
+            rc = one;
+        (void)pthread_mutex_lock(&o->lead_lock);
+        more = commit_serve(o, &id, &durability);
+        if (!more) {
+            o->leading = false;
+        } else if (one < 0 || round + 1 >= COMMIT_ROUNDS) {
+            struct kvfs_commit_waiter *next = o->waiters;
+
+            commit_waiter_remove(o, &o->waiters);
+            next->leads = true; /* an error is met again by him */
+            (void)pthread_cond_signal(&next->wake);
+            more = false;
+        }
+        (void)pthread_mutex_unlock(&o->lead_lock);
+    }
+    return rc;
+}
+
 int
 kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
             struct kvfs_error *err)
 {
     struct kvfs_overlay *o = v->overlay;
-    bool done;
+    struct kvfs_commit_waiter w = {.id = id, .durability = durability,
+                                   .wake = PTHREAD_COND_INITIALIZER};
     int rc;
 
     if (kvfs_test_bug("flush-early"))
@@ -699,20 +776,18 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
     /* Waiting for the commit lock itself, one served by the last commit would sit out
      * the next one as well, and take no further request meanwhile. */
     (void)pthread_mutex_lock(&o->lead_lock);
-    while (!(done = commit_is_done(o, id, durability)) && o->leading)
-        (void)pthread_cond_wait(&o->lead_cond, &o->lead_lock);
-    o->leading = o->leading || !done;
+    w.done = commit_is_done(o, id, durability);
+    if (!w.done && o->leading) {
+        *o->waiters_end = &w;
+        o->waiters_end = &w.next;
+        while (!w.done && !w.leads)
+            (void)pthread_cond_wait(&w.wake, &o->lead_lock);
+    } else if (!w.done) {
+        o->leading = true;
+    }
     (void)pthread_mutex_unlock(&o->lead_lock);
-    if (done)
-        return 0;
-    (void)pthread_mutex_lock(&o->commit_lock);
-    rc = commit_is_done(o, id, durability) ? 0 : commit_locked(v, id, durability, err);
-    (void)pthread_mutex_unlock(&o->commit_lock);
-    (void)pthread_mutex_lock(&o->lead_lock);
-    o->leading = false;
-    (void)pthread_cond_broadcast(&o->lead_cond);
-    (void)pthread_mutex_unlock(&o->lead_lock);
-    return rc;
+    (void)pthread_cond_destroy(&w.wake);
+    return w.done ? 0 : commit_lead(v, id, durability, err);
 }
 
 int

@@ -62,7 +62,7 @@ kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
     (void)pthread_rwlockattr_destroy(&attr);
     (void)pthread_mutex_init(&o->commit_lock, NULL);
     (void)pthread_mutex_init(&o->lead_lock, NULL);
-    (void)pthread_cond_init(&o->lead_cond, NULL);
+    o->waiters_end = &o->waiters;
     (void)pthread_mutex_init(&o->space_lock, NULL);
     (void)pthread_cond_init(&o->space_cond, NULL);
     (void)pthread_mutex_init(&o->pool_lock, NULL);
@@ -133,7 +133,6 @@ kvfs_overlay_free(struct kvfs_overlay *o)
     (void)pthread_rwlock_destroy(&o->cut);
     (void)pthread_mutex_destroy(&o->commit_lock);
     (void)pthread_mutex_destroy(&o->lead_lock);
-    (void)pthread_cond_destroy(&o->lead_cond);
     (void)pthread_mutex_destroy(&o->space_lock);
     (void)pthread_cond_destroy(&o->space_cond);
     (void)pthread_mutex_destroy(&o->pool_lock);

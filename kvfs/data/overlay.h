@@ -10,6 +10,16 @@
 
 struct kvfs_view;
 
+/* One that waits for a commit that another makes (commit.c). */
+struct kvfs_commit_waiter {
+    struct kvfs_commit_waiter *next;
+    uint64_t id;
+    enum kvfs_durability durability;
+    pthread_cond_t wake;
+    bool done;  /* it has what it wants */
+    bool leads; /* it makes the next one */
+};
+
 struct kvfs_overlay {
     struct kvfs_volume *v;
 
@@ -34,8 +44,8 @@ struct kvfs_overlay {
     struct kvfs_commit_scratch *scratch; /* commit.c's memory, kept */
 
     pthread_mutex_t lead_lock; /* who commits for all that wait; see kvfs_commit() */
-    pthread_cond_t lead_cond;
     bool leading;
+    struct kvfs_commit_waiter *waiters, **waiters_end; /* first come, first */
 
     pthread_mutex_t space_lock; /* waiting for room */
     pthread_cond_t space_cond;
