@@ -40,6 +40,7 @@
 #define COST_READS   20000u
 #define COST_COLD    1500u /* reads at most: each page once is cold */
 #define COST_TURNS   6
+#define COST_COLD_TURNS 3
 #define COST_PAGES   16384u /* at least */
 #define COST_FORK    7u
 
@@ -385,12 +386,12 @@ static void
 cost_cold(void)
 {
     uint32_t *order = calloc(trace.pages_max, sizeof(*order));
-    size_t count = trace.pages_max < COST_COLD ? trace.pages_max : COST_COLD;
+    size_t count = COST_COLD; /* fewer than there are */
     struct cost_samples s[3];
 
     if (order == NULL)
         cost_die("calloc", "no memory");
-    cost_samples_new(s, count);
+    cost_samples_new(s, COST_COLD_TURNS * count);
     for (uint32_t i = 0; i < trace.pages_max; i++)
         order[i] = i;
     for (uint32_t i = trace.pages_max - 1; i > 0; i--) {
@@ -400,13 +401,16 @@ cost_cold(void)
         order[i] = order[j];
         order[j] = t;
     }
-    for (int w = 0; w < 3; w++) {
+    for (int n = 0; n < 3 * COST_COLD_TURNS; n++) {
+        int w = (n + n / 3) % 3; /* who is first changes */
+
         ways[w].close();
         sync();
-        cost_forget(cost_dir[w]);
+        for (int i = 0; i < 3; i++)
+            cost_forget(cost_dir[i]);
         ways[w].open(cost_dir[w]);
-        ways[w].read(order + count, 1); /* the roots of the trees */
-        for (size_t i = 0; i < count; i++) {
+        ways[w].read(order, 1); /* the roots of the trees */
+        for (size_t i = 1; i <= count; i++) {
             double before = cost_now();
 
             ways[w].read(order + i, 1);

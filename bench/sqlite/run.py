@@ -67,7 +67,7 @@ def arguments():
     parser.add_argument("--out", "--json", help="write every value as JSON")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.seconds, args.rows = 1, min(args.seconds, 0.3), 10000
+        args.rounds, args.seconds, args.rows = 1, min(args.seconds, 0.3), min(args.rows, 10000)
     args.cells = args.cells.split(",") if args.cells else list(CELLS)
     args.peers = args.peers.split(",") if args.peers else ALL_PEERS
     for name in args.cells + args.peers:
