@@ -636,7 +636,6 @@ work_thread(void *arg)
     bool room;
     int more = 1;
 
-    kvfs_lease_announce(v->leases);
     work_left_all(v, "OT");
     while (work_wait(v, more == 1, &commit, &room)) {
         if (commit || work_now_ms() - told >= (int64_t)v->commit_interval_ms) {
@@ -671,6 +670,7 @@ kvfs_worker_start(struct kvfs_volume *v, struct kvfs_error *err)
     (void)pthread_cond_init(&w->wake, &attr);
     (void)pthread_condattr_destroy(&attr);
     v->worker = w;
+    kvfs_lease_announce(v->leases); /* from now on */
     v->work_records = WORK_RECORDS;
     /* Before anybody opens the files they are of: a program that opens its database at once, and
      * keeps it open, would leave them there. */
