@@ -361,6 +361,12 @@ kvfs_lease_table_gone(const struct kvfs_lease_table *t)
     return t->fd >= 0 && fstat(t->fd, &st) == 0 && st.st_nlink == 0;
 }
 
+bool
+kvfs_lease_table_alone(const struct kvfs_lease_table *t)
+{
+    return t->fd < 0 || !lease_is_locked(t->fd, LEASE_VOLUME);
+}
+
 void
 kvfs_lease_table_forget(struct kvfs_lease_table *t)
 {

@@ -18,6 +18,8 @@ void kvfs_lease_table_close(struct kvfs_lease_table *t);
 
 /* Was the volume's folder removed under us?  What is written then is lost. */
 bool kvfs_lease_table_gone(const struct kvfs_lease_table *t);
+/* Has no other process the volume open? */
+bool kvfs_lease_table_alone(const struct kvfs_lease_table *t);
 
 /* In a forked child: give up the inherited descriptor; nothing is unlocked. */
 void kvfs_lease_table_forget(struct kvfs_lease_table *t);

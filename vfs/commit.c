@@ -239,10 +239,8 @@ commit_undo(struct vfs_file *f)
     vfs_conn_repin_undo(f);
     vfs_lock();
     for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
-        if (o->v == f->v && o->ino == f->ino) {
+        if (o->v == f->v && o->ino == f->ino)
             atomic_store(&o->suspect, true);
-            atomic_store(&o->stale, true);
-        }
     }
     vfs_unlock();
 }
@@ -260,6 +258,17 @@ commit_end(struct vfs_file *f, const struct kvfs_volume *v, int rc, bool seen)
     else if (rc == SQLITE_OK) /* nothing of it was staged */
         commit_unprepare(f);
     f->committing = false;
+}
+
+/* F's transaction was made of all that its connection has read of the volume. */
+static int
+commit_bases(struct kvfs_txn *txn, struct vfs_file *f, struct kvfs_error *err)
+{
+    int rc = f->pin != NULL ? kvfs_txn_built_on(txn, f->pin->snap, err) : 0;
+
+    for (struct vfs_file *o = NULL; rc == 0 && (o = vfs_conn_other(f, o)) != NULL;)
+        rc = kvfs_txn_built_on(txn, o->pin->snap, err);
+    return rc;
 }
 
 /* Stage the files of G that lie in volume V; *durability: the strongest wish.  The transaction
@@ -280,10 +289,10 @@ commit_build(const struct commit_group *g, struct kvfs_volume *v, struct kvfs_tx
             continue;
         if (txn == NULL && (code = kvfs_test_fault("begin")) == 0)
             code = kvfs_txn_begin(v, &txn, &err);
-        if (code < 0)
-            return vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
-        f->committing = true;
-        rc = commit_file(txn, f);
+        if (code == 0)
+            code = commit_bases(txn, f, &err);
+        f->committing = code == 0;
+        rc = code == 0 ? commit_file(txn, f) : vfs_error(code, SQLITE_IOERR_COMMIT_ATOMIC, &err);
         if (f->synced && !f->ordered)
             *durability = KVFS_DURABLE;
     }
@@ -403,6 +412,7 @@ vfs_commit_phase_two(struct vfs_file *f)
     /* With a super-journal more may come before the unlock, and of several each has its turn. */
     rc = commit_run(&g, g.count == 1 && !swallowed);
     f->committed = false;
+    f->unlock_awaited = rc == SQLITE_OK;
     if (rc != SQLITE_OK && swallowed) {
         for (size_t i = 0; i < g.count; i++)
             g.files[i]->broken = true;

@@ -238,10 +238,8 @@ conn_is_same(struct vfs_file *o, struct vfs_pin *pin)
            info.version == o->version && info.size_bytes == o->size;
 }
 
-/* The next file after O, or the first, that F's connection has locked besides F.  They change
- * under the connection's own mutex, which is held; a shared cache's files are left out. */
-static struct vfs_file *
-conn_other(const struct vfs_file *f, struct vfs_file *o)
+struct vfs_file *
+vfs_conn_other(const struct vfs_file *f, struct vfs_file *o)
 {
     vfs_lock();
     for (o = o == NULL ? vfs_file_first() : o->next; o != NULL; o = o->next) {
@@ -269,27 +267,30 @@ vfs_conn_follow(const struct vfs_file *f)
 {
     if (f->pin == NULL || f->conn == NULL || f->shared)
         return;
-    for (struct vfs_file *o = NULL; (o = conn_other(f, o)) != NULL;) {
+    for (struct vfs_file *o = NULL; (o = vfs_conn_other(f, o)) != NULL;) {
         if (conn_is_same(o, f->pin))
             conn_move(o, f->pin);
     }
 }
 
-void
+bool
 vfs_conn_renew(const struct vfs_file *f)
 {
     struct vfs_pin *pin = NULL;
     bool same = !f->shared;
 
-    if (f->conn->pin == NULL || vfs_pin_open(f->v, &pin) != SQLITE_OK)
-        return;
-    for (struct vfs_file *o = NULL; same && (o = conn_other(f, o)) != NULL;)
+    if (f->conn->pin == NULL)
+        return true; /* it will have a new one */
+    if (vfs_pin_open(f->v, &pin) != SQLITE_OK)
+        return false;
+    for (struct vfs_file *o = NULL; same && (o = vfs_conn_other(f, o)) != NULL;)
         same = conn_is_same(o, pin);
-    for (struct vfs_file *o = NULL; same && (o = conn_other(f, o)) != NULL;)
+    for (struct vfs_file *o = NULL; same && (o = vfs_conn_other(f, o)) != NULL;)
         conn_move(o, pin);
     if (same)
         conn_pin_set(f, pin);
     vfs_pin_drop(pin);
+    return same;
 }
 
 void

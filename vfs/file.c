@@ -172,6 +172,8 @@ file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_int64 offset
     /* Prepared and not committed: a rollback, which left in the stage what lies below it. */
     if (rc == SQLITE_OK && f->prepared && f->exclusive)
         vfs_commit_forget(f);
+    if (rc == SQLITE_OK && f->unlock_awaited && f->lock >= SQLITE_LOCK_RESERVED)
+        rc = vfs_lock_again(f) == SQLITE_OK ? SQLITE_OK : SQLITE_IOERR_WRITE;
     if (rc == SQLITE_OK)
         rc = file_write_begin(f, SQLITE_IOERR_WRITE);
     if (rc != SQLITE_OK)
@@ -233,7 +235,7 @@ file_close(sqlite3_file *file)
     int rc = SQLITE_OK;
 
     (void)vfs_lock_lower(file, SQLITE_LOCK_NONE);
-    vfs_wait_leave(f);
+    vfs_wait_close(f);
     vfs_stage_drop(&f->stage);
     vfs_pin_drop(f->pin); /* of an immutable database */
     vfs_lock();
@@ -242,7 +244,8 @@ file_close(sqlite3_file *file)
     if (*place != NULL)
         *place = f->next;
     vfs_unlock();
-    (void)pthread_cond_destroy(&f->wait_cond);
+    if (f->generation == vfs_generation()) /* of the parent's sleepers a child hears no more */
+        (void)pthread_cond_destroy(&f->wait_cond);
     kvfs_file_close(f->f);
     if (f->v != NULL && kvfs_volume_close(f->v, &err) < 0)
         rc = vfs_error(err.code, SQLITE_IOERR_CLOSE, &err);

@@ -41,10 +41,14 @@ lock_lease(struct vfs_file *f)
         f->version = info.version;
         f->size = info.size_bytes;
     }
-    if (info.version != f->version || info.size_bytes != f->size || atomic_load(&f->stale)) {
+    if (info.version != f->version || info.size_bytes != f->size ||
+        (f->pin != NULL && kvfs_snapshot_failed(f->pin->snap))) {
         kvfs_file_unlock(f->f);
         vfs_wait_freed(f);
-        vfs_wait_busy(f);
+        if (f->hopeless)
+            vfs_wait_leave(f); /* who keeps his place keeps others off */
+        else
+            vfs_wait_busy(f);
         f->moved_on = true;
         return vfs_refuse(SQLITE_BUSY_SNAPSHOT, "%s: has been changed since it was read", f->path);
     }
@@ -63,10 +67,19 @@ lock_lease_drop(struct vfs_file *f)
     vfs_wait_freed(f);
 }
 
+int
+vfs_lock_again(struct vfs_file *f)
+{
+    f->unlock_awaited = false;
+    f->unlock_follows = false;
+    f->exclusive = true;
+    return lock_lease(f);
+}
+
 void
 vfs_lock_pass(struct vfs_file *f)
 {
-    if (!f->exclusive)
+    if (!f->exclusive && f->unlock_follows)
         lock_lease_drop(f);
 }
 
@@ -79,12 +92,10 @@ lock_shared(struct vfs_file *f)
 
     if (f->immutable)
         return SQLITE_OK;
-    atomic_store(&f->stale, false);
     rc = vfs_conn_join(f);
     if (rc != SQLITE_OK)
         return rc;
-    if (f->moved_on)
-        vfs_conn_renew(f);
+    f->hopeless = f->moved_on && !vfs_conn_renew(f);
     f->moved_on = false;
     rc = vfs_conn_pin(f);
     if (rc == SQLITE_OK && (rc = vfs_pin_info(f->pin, f->ino, &info)) != SQLITE_OK &&
@@ -94,6 +105,8 @@ lock_shared(struct vfs_file *f)
         rc = SQLITE_OK;
     }
     if (rc == SQLITE_OK) {
+        if (f->version_cached != 0 && f->version_cached != info.version)
+            atomic_store(&f->suspect, true); /* whatever the change counter says */
         f->version = info.version;
         f->size = info.size_bytes;
         if (f->exclusive && !f->readonly)
@@ -115,6 +128,7 @@ vfs_lock_raise(sqlite3_file *file, int level)
     struct vfs_file *f = (struct vfs_file *)file;
     int rc = vfs_file_check(f);
 
+    vfs_wait_clear();
     if (rc != SQLITE_OK || level <= f->lock)
         return rc;
     if (f->lock == SQLITE_LOCK_NONE)
@@ -132,11 +146,15 @@ vfs_lock_raise(sqlite3_file *file, int level)
 static void
 lock_lower_writer(struct vfs_file *f, int level)
 {
+    if (f->unlock_awaited)
+        f->unlock_follows = true;
+    f->unlock_awaited = false;
     vfs_commit_forget(f);
     f->committed = false;
     if (level == SQLITE_LOCK_SHARED && f->pin == NULL && f->leased) {
         /* A large commit.  The new state is pinned before another may change it. */
         f->pin_lost = vfs_conn_pin(f) != SQLITE_OK;
+        vfs_conn_follow(f);
     }
     if (!f->exclusive || level == SQLITE_LOCK_NONE)
         lock_lease_drop(f);
@@ -157,6 +175,7 @@ vfs_lock_lower(sqlite3_file *file, int level)
     if (f->lock >= SQLITE_LOCK_RESERVED)
         lock_lower_writer(f, level);
     if (level == SQLITE_LOCK_NONE && !f->immutable) {
+        f->version_cached = f->version;
         vfs_pin_drop(f->pin);
         f->pin = NULL;
         f->pin_lost = false;

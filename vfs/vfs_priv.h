@@ -135,11 +135,14 @@ int vfs_conn_pin(struct vfs_file *f);
 /* F was committed: it and the files that join later see what PIN shows, or, where that is
  * NULL, a snapshot that is opened when one is needed. */
 void vfs_conn_repin(struct vfs_file *f, struct vfs_pin *pin);
+/* The next file after O, NULL: the first, that F's connection reads with another pin than F's.
+ * They change under the connection's own mutex, which is held. */
+struct vfs_file *vfs_conn_other(const struct vfs_file *f, struct vfs_file *o);
 /* All others of F's connection that are in F's pin as in their own take that as well. */
 void vfs_conn_follow(const struct vfs_file *f);
 /* F is about to be locked, and its connection's instant is too old for writing to it: begin a
  * newer one, if all that the connection has locked are in it as they see them. */
-void vfs_conn_renew(const struct vfs_file *f);
+bool vfs_conn_renew(const struct vfs_file *f); /* false: they are not */
 /* It was not, in the end: back to the pin that F had; or that one is no longer needed. */
 void vfs_conn_repin_undo(struct vfs_file *f);
 void vfs_conn_repin_keep(struct vfs_file *f);
@@ -177,7 +180,10 @@ struct vfs_file {
     uint64_t version, size; /* of the state below the stage */
     /* A commit failed after it could be seen: what was read here may never have been. */
     atomic_bool suspect;    /* the page cache is to be dropped */
-    atomic_bool stale;      /* the snapshot is not to be written upon */
+    uint64_t version_cached; /* that the page cache was left at; 0: none */
+    bool unlock_awaited;    /* committed, and SQLite has said nothing since */
+    bool unlock_follows;    /* an unlock follows each commit: locking_mode is not EXCLUSIVE */
+    bool hopeless;          /* waiting would not make the snapshot newer */
 
     struct vfs_stage stage;
     bool prepared;     /* FCNTL_SYNC has come, no write since; under vfs_lock, as the next two */
@@ -194,8 +200,7 @@ struct vfs_file {
     struct vfs_file *wait_next;
     pthread_cond_t wait_cond;
     int64_t wait_seen_ns;  /* when it last slept */
-    unsigned wait_polls;   /* in a row, for what another process holds */
-    bool wait_holds, waiting, sleeping;
+    bool wait_holds, waiting, sleeping, wait_closing;
 };
 
 extern const sqlite3_io_methods vfs_file_methods;
@@ -218,6 +223,9 @@ int vfs_lock_reserved(sqlite3_file *file, int *out);
  * to exclusive, for a file that is being read is being written by somebody else. */
 bool vfs_lock_mode(struct vfs_file *f, const sqlite3 *db, bool exclusive);
 
+/* SQLite goes on writing where it did not unlock after a commit: locking_mode is EXCLUSIVE,
+ * which was said to a main database that is none of ours.  Takes the lease, if it was passed on. */
+int vfs_lock_again(struct vfs_file *f);
 /* Give the lease of F, which is committed but not yet durable, to the next writer. */
 void vfs_lock_pass(struct vfs_file *f);
 
@@ -225,9 +233,11 @@ void vfs_lock_pass(struct vfs_file *f);
 
 bool vfs_wait_may(struct vfs_file *f);        /* nobody waits before F for its lease */
 void vfs_wait_busy(const struct vfs_file *f); /* this thread could not have it */
+void vfs_wait_clear(void);                    /* this thread tries anew */
 void vfs_wait_got(struct vfs_file *f);
 void vfs_wait_freed(struct vfs_file *f);
-void vfs_wait_leave(struct vfs_file *f); /* F is closed */
+void vfs_wait_leave(struct vfs_file *f); /* it no longer wants it */
+void vfs_wait_close(struct vfs_file *f); /* F goes; wakes who sleeps for it in another thread */
 /* Sleep that long at most for what this thread could not have; false: there is no such. */
 bool vfs_wait_sleep(int microseconds);
 

@@ -11,17 +11,18 @@
  *                          +-------------- BUSY again --------------+  +--> has it, or has given up
  *
  * Processes do not see each other's queues: what another one holds is tried for again at
- * intervals that grow up to WAIT_POLL_MAX_US.
+ * intervals that grow up to WAIT_POLL_MAX_NS.
  *
  * All of it is under vfs_lock.
  */
+#include <errno.h>
 #include <time.h>
 
 #include "vfs_priv.h"
 
 #define WAIT_HOLD_NS     INT64_C(5000000)
-#define WAIT_POLL_US     100
-#define WAIT_POLL_MAX_US 1600
+#define WAIT_POLL_NS     INT64_C(100000)
+#define WAIT_POLL_MAX_NS INT64_C(1600000)
 
 static struct vfs_file *wait_queue;
 static _Thread_local uint64_t wait_for; /* the file for which this thread was BUSY last */
@@ -51,7 +52,6 @@ wait_remove(struct vfs_file *f)
     if (*place != NULL)
         *place = f->wait_next;
     f->waiting = false;
-    f->wait_polls = 0;
 }
 
 /* The first that still wants the lease of F's file; those that have given up leave. */
@@ -103,6 +103,12 @@ vfs_wait_busy(const struct vfs_file *f)
 }
 
 void
+vfs_wait_clear(void)
+{
+    wait_for = 0;
+}
+
+void
 vfs_wait_got(struct vfs_file *f)
 {
     wait_for = 0;
@@ -137,6 +143,21 @@ vfs_wait_leave(struct vfs_file *f)
     vfs_unlock();
 }
 
+void
+vfs_wait_close(struct vfs_file *f)
+{
+    vfs_wait_leave(f);
+    vfs_lock();
+    f->wait_closing = true;
+    while (f->sleeping && f->generation == vfs_generation()) {
+        (void)pthread_cond_broadcast(&f->wait_cond);
+        vfs_lock_wait(&f->wait_cond, wait_now() + WAIT_HOLD_NS);
+    }
+    if (f->waiting)
+        wait_remove(f);
+    vfs_unlock();
+}
+
 static void
 wait_append(struct vfs_file *f)
 {
@@ -149,32 +170,41 @@ wait_append(struct vfs_file *f)
     f->waiting = true;
 }
 
-/* Sleep until it is F's turn or the time is up; vfs_lock held.  False: nobody here holds it
- * and F has not slept at all, so if it was BUSY then because of another process. */
-static bool
+/* Sleep until it is F's turn and the lease is free, or the time is up; vfs_lock held.  SQLite
+ * counts its calls as if each had taken the time that it asked for, so none ends early in vain. */
+static void
 wait_turn(struct vfs_file *f, int64_t until)
 {
+    int64_t poll = WAIT_POLL_NS;
     int64_t now = wait_now();
-    bool slept = false;
 
-    f->sleeping = true;
-    while (now < until && (wait_first(f) != f || wait_is_held(f))) {
-        /* The one before may give up, which nobody tells. */
-        vfs_lock_wait(&f->wait_cond, until - now < WAIT_HOLD_NS ? until : now + WAIT_HOLD_NS);
-        slept = true;
+    while (now < until && !f->wait_closing) {
+        int64_t left = until - now;
+        int rc;
+
+        if (wait_first(f) != f || wait_is_held(f)) {
+            /* The one before may give up, which nobody tells. */
+            vfs_lock_wait(&f->wait_cond, now + (left < WAIT_HOLD_NS ? left : WAIT_HOLD_NS));
+        } else { /* nobody here has it: does another process? */
+            vfs_unlock();
+            rc = kvfs_file_lock(f->f, NULL);
+            if (rc == 0)
+                kvfs_file_unlock(f->f);
+            else if (rc == -EBUSY)
+                (void)nanosleep(&(struct timespec){.tv_nsec = poll < left ? poll : left}, NULL);
+            vfs_lock();
+            if (rc != -EBUSY)
+                return;
+            poll = 2 * poll < WAIT_POLL_MAX_NS ? 2 * poll : WAIT_POLL_MAX_NS;
+        }
         now = wait_now();
     }
-    f->sleeping = false;
-    f->wait_seen_ns = now;
-    return slept;
 }
 
 bool
 vfs_wait_sleep(int microseconds)
 {
     struct vfs_file *f;
-    struct timespec pause = {0};
-    unsigned polls = 0;
 
     if (wait_for == 0)
         return false;
@@ -183,23 +213,18 @@ vfs_wait_sleep(int microseconds)
     while (f != NULL && f->id != wait_for)
         f = f->next;
     wait_for = 0;
-    if (f != NULL && f->generation == vfs_generation()) {
+    if (f != NULL && (f->generation != vfs_generation() || f->sleeping || f->wait_closing))
+        f = NULL;
+    if (f != NULL) {
         if (!f->waiting)
             wait_append(f);
-        if (wait_turn(f, wait_now() + (int64_t)microseconds * 1000))
-            f->wait_polls = 0;
-        else
-            polls = f->wait_polls++;
-    } else {
-        f = NULL;
+        f->sleeping = true;
+        wait_turn(f, wait_now() + (int64_t)microseconds * 1000);
+        f->sleeping = false;
+        f->wait_seen_ns = wait_now();
+        if (f->wait_closing)
+            (void)pthread_cond_broadcast(&f->wait_cond);
     }
     vfs_unlock();
-    if (polls > 0) {
-        long us = (long)WAIT_POLL_US << (polls < 5 ? polls - 1 : 4);
-
-        us = us < WAIT_POLL_MAX_US ? us : WAIT_POLL_MAX_US;
-        pause.tv_nsec = 1000 * (us < microseconds ? us : microseconds);
-        (void)nanosleep(&pause, NULL);
-    }
     return f != NULL;
 }

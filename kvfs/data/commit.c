@@ -684,6 +684,27 @@ commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durabil
            (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id);
 }
 
+int
+kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+                    struct kvfs_error *err)
+{
+    struct kvfs_overlay *o = v->overlay;
+    struct kvfs_layer *oldest;
+    int rc = -EIO;
+
+    (void)pthread_mutex_lock(&o->commit_lock);
+    if (commit_is_done(o, id, durability)) {
+        rc = 0;
+    } else if (atomic_load(&o->applied_id) < id && kvfs_volume_writable(v, NULL) < 0) {
+        (void)pthread_rwlock_rdlock(&o->cut);
+        oldest = o->oldest;
+        (void)pthread_rwlock_unlock(&o->cut);
+        commit_fail_txns(o, oldest, -EIO);
+    }
+    (void)pthread_mutex_unlock(&o->commit_lock);
+    return rc == 0 ? 0 : kvfs_volume_writable(v, err) < 0 ? -EIO : rc;
+}
+
 /* Take W off the list. */
 static void
 commit_waiter_remove(struct kvfs_overlay *o, struct kvfs_commit_waiter **place)

@@ -143,7 +143,7 @@ file_mem_update(const struct kvfs_file_write *w, struct kvfs_layer_node *ln)
     ln->mtime_ns = node->mem.mtime_ns;
     if (!ln->version_set) {
         ln->version_set = true;
-        ln->version = ++node->mem.version;
+        ln->version = node->mem.version = kvfs_node_version_next(node);
     }
     (void)pthread_mutex_unlock(&node->mem_lock);
 }

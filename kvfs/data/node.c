@@ -22,12 +22,15 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "lease.h"
 #include "overlay.h"
 #include "work.h"
 
-#define NODES_CHAINS 1024
+#define NODES_CHAINS  1024
+#define NODE_CHAIN_NS INT64_C(30000000) /* a lease may be handed on for so long */
+#define NODE_REST_NS  INT64_C(4000000)  /* longer than others wait between two tries */
 
 struct kvfs_nodes {
     pthread_mutex_t lock;
@@ -201,6 +204,44 @@ kvfs_node_put(struct kvfs_node *node)
     (void)pthread_mutex_unlock(&v->nodes->lock);
 }
 
+static int64_t
+node_now_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+uint64_t
+kvfs_node_version_next(struct kvfs_node *node)
+{
+    if (node->version_top < node->mem.version)
+        node->version_top = node->mem.version;
+    return ++node->version_top;
+}
+
+/* Writers of this process may hand a lease on among themselves before it is free, again and
+ * again.  Where other processes have the volume open, they get it after a while: nobody here
+ * begins until all is applied and the lease was dropped, nor for a little after that. */
+static int
+node_rest(struct kvfs_node *node, struct kvfs_error *err)
+{
+    struct kvfs_volume *v = node->v;
+    int64_t now = node_now_ns();
+
+    if (node->leased && now - node->leased_ns > NODE_CHAIN_NS &&
+        atomic_load(&node->dirty_id) > atomic_load(&v->overlay->applied_id)) {
+        if (kvfs_lease_table_alone(v->leases))
+            node->leased_ns = now; /* asked once in a while */
+        else
+            node->rest_ns = now + NODE_REST_NS;
+    }
+    if (now >= node->rest_ns)
+        return 0;
+    return kvfs_error_set(err, -EBUSY, "the file's lease is left to other processes");
+}
+
 /* Take the lease and load; table and cut lock held. */
 static int
 node_lease_locked(struct kvfs_node *node, bool lasting, struct kvfs_error *err)
@@ -227,6 +268,7 @@ node_lease_locked(struct kvfs_node *node, bool lasting, struct kvfs_error *err)
     kvfs_overlay_expect(v->overlay, node->view.block_size);
     node->mem = node->view.contents;
     node->leased = true;
+    node->leased_ns = node_now_ns();
     if (node->view.block_size < atomic_load(&v->overlay->block_min))
         atomic_store(&v->overlay->block_min, node->view.block_size);
     return 0;
@@ -283,6 +325,8 @@ node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, stru
     node->starting--;
     if (node->locked_by != NULL || (owner != NULL && node->writers > own_writers))
         rc = kvfs_error_set(err, -EBUSY, "the file is being written by this process");
+    if (rc == 0 && owner != NULL && own_writers == 0)
+        rc = node_rest(node, err);
     if (rc == 0)
         rc = node_lease_locked(node, owner == NULL, err);
     if (rc == 0 && owner != NULL)

@@ -30,6 +30,9 @@ struct kvfs_node {
     struct kvfs_view view;
     struct kvfs_contents_record mem; /* cut lock shared + mem_lock, or exclusive */
     pthread_mutex_t mem_lock;
+    uint64_t version_top; /* given here last: one that failed had it too; as `mem` */
+    int64_t leased_ns;    /* since when, CLOCK_MONOTONIC; as LEASED */
+    int64_t rest_ns;      /* until then other processes have the first chance; table's lock */
     atomic_uint_fast64_t dirty_id; /* newest layer that holds something of it */
     struct kvfs_ranges ranges;
 };
@@ -40,6 +43,9 @@ struct kvfs_file {
     struct kvfs_file_info info; /* of a handle on a file that is not leased here */
     pthread_mutex_t info_lock;
 };
+
+/* The file's next version: one that nobody has seen, not even of what failed.  As `mem`. */
+uint64_t kvfs_node_version_next(struct kvfs_node *node);
 
 /* The size of a leased file, as acknowledged. */
 uint64_t kvfs_node_size(struct kvfs_node *node);

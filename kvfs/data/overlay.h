@@ -113,6 +113,11 @@ enum kvfs_slot_state kvfs_overlay_get(const struct kvfs_overlay *o, uint64_t ino
 
 /* --- commit.c --------------------------------------------------------------- */
 
+/* After kvfs_commit() has answered -EIO: 0 if all up to ID was in before; else, if the volume is
+ * poisoned, what waits of transactions has failed: nobody may see it any longer.  -EIO. */
+int kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+                        struct kvfs_error *err);
+
 /* Bring every layer up to ID into the engine with DURABILITY at least.  0 also
  * when that is so already. */
 int kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,

@@ -95,6 +95,27 @@ kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l)
 }
 
 int
+kvfs_snapshot_failed_locked(const struct kvfs_snapshot *s)
+{
+    int code = 0;
+
+    for (size_t i = 0; i < s->layers_count && code == 0; i++)
+        code = s->layers[i]->result;
+    return code;
+}
+
+bool
+kvfs_snapshot_failed(const struct kvfs_snapshot *s)
+{
+    int code;
+
+    (void)pthread_rwlock_rdlock(&s->v->overlay->cut);
+    code = kvfs_snapshot_failed_locked(s);
+    (void)pthread_rwlock_unlock(&s->v->overlay->cut);
+    return code != 0;
+}
+
+int
 kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, struct kvfs_error *err)
 {
     struct kvfs_snapshot *s = NULL;

@@ -212,7 +212,7 @@ spill_contents(const struct kvfs_txn_file *tf, struct kvfs_contents_record *c)
 {
     *c = tf->node->view.contents;
     c->cut++;
-    c->version++;
+    c->version = tf->version_next;
     if (tf->size_set)
         c->size_bytes = tf->size_bytes;
 }
@@ -295,6 +295,8 @@ spill_apply(struct kvfs_txn *t, struct kvfs_batch_builder *b, enum kvfs_durabili
     if (rc == 0)
         rc = spill_reserve(t);
     if (rc == 0) {
+        for (struct kvfs_txn_file *tf = t->files; tf != NULL; tf = tf->next)
+            tf->version_next = kvfs_node_version_next(tf->node);
         spill_records(t, b);
         rc = kvfs_volume_apply(t->v, b, durability, err);
         if (rc == -EAGAIN)

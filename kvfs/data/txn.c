@@ -83,6 +83,7 @@ txn_free(struct kvfs_txn *t)
     }
     if (t->stage != NULL)
         kvfs_layer_drop(t->v->overlay, t->stage);
+    free(t->bases);
     free(t);
 }
 
@@ -322,10 +323,34 @@ kvfs_txn_truncate(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, uin
 
 /* --- commit ---------------------------------------------------------------- */
 
+int
+kvfs_txn_built_on(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_error *err)
+{
+    struct kvfs_snapshot **grown;
+
+    for (size_t i = 0; i < t->bases_count; i++) {
+        if (t->bases[i] == snapshot)
+            return 0;
+    }
+    grown = realloc(t->bases, (t->bases_count + 1) * sizeof(struct kvfs_snapshot *));
+    if (grown == NULL)
+        return kvfs_error_set(err, -ENOMEM, "%s: no memory", t->v->path);
+    t->bases = grown;
+    t->bases[t->bases_count++] = snapshot;
+    return 0;
+}
+
 /* Are all files as they were when the change was built?  Cut lock held. */
 int
 kvfs_txn_versions(const struct kvfs_txn *t, struct kvfs_error *err)
 {
+    for (size_t i = 0; i < t->bases_count; i++) {
+        int code = kvfs_snapshot_failed_locked(t->bases[i]);
+
+        if (code != 0)
+            return kvfs_error_set(err, code, "%s: a transaction that this one was built on has "
+                                  "failed", t->v->path);
+    }
     for (const struct kvfs_txn_file *tf = t->files; tf != NULL; tf = tf->next) {
         if (!tf->node->leased)
             return kvfs_error_set(err, -EBADF, "%s: inode %llu is no longer locked", t->v->path,
@@ -367,7 +392,7 @@ txn_seal(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_error *
         struct kvfs_layer_node *ln = kvfs_layer_node_find(t->stage, tf->node->ino);
         struct kvfs_node *node = tf->node;
 
-        node->mem.version++;
+        node->mem.version = kvfs_node_version_next(node);
         if (tf->size_set)
             node->mem.size_bytes = tf->size_bytes;
         if (now > node->mem.mtime_ns)
@@ -536,6 +561,8 @@ kvfs_txn_wait(struct kvfs_ticket *ticket, enum kvfs_durability durability, struc
     v = ticket->v;
     if (ticket->layer != NULL) {
         rc = kvfs_commit(v, ticket->id, durability, err);
+        if (rc == -EIO)
+            rc = kvfs_commit_give_up(v, ticket->id, durability, err);
         (void)pthread_rwlock_rdlock(&v->overlay->cut);
         failed = ticket->layer->result;
         (void)pthread_rwlock_unlock(&v->overlay->cut);

@@ -12,6 +12,7 @@ struct kvfs_txn_file {
     struct kvfs_txn_file *next;
     struct kvfs_node *node; /* a reference */
     uint64_t version;       /* that the change was built on */
+    uint64_t version_next;  /* of a large one that is being applied */
     uint64_t size_bytes;    /* as the transaction would leave it */
     bool size_set;
 
@@ -25,6 +26,8 @@ struct kvfs_txn {
     struct kvfs_layer *stage;
     size_t stage_max;
     struct kvfs_txn_file *files;
+    struct kvfs_snapshot **bases; /* that it was built on; not its own */
+    size_t bases_count;
 };
 
 int kvfs_txn_versions(const struct kvfs_txn *t, struct kvfs_error *err);
@@ -48,6 +51,8 @@ int kvfs_snapshot_new(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp,
                       struct kvfs_error *err);
 /* Pin the present instant; cut lock held, exclusive. */
 int kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err);
+/* The code of a transaction that failed and that S shows, or 0; cut lock held. */
+int kvfs_snapshot_failed_locked(const struct kvfs_snapshot *s);
 /* Make layer L, the next to be sealed, a part of it; cannot fail, once; likewise. */
 void kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l);
 

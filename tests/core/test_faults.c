@@ -245,6 +245,48 @@ txn_wait__built_on_a_failed_one__fails_too(void **state)
     MUST(kvfs_volume_close(v, &world_err));
 }
 
+/* A transaction that was made of what a failed one had shown fails, also where it writes
+ * another file; and no other gets the version of one that failed. */
+static void
+txn_built_on__what_has_failed__fails_too(void **state)
+{
+    struct kvfs_volume *v = world_open(KVFS_FAULT_ENGINE, 0);
+    struct kvfs_ticket *ticket = NULL;
+    struct kvfs_snapshot *seen = NULL;
+    struct kvfs_file_info info;
+    struct kvfs_file *f[2];
+    struct kvfs_txn *t;
+    uint64_t ino = world_file(v, "a", 8192);
+
+    (void)state;
+    (void)world_file(v, "b", 8192);
+    f[0] = world_file_open(v, "a", KVFS_OPEN_WRITE);
+    f[1] = world_file_open(v, "b", KVFS_OPEN_WRITE);
+    fault_code = -ENOSPC;
+    MUST(kvfs_txn_begin(v, &t, &world_err));
+    MUST(kvfs_txn_write(t, f[0], world_version(f[0]), "hello", 5, 0, &world_err));
+    MUST(kvfs_txn_submit(t, &ticket, &world_err));
+    MUST(kvfs_snapshot_open(v, &seen, &world_err));
+    MUST(kvfs_snapshot_info(seen, ino, &info, &world_err));
+    assert_false(kvfs_snapshot_failed(seen));
+    assert_int_equal(kvfs_txn_wait(ticket, KVFS_DURABLE, &world_err), -ENOSPC);
+    fault_code = 0;
+    assert_true(kvfs_snapshot_failed(seen));
+    MUST(kvfs_txn_begin(v, &t, &world_err));
+    MUST(kvfs_txn_built_on(t, seen, &world_err));
+    MUST(kvfs_txn_write(t, f[1], world_version(f[1]), "hello", 5, 0, &world_err));
+    assert_int_equal(kvfs_txn_commit(t, KVFS_DURABLE, &world_err), -ENOSPC);
+    assert_true(world_is(f[1], 0, 8192, 0));
+    kvfs_snapshot_close(seen);
+    MUST(kvfs_txn_begin(v, &t, &world_err));
+    MUST(kvfs_txn_write(t, f[0], world_version(f[0]), "other", 5, 0, &world_err));
+    MUST(kvfs_txn_commit(t, KVFS_DURABLE, &world_err));
+    assert_true(world_version(f[0]) > info.version);
+    kvfs_file_close(f[0]);
+    kvfs_file_close(f[1]);
+    MUST(kvfs_volume_close(v, &world_err));
+}
+
 /* The folder is removed while the volume is open: nothing may be acknowledged as
  * durable that nobody will ever find again. */
 static void
@@ -279,6 +321,8 @@ main(void)
         cmocka_unit_test_setup_teardown(flush__folder_removed__eio, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__one_of_two_refused__fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__built_on_a_failed_one__fails_too, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(txn_built_on__what_has_failed__fails_too, setup,
                                         teardown),
     };
     void *dl = dlopen(KVFS_FAULT_ENGINE, RTLD_NOW | RTLD_LOCAL);

@@ -157,6 +157,25 @@ class Python(unittest.TestCase):
         self.assertEqual(db.execute("SELECT count(*) FROM t").fetchone()[0], 1)
         db.close()
 
+    @unittest.skipUnless(SHARED, "one process at a time")
+    def test_waits_for_another_process(self):
+        # SQLite counts the calls of its busy handler, not the time: each must last.
+        vol = fresh()
+        db = vfs_world.connect(vol, isolation_level=None)
+        db.execute("CREATE TABLE t(x)")
+        db.execute("INSERT INTO t VALUES(0)")
+        context = multiprocessing.get_context("spawn")
+        db.execute("BEGIN IMMEDIATE")
+        child = context.Process(target=worker, args=(vol, 1))
+        child.start()
+        child.join(2.5)  # it tries meanwhile; a handler that ran out has ended it
+        self.assertTrue(child.is_alive())
+        db.execute("COMMIT")
+        child.join()
+        self.assertEqual(child.exitcode, 0)
+        self.assertEqual(db.execute("SELECT x FROM t").fetchone()[0], 1)
+        db.close()
+
     def test_spawn(self):
         self.processes("spawn")
 

@@ -69,11 +69,43 @@ mixed__third_member_fails__second_rolls_back_its_cache(void **state)
     world_close(other);
 }
 
+/* What is said of the locking mode comes to the main database alone; the volume's has to learn
+ * that its pager no longer unlocks. */
+static void
+exclusive__said_to_an_ordinary_main__every_commit_is_whole(void **state)
+{
+    struct world *w = *state;
+    sqlite3 *other = world_open(w, "a.db", "");
+    sqlite3 *db = NULL;
+    char sql[300];
+
+    world_sql(other, "CREATE TABLE t(x)");
+    assert_int_equal(sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL),
+                     SQLITE_OK);
+    (void)snprintf(sql, sizeof(sql), "ATTACH 'file:%s/a.db?vfs=kvfs' AS a", w->volume);
+    world_sql(db, sql);
+    world_sql(db, "INSERT INTO a.t VALUES(1); INSERT INTO a.t VALUES(2)");
+    world_sql(db, "PRAGMA locking_mode=EXCLUSIVE");
+    for (int i = 3; i < 8; i++) {
+        (void)snprintf(sql, sizeof(sql), "INSERT INTO a.t VALUES(%d)", i);
+        world_sql(db, sql);
+    }
+    assert_int_equal(world_run(other, "INSERT INTO t VALUES(0)") & 0xff, SQLITE_BUSY);
+    assert_string_equal(world_text(other, "SELECT group_concat(x, '') FROM t"), "1234567");
+    world_sql(db, "PRAGMA locking_mode=NORMAL; SELECT * FROM a.t");
+    world_close(db);
+    world_sql(other, "INSERT INTO t VALUES(8)");
+    assert_string_equal(world_text(other, "SELECT group_concat(x, '') FROM t"), "12345678");
+    world_close(other);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(mixed__third_member_fails__second_rolls_back_its_cache,
+                                        world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(exclusive__said_to_an_ordinary_main__every_commit_is_whole,
                                         world_setup, world_teardown),
     };
 

@@ -37,6 +37,9 @@ int kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp,
                        struct kvfs_error *err);
 void kvfs_snapshot_close(struct kvfs_snapshot *s);
 
+/* Does it show, of this process, a transaction that failed after it could be seen? */
+bool kvfs_snapshot_failed(const struct kvfs_snapshot *s);
+
 /* Facts of regular file INO at that instant.  -ENOENT: it was not there; -EISDIR;
  * -EINVAL (neither file nor folder); -EIO. */
 int kvfs_snapshot_info(struct kvfs_snapshot *s, uint64_t ino, struct kvfs_file_info *info,
@@ -70,6 +73,11 @@ int kvfs_txn_write(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, co
                    size_t count, uint64_t offset, struct kvfs_error *err);
 int kvfs_txn_truncate(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version,
                       uint64_t size_bytes, struct kvfs_error *err);
+
+/* What the transaction writes was made of what SNAPSHOT shows, which stays open until the
+ * submission.  If that holds another's transaction which was visible and failed then, the
+ * submission fails with that one's code.  -ENOMEM. */
+int kvfs_txn_built_on(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_error *err);
 
 /* Read as the transaction would leave it (stage over the file's newest state). */
 int kvfs_txn_pread(struct kvfs_txn *t, struct kvfs_file *f, void *buf, size_t count,
