@@ -281,7 +281,8 @@ vfs_conn_renew(const struct vfs_file *f)
 
     if (f->conn->pin == NULL)
         return true; /* it will have a new one */
-    if (vfs_pin_open(f->v, &pin) != SQLITE_OK)
+    (void)vfs_pin_open(f->v, &pin);
+    if (pin == NULL)
         return false;
     for (struct vfs_file *o = NULL; same && (o = vfs_conn_other(f, o)) != NULL;)
         same = conn_is_same(o, pin);

@@ -155,40 +155,41 @@ struct vfs_file {
     sqlite3_file base; /* first: SQLite's */
     struct vfs_file *next;
     unsigned generation;
+    unsigned busy_ms;
     struct kvfs_volume *v; /* a counted opening */
     struct kvfs_file *f;
     uint64_t ino;
     char *path; /* as SQLite knows it */
     char *name; /* inside the volume */
-    bool readonly;
-    bool ordered;      /* durability=ordered */
-    bool immutable;
-    unsigned busy_ms;
     sqlite3 **dbp;     /* FCNTL_PDB; read inside calls only */
     sqlite3 *db;       /* what it said at the last call; under vfs_lock */
-
-    int lock;          /* SQLITE_LOCK_* */
-    bool shared;       /* perhaps by several connections, in several threads */
-    bool moved_on;     /* the last try to write found a newer version */
-    bool leased;       /* kvfs_file_lock() is held; not from when a commit passed it on */
-    bool exclusive;    /* locking_mode=EXCLUSIVE */
     struct vfs_conn *conn;
     struct vfs_pin *pin;
     struct vfs_pin *pin_before; /* of a commit under way */
     uint64_t version_before, size_before;
-    bool pin_lost;     /* it could not be had anew: reads fail until unlocked */
-    uint64_t version, size; /* of the state below the stage */
-    /* A commit failed after it could be seen: what was read here may never have been. */
-    atomic_bool suspect;    /* the page cache is to be dropped */
+    uint64_t version, size;  /* of the state below the stage */
     uint64_t version_cached; /* that the page cache was left at; 0: none */
-    bool unlock_awaited;    /* committed, and SQLite has said nothing since */
-    bool unlock_follows;    /* an unlock follows each commit: locking_mode is not EXCLUSIVE */
-    bool hopeless;          /* waiting would not make the snapshot newer */
+
+    int lock;          /* SQLITE_LOCK_* */
+    bool readonly;
+    bool ordered;      /* durability=ordered */
+    bool immutable;
+    bool shared;       /* perhaps by several connections, in several threads */
+    bool moved_on;     /* the last try to write found a newer version */
+    bool hopeless;     /* waiting would not make the snapshot newer */
+    bool leased;       /* kvfs_file_lock() is held; not from when a commit passed it on */
+    bool exclusive;    /* locking_mode=EXCLUSIVE */
+    bool unlock_awaited; /* committed, and SQLite has said nothing since */
+    bool unlock_follows; /* an unlock follows each commit: locking_mode is not EXCLUSIVE */
+    bool pin_lost;     /* it could not be had anew: reads fail until unlocked */
+    /* A commit failed after it could be seen, so what was read here may never have been: the
+     * page cache is to be dropped. */
+    atomic_bool suspect;
 
     struct vfs_stage stage;
-    bool prepared;     /* FCNTL_SYNC has come, no write since; under vfs_lock, as the next two */
     sqlite3 *prepared_by;
     char *super;       /* under which name it is prepared; NULL: alone */
+    bool prepared;     /* FCNTL_SYNC has come, no write since; under vfs_lock, as these two */
     bool committing;   /* it is in the batch that is under way */
     bool committed;    /* by another's commit point: PHASETWO has only a late truncate */
     bool synced;       /* xSync asked for durability */

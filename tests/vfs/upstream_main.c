@@ -23,7 +23,7 @@ main(int argc, char **argv)
     if (sqlite3_open(":memory:", &db) != SQLITE_OK ||
         sqlite3_enable_load_extension(db, 1) != SQLITE_OK ||
         sqlite3_load_extension(db, extension, NULL, &why) != SQLITE_OK) {
-        fprintf(stderr, "%s: %s\n", extension, why != NULL ? why : "cannot be loaded");
+        (void)fprintf(stderr, "%s: %s\n", extension, why != NULL ? why : "cannot be loaded");
         return 1;
     }
     (void)sqlite3_close(db);
