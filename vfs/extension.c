@@ -24,10 +24,12 @@ extension_error(sqlite3_context *context, int argc, sqlite3_value **argv)
 static int
 extension_connection(sqlite3 *db, char **message, const sqlite3_api_routines *api)
 {
+    int rc = sqlite3_create_function(db, "kvfs_error", 0, SQLITE_UTF8, NULL, extension_error, NULL,
+                                     NULL);
+
     (void)message;
     (void)api;
-    return sqlite3_create_function(db, "kvfs_error", 0, SQLITE_UTF8, NULL, extension_error, NULL,
-                                   NULL);
+    return rc == SQLITE_BUSY ? SQLITE_OK : rc; /* it is there, and load_extension() is running */
 }
 
 static int

@@ -51,6 +51,10 @@ cmp <(sql app.db <<<".recover") <(sqlite3 "$tmp/app.db" .recover 2>/dev/null) ||
     strace -f -e trace=openat,open,creat,unlink,unlinkat -o "$tmp/trace" sqlite3
 ! grep -E -- '-(journal|wal|mj)' "$tmp/trace" || fail "a journal was made"
 
+# Loaded once more, and as the default, while a statement runs: as the manual has it.
+[ "$(sql app.db <<<"SELECT load_extension('$ext'); SELECT load_extension('$ext', 'kvfs_default');
+                    SELECT count(*) FROM t;")" = $'\n\n2' ] || fail "loaded twice: $(cat "$tmp/stderr")"
+
 # What cannot be opened says why.
 out=$({ printf '.load %s\n.log stdout\n' "$ext"
     printf '.open "file:x.db?vfs=kvfs&volume=%s/none"\nSELECT 1 FROM sqlite_schema;\n' "$tmp"; } |
