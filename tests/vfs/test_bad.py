@@ -102,6 +102,39 @@ def vanished():
         print(f"vanished: close: {e}")
 
 
+def read_only(engine):
+    """A medium that cannot be written, as an SD card whose switch is set: rows are read, also those
+    that lie in an intent log, and a write is refused."""
+    vol = vfs_world.volume("medium-" + engine.replace(":", "-"), engine)
+    place = vol + ".ro"
+    os.mkdir(place)
+    subprocess.run([sys.executable, "-c",  # a process that dies: what it logged is not folded
+                    "import os, sys; sys.path.insert(0, os.path.dirname(sys.argv[1])); import vfs_world\n"
+                    "vfs_world.load(); db = vfs_world.connect(sys.argv[2])\n"
+                    "db.execute('CREATE TABLE t(x)'); db.execute('INSERT INTO t VALUES(7)')\n"
+                    "vfs_world._owner = 0; os._exit(0)", os.path.abspath(__file__), vol], check=True)
+    subprocess.run(["mount", "--bind", vol, place], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        for more in ("", "&mode=ro", "&immutable=1"):
+            db = vfs_world.connect(place, more=more)
+            if db.execute("SELECT x FROM t").fetchall() != [(7,)]:
+                sys.exit(f"{engine}{more}: another row")
+            if db.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+                sys.exit(f"{engine}{more}: not sound")
+            refused("a read-only medium", ["readonly"], lambda: db.execute("INSERT INTO t VALUES(8)"))
+            if db.execute("SELECT count(*) FROM t").fetchone() != (1,):
+                sys.exit(f"{engine}{more}: a refused row")
+            db.close()
+        refused("a new database on it", ["unable to open", "readonly"],
+                lambda: vfs_world.connect(place, "new.db").execute("CREATE TABLE t(x)"))
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+    db = vfs_world.connect(vol)
+    db.execute("INSERT INTO t VALUES(8)")
+    db.close()
+
+
 def main():
     vfs_world.load()
     names()
@@ -110,6 +143,9 @@ def main():
     if os.path.exists(MANGLE):
         damaged()
     vanished()
+    if os.getuid() == 0:
+        for engine in ("lmdb", "log:lmdb", "sqlite"):
+            read_only(engine)
     print("everything bad was told")
 
 
