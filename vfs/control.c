@@ -7,9 +7,8 @@
 
 #include "vfs_priv.h"
 
-/* Has the name gone, or does it mean another file by now? */
-static int
-control_has_moved(const struct vfs_file *f, int *moved)
+int
+vfs_control_moved(const struct vfs_file *f, int *moved)
 {
     struct kvfs_error err = {0};
     struct kvfs_attr attr;
@@ -18,6 +17,9 @@ control_has_moved(const struct vfs_file *f, int *moved)
     if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR && rc != -ELOOP)
         return vfs_error(rc, SQLITE_IOERR_FSTAT, &err); /* nobody knows */
     *moved = rc < 0 || attr.ino != f->ino;
+    if (*moved) /* for kvfs_error() */
+        (void)vfs_refuse(SQLITE_READONLY_DBMOVED, "%s: was renamed or removed since it was opened",
+                         f->path);
     return SQLITE_OK;
 }
 
@@ -113,7 +115,7 @@ vfs_control(sqlite3_file *file, int op, void *arg)
         *(char **)arg = sqlite3_mprintf("%s", VFS_NAME);
         return SQLITE_OK;
     case SQLITE_FCNTL_HAS_MOVED:
-        return control_has_moved(f, arg);
+        return vfs_control_moved(f, arg);
     case SQLITE_FCNTL_PDB:
         control_pdb(f, arg);
         return SQLITE_OK;

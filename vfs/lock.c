@@ -88,6 +88,7 @@ static int
 lock_shared(struct vfs_file *f)
 {
     struct kvfs_file_info info;
+    int moved;
     int rc;
 
     if (f->immutable)
@@ -114,6 +115,8 @@ lock_shared(struct vfs_file *f)
         if (rc == SQLITE_BUSY_SNAPSHOT)
             rc = SQLITE_BUSY;
     }
+    if (rc == SQLITE_IOERR_FSTAT)
+        (void)vfs_control_moved(f, &moved); /* it has no state any more: say why */
     if (rc != SQLITE_OK) {
         vfs_pin_drop(f->pin);
         f->pin = NULL;

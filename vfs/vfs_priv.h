@@ -269,6 +269,8 @@ int vfs_header_count(struct vfs_file *f);
 /* --- control.c -------------------------------------------------------------- */
 
 int vfs_control(sqlite3_file *file, int op, void *arg);
+/* Has F's name gone, or does it mean another file by now?  *MOVED, and a line that says so. */
+int vfs_control_moved(const struct vfs_file *f, int *moved);
 
 /* --- journal.c -------------------------------------------------------------- */
 
