@@ -86,7 +86,8 @@ control_pdb(struct vfs_file *f, sqlite3 **dbp)
         return;
     f->dbp = dbp;
     db = vfs_file_db(f);
-    if (f->busy_ms > 0 && db != NULL)
+    /* Of what is attached later the timeout is the application's. */
+    if (f->busy_ms > 0 && control_is_main(f, db))
         (void)sqlite3_busy_timeout(*dbp, (int)f->busy_ms);
     vfs_lock();
     for (const struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {

@@ -9,6 +9,7 @@
  *    no shared memory, and none is needed.
  */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -272,12 +273,28 @@ const sqlite3_io_methods vfs_file_methods = {
     .xDeviceCharacteristics = file_characteristics,
 };
 
+static bool
+file_number_is_right(const char *name, const char *parameter, sqlite3_int64 min, sqlite3_int64 max)
+{
+    const char *text = sqlite3_uri_parameter(name, parameter);
+    sqlite3_int64 n = sqlite3_uri_int64(name, parameter, min - 1);
+
+    if (text == NULL || (n >= min && n <= max))
+        return true;
+    (void)vfs_refuse(SQLITE_CANTOPEN, "%s: %s=%s: a number from %lld to %lld is wanted", name, parameter,
+                     text, (long long)min, (long long)max);
+    return false;
+}
+
 /* What the URI says of the way the database is used. */
 static int
 file_parameters(struct vfs_file *f, const char *name)
 {
     const char *durability = sqlite3_uri_parameter(name, "durability");
 
+    if (!file_number_is_right(name, "busy", 0, INT_MAX) ||
+        !file_number_is_right(name, "block_size", KVFS_BLOCK_SIZE_MIN, KVFS_BLOCK_SIZE_MAX))
+        return SQLITE_CANTOPEN;
     f->immutable = sqlite3_uri_boolean(name, "immutable", 0) != 0;
     f->busy_ms = (unsigned)sqlite3_uri_int64(name, "busy", 0);
     if (sqlite3_uri_boolean(name, "nolock", 0) && !f->immutable)
@@ -305,7 +322,7 @@ file_open_volume(struct vfs_file *f, const char *name, int flags)
     if (rc == SQLITE_OK && (f->name = sqlite3_mprintf("%s", n.file)) == NULL)
         rc = SQLITE_NOMEM;
     if (rc == SQLITE_OK)
-        rc = vfs_volume_open(name, &n, &f->v);
+        rc = vfs_volume_open(name, &n, (flags & SQLITE_OPEN_CREATE) != 0, &f->v);
     if (rc != SQLITE_OK)
         return rc;
     kvfs_volume_info(f->v, &info);

@@ -206,5 +206,8 @@ vfs_name_resolve(const char *name, bool uri, struct vfs_name *n)
         if (rc == SQLITE_NOTFOUND)
             rc = vfs_refuse(SQLITE_CANTOPEN, "%s: no folder on the way is a volume", name);
     }
+    /* SQLite wants room for "-journal", and would not say so. */
+    if (rc == SQLITE_OK && strlen(n->volume) + 1 + strlen(n->file) + 8 > VFS_PATH_MAX)
+        rc = vfs_refuse(SQLITE_CANTOPEN, "%.64s...: the name is too long", name);
     return rc;
 }

@@ -53,8 +53,9 @@ bool vfs_name_split(const char *path, struct vfs_name *n);
 
 /* --- volume.c --------------------------------------------------------------- */
 
-/* Open the volume that holds the database NAME, as its URI parameters say. */
-int vfs_volume_open(const char *name, const struct vfs_name *n, struct kvfs_volume **vp);
+/* Open the volume that holds the database NAME, as its URI parameters say; make it only where
+ * the database may be MADE, too. */
+int vfs_volume_open(const char *name, const struct vfs_name *n, bool make, struct kvfs_volume **vp);
 /* Find the file, or make it where FLAGS say so. */
 int vfs_volume_file(struct kvfs_volume *v, const char *name, const struct vfs_name *n, int flags,
                     uint64_t *ino);

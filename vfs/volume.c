@@ -53,13 +53,13 @@ volume_is_readonly_here(const char *path)
 }
 
 int
-vfs_volume_open(const char *name, const struct vfs_name *n, struct kvfs_volume **vp)
+vfs_volume_open(const char *name, const struct vfs_name *n, bool make, struct kvfs_volume **vp)
 {
     struct kvfs_volume_options options = {.readonly = volume_is_readonly_here(n->volume)};
     struct kvfs_error err = {0};
     int rc = kvfs_volume_open(n->volume, &options, vp, &err);
 
-    if (rc == -ENOENT) {
+    if (rc == -ENOENT && make) {
         int made = volume_format(name, n);
 
         if (made != SQLITE_OK)

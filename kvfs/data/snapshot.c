@@ -94,6 +94,12 @@ kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l)
     s->layers_count++;
 }
 
+bool
+kvfs_snapshot_is_pinned(const struct kvfs_snapshot *s)
+{
+    return s->snap != NULL;
+}
+
 int
 kvfs_snapshot_failed_locked(const struct kvfs_snapshot *s)
 {

@@ -381,9 +381,10 @@ txn_seal(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs_error *
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", t->v->path);
     if (snapshot != NULL) {
         rc = kvfs_snapshot_pin_locked(snapshot, err);
-        if (rc < 0)
+        if (rc == 0)
+            kvfs_snapshot_add_locked(snapshot, t->stage);
+        else if (rc != -EBUSY) /* that: all places for readers are taken, which must not undo it */
             return rc;
-        kvfs_snapshot_add_locked(snapshot, t->stage);
     }
     t->stage->id = o->cur->id; /* `cur` is empty: it takes the next number */
     o->cur->id = ++o->next_id;
@@ -541,12 +542,13 @@ kvfs_txn_submit_pinned(struct kvfs_txn *t, enum kvfs_durability durability,
         return rc;
     }
     rc = txn_submit(t, durability, s, ticketp, err);
-    if (rc < 0) {
+    if (rc < 0 || (s != NULL && !kvfs_snapshot_is_pinned(s))) {
         kvfs_snapshot_close(s);
-        return rc;
+        s = NULL;
     }
-    *snapshotp = s;
-    return 0;
+    if (rc == 0)
+        *snapshotp = s;
+    return rc;
 }
 
 int

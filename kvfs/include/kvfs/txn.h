@@ -109,8 +109,9 @@ int kvfs_txn_commit(struct kvfs_txn *t, enum kvfs_durability durability, struct 
 int kvfs_txn_submit(struct kvfs_txn *t, struct kvfs_ticket **ticketp, struct kvfs_error *err);
 
 /* As _submit, and *SNAPSHOTP pins the very state that the transaction makes; its place is
- * secured before anything is changed (-EBUSY, -ENOMEM).  NULL for an empty transaction, and
- * for one that was spilled, which is applied within this call, with DURABILITY.  If _wait
+ * secured before anything is changed (-ENOMEM).  NULL where all places for readers are taken,
+ * for an empty transaction, and for one that was spilled, which is applied within this call,
+ * with DURABILITY.  If _wait
  * then fails, the snapshot shows what never came to be: close it. */
 int kvfs_txn_submit_pinned(struct kvfs_txn *t, enum kvfs_durability durability,
                            struct kvfs_ticket **ticketp, struct kvfs_snapshot **snapshotp,
