@@ -36,6 +36,21 @@ def names():
         sys.exit("something was made in a folder that is no volume")
 
 
+def parameters(vol):
+    for more in ("&block_size=64k", "&block_size=100", "&busy=soon", "&busy=-1", "&durability=x"):
+        refused(more, ["unable to open"], lambda: vfs_world.connect(vol, "p.db", more))
+    fresh = os.path.join(vfs_world.folder, "fresh")
+    for more in ("&create=1&mode=ro", "&create=1&mode=rw", "&create=1&block_size=x"):
+        refused(more, ["unable to open"], lambda: vfs_world.connect(fresh, more=more))
+        if os.path.exists(fresh):
+            sys.exit(f"{more}: made a volume")
+    db = vfs_world.connect(vol, "p.db", timeout=0.7)
+    db.execute(f"ATTACH 'file:q.db?vfs=kvfs&volume={vol}&busy=5' AS q")
+    if db.execute("PRAGMA busy_timeout").fetchone() != (700,):
+        sys.exit("an attached database set the timeout")
+    db.close()
+
+
 def not_databases(vol):
     noise = os.path.join(vfs_world.folder, "noise")
     with open(noise, "wb") as f:
@@ -139,6 +154,7 @@ def main():
     vfs_world.load()
     names()
     vol = vfs_world.volume()
+    parameters(vol)
     not_databases(vol)
     if os.path.exists(MANGLE):
         damaged()
