@@ -120,10 +120,10 @@ super_members_locked(struct vfs_super *s)
     size_t len = strlen(s->name) - VFS_SUPER_TAIL;
 
     while (main != NULL &&
-           (!main->leased || strncmp(main->path, s->name, len) != 0 || main->path[len] != '\0'))
+           (!main->wait_holds || strncmp(main->path, s->name, len) != 0 || main->path[len] != '\0'))
         main = main->next;
     for (const struct vfs_file *f = vfs_file_first(); f != NULL && main != NULL; f = f->next) {
-        if (f->leased && f->db == main->db && s->waits_count < SUPER_FILES)
+        if (f->wait_holds && f->db == main->db && s->waits_count < SUPER_FILES)
             s->waits[s->waits_count++] = f;
     }
 }

@@ -202,7 +202,8 @@ struct vfs_file {
     struct vfs_file *wait_next;
     pthread_cond_t wait_cond;
     int64_t wait_seen_ns;  /* when it last slept */
-    bool wait_holds, waiting, sleeping, wait_closing;
+    bool wait_holds; /* the lease, as `leased`, but for all to see under vfs_lock */
+    bool waiting, sleeping, wait_closing;
 };
 
 extern const sqlite3_io_methods vfs_file_methods;
