@@ -15,6 +15,7 @@
  * 3. count and bytes of a node are sums over the tree below it.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,9 @@
 
 #include "memtree.h"
 
-#define CHUNK_LEAST ((size_t)16 << 10)
+#define CHUNK_LEAST   ((size_t)16 << 10) /* and what lengths are rounded to */
+#define CHUNK_CLASSES 8
+#define CHUNK_SPARES  8 /* of each length */
 
 struct kvfs_memchunk {
     atomic_uint refs; /* records, and a source */
@@ -64,10 +67,55 @@ record_bytes(size_t key_len, size_t value_len)
     return (bytes + alignof(struct kvfs_memrecord) - 1) & ~(alignof(struct kvfs_memrecord) - 1);
 }
 
+/* Chunks are mapped, so that freed ones never lie between others; the short ones, of which each
+ * commit takes one, are kept (4.5 MiB at most), since to map, touch and unmap one costs more than
+ * to fill it.  The lock is only tried: in a child of fork() it may be held for ever. */
+static struct {
+    pthread_mutex_t lock;
+    struct kvfs_memchunk *kept[CHUNK_CLASSES][CHUNK_SPARES];
+    unsigned count[CHUNK_CLASSES];
+} spares = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static size_t
+chunk_class(size_t bytes)
+{
+    return bytes / CHUNK_LEAST - 1;
+}
+
+/* BYTES: a multiple of CHUNK_LEAST.  NULL: no memory. */
+static struct kvfs_memchunk *
+chunk_take(size_t bytes)
+{
+    size_t class = chunk_class(bytes);
+    struct kvfs_memchunk *c = NULL;
+    void *mapped;
+
+    if (class < CHUNK_CLASSES && pthread_mutex_trylock(&spares.lock) == 0) {
+        if (spares.count[class] > 0)
+            c = spares.kept[class][--spares.count[class]];
+        (void)pthread_mutex_unlock(&spares.lock);
+    }
+    if (c != NULL)
+        return c;
+    mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return mapped != MAP_FAILED ? mapped : NULL;
+}
+
 static void
 chunk_drop(struct kvfs_memchunk *c)
 {
-    if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
+    size_t class = chunk_class(c->bytes);
+    bool kept = false;
+
+    if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (class < CHUNK_CLASSES && pthread_mutex_trylock(&spares.lock) == 0) {
+        kept = spares.count[class] < CHUNK_SPARES;
+        if (kept)
+            spares.kept[class][spares.count[class]++] = c;
+        (void)pthread_mutex_unlock(&spares.lock);
+    }
+    if (!kept)
         (void)munmap(c, c->bytes);
 }
 
@@ -80,8 +128,9 @@ kvfs_memsource_reserve(struct kvfs_memsource *s, size_t count, size_t bytes)
     bytes += sizeof(*c) + count * record_bytes(0, 1); /* more than their heads and rounding */
     if (count < 2 || bytes < CHUNK_LEAST)
         return;
-    c = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (c == MAP_FAILED)
+    bytes = (bytes + CHUNK_LEAST - 1) & ~(CHUNK_LEAST - 1);
+    c = chunk_take(bytes);
+    if (c == NULL)
         return;
     atomic_init(&c->refs, 1);
     c->bytes = bytes;

@@ -407,7 +407,7 @@ commit_done(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, enum kvfs_dur
     uint64_t id = s->layers[s->layers_count - 1]->id;
     bool holes = false;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     atomic_store(&o->applied_id, id);
     if (durability == KVFS_DURABLE)
         atomic_store(&o->durable_id, id);
@@ -429,7 +429,7 @@ commit_done(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, enum kvfs_dur
         }
         kvfs_node_release_locked(cn->node);
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     atomic_fetch_add(&o->commits, 1);
     if (durability == KVFS_DURABLE)
         atomic_fetch_add(&o->commits_durable, 1);
@@ -455,7 +455,7 @@ kvfs_commit_adopt(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_err
     v->engine->end(snap);
     if (rc < 0)
         return rc;
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     if (node->leased) {
         if (fresh.contents.size_bytes != node->view.contents.size_bytes &&
             node->mem.size_bytes == node->view.contents.size_bytes)
@@ -464,7 +464,7 @@ kvfs_commit_adopt(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_err
         memcpy(node->view.stored, fresh.stored, fresh.stored_len);
         node->view.stored_len = fresh.stored_len;
     }
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     return 0;
 }
 
@@ -496,12 +496,12 @@ commit_fail_txns(struct kvfs_overlay *o, struct kvfs_layer *from, int code)
 {
     struct kvfs_layer *failed = NULL;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     for (struct kvfs_layer *l = from, *next; l != NULL; l = next) {
         next = l->newer;
         if (!l->is_txn)
             continue;
-        l->result = code;
+        atomic_store(&l->result, code);
         commit_unlink(o, l);
         l->newer = failed;
         failed = l;
@@ -516,7 +516,7 @@ commit_fail_txns(struct kvfs_overlay *o, struct kvfs_layer *from, int code)
         for (const struct kvfs_layer_node *ln = l->nodes; ln != NULL; ln = ln->next)
             kvfs_node_release_locked(ln->node);
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     while (failed != NULL) {
         struct kvfs_layer *l = failed;
 
@@ -580,7 +580,7 @@ commit_join(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, unsigned max,
     size_t join = atomic_load(&o->join_bytes);
 
     s->layers_count = 0;
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     for (struct kvfs_layer *l = o->oldest; l != NULL && s->layers_count < max; l = l->newer) {
         bytes += atomic_load(&l->bytes);
         if (s->layers_count > 0 && bytes > join)
@@ -588,7 +588,7 @@ commit_join(struct kvfs_overlay *o, struct kvfs_commit_scratch *s, unsigned max,
         s->layers[s->layers_count++] = l;
         *last = l->newer == NULL;
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return s->layers_count > 0;
 }
 
@@ -632,13 +632,12 @@ commit_sealed(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
 static int
 commit_seal(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability)
 {
-    int rc = 0;
+    bool needed;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
-    if (durability == KVFS_DURABLE || o->cur->id <= id)
-        rc = kvfs_overlay_seal_locked(o);
-    (void)pthread_rwlock_unlock(&o->cut);
-    return rc;
+    kvfs_cut_lock_shared(o); /* between transactions there is as a rule nothing to seal */
+    needed = (durability == KVFS_DURABLE || o->cur->id <= id) && !kvfs_overlay_is_sealed(o);
+    kvfs_cut_unlock(o);
+    return needed ? kvfs_overlay_seal(o) : 0;
 }
 
 static int
@@ -696,9 +695,9 @@ kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability dur
     if (commit_is_done(o, id, durability)) {
         rc = 0;
     } else if (atomic_load(&o->applied_id) < id && kvfs_volume_writable(v, NULL) < 0) {
-        (void)pthread_rwlock_rdlock(&o->cut);
+        kvfs_cut_lock_shared(o);
         oldest = o->oldest;
-        (void)pthread_rwlock_unlock(&o->cut);
+        kvfs_cut_unlock(o);
         commit_fail_txns(o, oldest, -EIO);
     }
     (void)pthread_mutex_unlock(&o->commit_lock);
@@ -716,13 +715,15 @@ commit_waiter_remove(struct kvfs_overlay *o, struct kvfs_commit_waiter **place)
         o->waiters_end = place;
 }
 
-/* After a commit, lead_lock held: those that have what they want go; *id, *durability: what
- * the others want.  False: nobody waits. */
+/* After a commit, lead_lock held: those that have what they want go onto *served; *id,
+ * *durability: what the others want.  False: nobody waits. */
 static bool
-commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durability)
+commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durability,
+             struct kvfs_commit_waiter **served)
 {
     struct kvfs_commit_waiter **place = &o->waiters;
 
+    *served = NULL;
     *id = 0;
     *durability = KVFS_ORDERED;
     while (*place != NULL) {
@@ -731,7 +732,8 @@ commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durabil
         if (commit_is_done(o, w->id, w->durability)) {
             commit_waiter_remove(o, place);
             w->done = true;
-            (void)pthread_cond_signal(&w->wake);
+            *served = w;
+            served = &w->next_woken;
             continue;
         }
         if (w->id > *id)
@@ -741,6 +743,14 @@ commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durabil
         place = &w->next;
     }
     return o->waiters != NULL;
+}
+
+/* Each wakes the next one: whoever leads has a commit to make meanwhile. */
+static void
+commit_wake(struct kvfs_commit_waiter *w)
+{
+    if (w != NULL)
+        (void)sem_post(&w->wake); /* then it is no longer ours to look at */
 }
 
 /* Commit, for whoever waits.  The next batch follows at once, by the same thread: another would
@@ -754,6 +764,7 @@ commit_lead(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
     int rc = 0;
 
     for (unsigned round = 0; more; round++) {
+        struct kvfs_commit_waiter *woken;
         int one;
 
         (void)pthread_mutex_lock(&o->commit_lock);
@@ -764,20 +775,30 @@ commit_lead(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
         if (round == 0)
             rc = one;
         (void)pthread_mutex_lock(&o->lead_lock);
-        more = commit_serve(o, &id, &durability);
+        more = commit_serve(o, &id, &durability, &woken);
         if (!more) {
             o->leading = false;
         } else if (one < 0 || round + 1 >= COMMIT_ROUNDS) {
             struct kvfs_commit_waiter *next = o->waiters;
 
             commit_waiter_remove(o, &o->waiters);
-            next->leads = true; /* an error is met again by him */
-            (void)pthread_cond_signal(&next->wake);
+            next->next_woken = woken; /* it leads; an error is met again by it */
+            woken = next;
             more = false;
         }
         (void)pthread_mutex_unlock(&o->lead_lock);
+        commit_wake(woken);
     }
     return rc;
+}
+
+/* Until somebody has committed all of W, or it is W's turn to lead. */
+static void
+commit_await(struct kvfs_commit_waiter *w)
+{
+    while (sem_wait(&w->wake) != 0)
+        ; /* a signal */
+    commit_wake(w->next_woken);
 }
 
 int
@@ -785,8 +806,8 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
             struct kvfs_error *err)
 {
     struct kvfs_overlay *o = v->overlay;
-    struct kvfs_commit_waiter w = {.id = id, .durability = durability,
-                                   .wake = PTHREAD_COND_INITIALIZER};
+    struct kvfs_commit_waiter w = {.id = id, .durability = durability};
+    bool waits;
     int rc;
 
     if (kvfs_test_bug("flush-early"))
@@ -798,16 +819,19 @@ kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
      * the next one as well, and take no further request meanwhile. */
     (void)pthread_mutex_lock(&o->lead_lock);
     w.done = commit_is_done(o, id, durability);
-    if (!w.done && o->leading) {
+    waits = !w.done && o->leading;
+    if (waits) {
+        (void)sem_init(&w.wake, 0, 0);
         *o->waiters_end = &w;
         o->waiters_end = &w.next;
-        while (!w.done && !w.leads)
-            (void)pthread_cond_wait(&w.wake, &o->lead_lock);
     } else if (!w.done) {
         o->leading = true;
     }
     (void)pthread_mutex_unlock(&o->lead_lock);
-    (void)pthread_cond_destroy(&w.wake);
+    if (waits) {
+        commit_await(&w);
+        (void)sem_destroy(&w.wake);
+    }
     return w.done ? 0 : commit_lead(v, id, durability, err);
 }
 
@@ -818,10 +842,10 @@ kvfs_commit_full(struct kvfs_volume *v, struct kvfs_error *err)
     uint64_t id;
     bool sealed;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     sealed = o->oldest != NULL;
     id = o->cur->id - 1;
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return sealed ? kvfs_commit(v, id, KVFS_ORDERED, err) : kvfs_commit_all(v, KVFS_ORDERED, err);
 }
 
@@ -832,11 +856,9 @@ kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durability,
     struct kvfs_overlay *o = v->overlay;
     uint64_t id;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
-    (void)pthread_mutex_lock(&o->cur->lock); /* writers go on adding files */
-    id = o->cur->nodes != NULL ? o->cur->id : o->cur->id - 1;
-    (void)pthread_mutex_unlock(&o->cur->lock);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_lock_shared(o);
+    id = kvfs_overlay_is_sealed(o) ? o->cur->id - 1 : o->cur->id;
+    kvfs_cut_unlock(o);
     return commit_locked(v, id, durability, err);
 }
 

@@ -339,7 +339,7 @@ kvfs_file_extents(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned
     if (rc < 0 || count == 0)
         return rc;
     /* Layers and snapshot are of one instant: the cut lock holds commits off. */
-    (void)pthread_rwlock_rdlock(&v->overlay->cut);
+    kvfs_cut_lock_shared(v->overlay);
     rc = v->engine->begin(v->db, &snap, err);
     if (rc == 0)
         rc = extents_view(node, snap, &view, &size, err);
@@ -349,7 +349,7 @@ kvfs_file_extents(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned
     if (rc == 0 && node->leased &&
         extents_known(node, &known, offset >> view.shift, (offset + count - 1) >> view.shift) < 0)
         rc = kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (rc == 0)
         rc = kvfs_extents_walk(v, snap, &view, &known, &x, err);
     kvfs_known_free(&known);

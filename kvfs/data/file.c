@@ -108,7 +108,7 @@ kvfs_file_info(struct kvfs_file *f, struct kvfs_file_info *info)
     struct kvfs_node *node = f->node;
     struct kvfs_overlay *o = node->v->overlay;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     (void)pthread_mutex_lock(&f->info_lock);
     if (node->leased) {
         (void)pthread_mutex_lock(&node->mem_lock);
@@ -118,7 +118,7 @@ kvfs_file_info(struct kvfs_file *f, struct kvfs_file_info *info)
     }
     *info = f->info;
     (void)pthread_mutex_unlock(&f->info_lock);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
 }
 
 static bool
@@ -127,9 +127,9 @@ file_is_leased(struct kvfs_file *f)
     struct kvfs_overlay *o = f->node->v->overlay;
     bool leased;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     leased = f->node->leased;
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return leased;
 }
 
@@ -203,16 +203,16 @@ kvfs_file_pread(struct kvfs_file *f, void *buf, size_t count, uint64_t offset,
     for (size_t done = 0; rc == 0 && done < count; done += r.count) {
         uint64_t size;
 
-        (void)pthread_rwlock_rdlock(&o->cut);
+        kvfs_cut_lock_shared(o);
         if (!node->leased) {
-            (void)pthread_rwlock_unlock(&o->cut);
+            kvfs_cut_unlock(o);
             return file_read_foreign(f, (uint8_t *)buf + done, count - done, offset + done, err);
         }
         (void)pthread_mutex_lock(&node->mem_lock);
         size = node->mem.size_bytes;
         (void)pthread_mutex_unlock(&node->mem_lock);
         if (offset > size || count > size - offset) {
-            (void)pthread_rwlock_unlock(&o->cut);
+            kvfs_cut_unlock(o);
             return file_beyond(f, count, offset, size, err);
         }
         kvfs_read_begin(&r, &node->view, (uint8_t *)buf + done, offset + done, count - done);
@@ -299,9 +299,9 @@ file_holes_help(struct kvfs_node *node, struct kvfs_error *err)
     for (;;) {
         size_t count;
 
-        (void)pthread_rwlock_rdlock(&o->cut);
+        kvfs_cut_lock_shared(o);
         count = node->view.holes.count;
-        (void)pthread_rwlock_unlock(&o->cut);
+        kvfs_cut_unlock(o);
         if (count < KVFS_HOLES_MAX || rc < 0)
             return rc;
         (void)pthread_mutex_lock(&o->commit_lock);

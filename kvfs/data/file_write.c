@@ -43,7 +43,7 @@ file_block_read(struct kvfs_node *node, uint64_t index, uint8_t *block, struct k
 {
     struct kvfs_read r;
 
-    (void)pthread_rwlock_rdlock(&node->v->overlay->cut);
+    kvfs_cut_lock_shared(node->v->overlay);
     kvfs_read_begin(&r, &node->view, block, index << node->view.shift, node->view.block_size);
     return kvfs_read_leased(node, &r, err);
 }
@@ -157,14 +157,14 @@ file_write_insert(struct kvfs_file_write *w, struct kvfs_error *err)
     struct kvfs_layer_node *ln;
     int rc = -ENOMEM;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     ln = kvfs_layer_node(o->cur, node);
     if (ln != NULL) {
         atomic_store(&node->dirty_id, o->cur->id);
         rc = file_put_blocks(o, w, w->first, w->last);
         file_mem_update(w, ln);
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return rc < 0 ? kvfs_error_set(err, rc, "%s: no memory", node->v->path) : 0;
 }
 
@@ -177,7 +177,7 @@ file_hole_insert(struct kvfs_file_write *w, uint64_t start, uint64_t end, struct
     struct kvfs_layer_node *ln;
     int rc;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     ln = kvfs_layer_node(o->cur, node);
     rc = ln == NULL ? -ENOMEM : kvfs_layer_hole(o->cur, ln, start, end);
     if (rc == -ENOSPC && kvfs_overlay_seal_locked(o) == 0) { /* it has all the holes it may */
@@ -194,7 +194,7 @@ file_hole_insert(struct kvfs_file_write *w, uint64_t start, uint64_t end, struct
         atomic_fetch_add(&o->bytes, KVFS_SLOT_COST);
         file_mem_update(w, ln);
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return rc < 0 ? kvfs_error_set(err, rc, "%s: no memory", node->v->path) : 0;
 }
 
@@ -206,9 +206,9 @@ file_written(struct kvfs_volume *v)
     struct kvfs_overlay *o = v->overlay;
     bool full;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     full = atomic_load(&o->cur->bytes) >= atomic_load(&o->seal_bytes);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     if (full)
         (void)kvfs_overlay_seal(o);
     if (atomic_load(&o->bytes) >= o->bound_bytes / 16 * 15)
@@ -308,12 +308,12 @@ kvfs_file_size_insert(struct kvfs_file_write *w, struct kvfs_error *err)
     struct kvfs_overlay *o = w->node->v->overlay;
     struct kvfs_layer_node *ln;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     ln = kvfs_layer_node(o->cur, w->node);
     if (ln != NULL) {
         atomic_store(&w->node->dirty_id, o->cur->id);
         file_mem_update(w, ln);
     }
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return ln == NULL ? kvfs_error_set(err, -ENOMEM, "%s: no memory", w->node->v->path) : 0;
 }

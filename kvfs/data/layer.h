@@ -63,7 +63,7 @@ struct kvfs_layer {
     uint64_t id;
     unsigned refs;       /* under the overlay's pool lock */
     bool is_txn;         /* fails alone; else it is kept and tried again */
-    int result;          /* of a transaction: 0 or why it failed; commit_lock */
+    atomic_int result;   /* of a transaction: 0 or why it failed; set under commit_lock */
     atomic_size_t bytes; /* accounted */
     uint32_t hole_seq;
     uint32_t holes_total;

@@ -84,11 +84,11 @@ kvfs_node_size(struct kvfs_node *node)
     struct kvfs_overlay *o = node->v->overlay;
     uint64_t size;
 
-    (void)pthread_rwlock_rdlock(&o->cut);
+    kvfs_cut_lock_shared(o);
     (void)pthread_mutex_lock(&node->mem_lock);
     size = node->mem.size_bytes;
     (void)pthread_mutex_unlock(&node->mem_lock);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return size;
 }
 
@@ -296,12 +296,12 @@ kvfs_node_borrow(struct kvfs_node *node)
     struct kvfs_volume *v = node->v;
     int rc = 0;
 
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     (void)pthread_mutex_lock(&v->nodes->lock);
     if (!node->leased)
         rc = node->unlinking ? -EBUSY : node_lease_locked(node, false, NULL);
     (void)pthread_mutex_unlock(&v->nodes->lock);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     return rc;
 }
 
@@ -320,7 +320,7 @@ node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, stru
         (void)pthread_cond_wait(&v->nodes->settled, &v->nodes->lock);
     node->starting++;
     (void)pthread_mutex_unlock(&v->nodes->lock);
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     (void)pthread_mutex_lock(&v->nodes->lock);
     node->starting--;
     if (node->locked_by != NULL || (owner != NULL && node->writers > own_writers))
@@ -335,7 +335,7 @@ node_begin(struct kvfs_node *node, const void *owner, unsigned own_writers, stru
         node->writers++;
     (void)pthread_mutex_unlock(&v->nodes->lock);
     behind = rc == 0 && (node->view.holes.count > 0 || node->view.overs_count > 0);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (behind)
         kvfs_work_wake(v);
     return rc;
@@ -362,10 +362,10 @@ node_end(struct kvfs_node *node, const void *owner)
         (void)kvfs_commit(v, atomic_load(&node->dirty_id), KVFS_ORDERED, NULL);
     /* Not under the hands of a commit, which has a layer of it then and lets go of the file
      * itself, or of background work (`working`): so nobody waits here for another's flush. */
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     kvfs_node_release_locked(node);
     behind = node->behind;
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (behind)
         kvfs_work_wake(v);
 }
@@ -439,7 +439,7 @@ kvfs_node_contents(struct kvfs_volume *v, uint64_t ino, struct kvfs_contents_rec
     struct kvfs_node *node;
     bool leased = false;
 
-    (void)pthread_rwlock_rdlock(&v->overlay->cut);
+    kvfs_cut_lock_shared(v->overlay);
     (void)pthread_mutex_lock(&v->nodes->lock);
     node = *node_place(v->nodes, ino);
     if (node != NULL && node->leased) {
@@ -449,7 +449,7 @@ kvfs_node_contents(struct kvfs_volume *v, uint64_t ino, struct kvfs_contents_rec
         (void)pthread_mutex_unlock(&node->mem_lock);
     }
     (void)pthread_mutex_unlock(&v->nodes->lock);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     return leased;
 }
 

@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "node.h"
 #include "work.h"
@@ -46,6 +47,55 @@
 #define OVERLAY_TUNE_AVAIL   ((uint64_t)64 << 20) /* with less room it is looked at each time */
 #define OVERLAY_BATCH_SHARE  8 /* of the cache: what the engine may copy for one batch */
 
+#define OVERLAY_CUT_TRIES    60
+#define OVERLAY_CUT_PAUSES   4 /* between two */
+
+/* --- the cut lock ------------------------------------------------------------ */
+
+static void
+cut_pause(void)
+{
+    for (unsigned i = 0; i < OVERLAY_CUT_PAUSES; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+        __asm__ __volatile__("yield");
+#else
+        atomic_signal_fence(memory_order_seq_cst);
+#endif
+    }
+}
+
+void
+kvfs_cut_lock_shared(struct kvfs_overlay *o)
+{
+    for (unsigned i = 0; i < o->cut_tries; i++) {
+        if (pthread_rwlock_tryrdlock(&o->cut) == 0)
+            return;
+        cut_pause();
+    }
+    (void)pthread_rwlock_rdlock(&o->cut);
+}
+
+void
+kvfs_cut_lock(struct kvfs_overlay *o)
+{
+    for (unsigned i = 0; i < o->cut_tries; i++) {
+        if (pthread_rwlock_trywrlock(&o->cut) == 0)
+            return;
+        cut_pause();
+    }
+    (void)pthread_rwlock_wrlock(&o->cut);
+}
+
+void
+kvfs_cut_unlock(struct kvfs_overlay *o)
+{
+    (void)pthread_rwlock_unlock(&o->cut);
+}
+
+/* --- life ---------------------------------------------------------------------- */
+
 int
 kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
 {
@@ -60,6 +110,7 @@ kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp)
     (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     (void)pthread_rwlock_init(&o->cut, &attr);
     (void)pthread_rwlockattr_destroy(&attr);
+    o->cut_tries = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? OVERLAY_CUT_TRIES : 0;
     (void)pthread_mutex_init(&o->commit_lock, NULL);
     (void)pthread_mutex_init(&o->lead_lock, NULL);
     o->waiters_end = &o->waiters;
@@ -209,7 +260,7 @@ layer_reset(struct kvfs_layer *l)
     atomic_store(&l->entries_after_hole, false);
     l->hole_seq = l->holes_total = 0;
     l->is_txn = false;
-    l->result = 0;
+    atomic_store(&l->result, 0);
     l->id = 0;
 }
 
@@ -536,14 +587,25 @@ kvfs_overlay_seal_locked(struct kvfs_overlay *o)
     return 0;
 }
 
+bool
+kvfs_overlay_is_sealed(struct kvfs_overlay *o)
+{
+    bool sealed;
+
+    (void)pthread_mutex_lock(&o->cur->lock); /* writers go on adding files */
+    sealed = o->cur->nodes == NULL;
+    (void)pthread_mutex_unlock(&o->cur->lock);
+    return sealed;
+}
+
 int
 kvfs_overlay_seal(struct kvfs_overlay *o)
 {
     int rc;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     rc = kvfs_overlay_seal_locked(o);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return rc;
 }
 

@@ -6,6 +6,8 @@
 #ifndef KVFS_OVERLAY_H
 #define KVFS_OVERLAY_H
 
+#include <semaphore.h>
+
 #include "layer.h"
 
 struct kvfs_view;
@@ -15,16 +17,17 @@ struct kvfs_commit_waiter {
     struct kvfs_commit_waiter *next;
     uint64_t id;
     enum kvfs_durability durability;
-    pthread_cond_t wake;
-    bool done;  /* it has what it wants */
-    bool leads; /* it makes the next one */
+    struct kvfs_commit_waiter *next_woken; /* which this one wakes */
+    sem_t wake;
+    bool done; /* it has what it wants; else it makes the next one */
 };
 
 struct kvfs_overlay {
     struct kvfs_volume *v;
 
-    /* Shared: looking, adding to `cur`.  Exclusive: all else below. */
+    /* Shared: looking, adding to `cur`.  Exclusive: all else below.  Taken by kvfs_cut_*(). */
     pthread_rwlock_t cut;
+    unsigned cut_tries; /* before a thread sleeps; 0 on one processor */
     struct kvfs_layer *cur;             /* takes writes */
     struct kvfs_layer *oldest, *newest; /* sealed, waiting for their commit */
 
@@ -67,6 +70,12 @@ struct kvfs_overlay {
     atomic_uint_fast64_t commits, commits_durable;
 };
 
+/* Everybody holds it for some microseconds at most, several times a commit: one who slept at once
+ * would make all behind him sleep as well, so these try for a while. */
+void kvfs_cut_lock_shared(struct kvfs_overlay *o);
+void kvfs_cut_lock(struct kvfs_overlay *o);
+void kvfs_cut_unlock(struct kvfs_overlay *o);
+
 int kvfs_overlay_new(struct kvfs_volume *v, struct kvfs_overlay **overlayp);
 void kvfs_overlay_free(struct kvfs_overlay *o);
 
@@ -104,6 +113,8 @@ void kvfs_overlay_wake(struct kvfs_overlay *o); /* room was made, or all is lost
 /* Move `cur`, if anything is in it, to the sealed ones; cut lock held, exclusive. */
 int kvfs_overlay_seal_locked(struct kvfs_overlay *o);
 int kvfs_overlay_seal(struct kvfs_overlay *o);
+/* Is there nothing to seal?  Cut lock held, shared. */
+bool kvfs_overlay_is_sealed(struct kvfs_overlay *o);
 /* Append layer L (a transaction's) as the newest sealed one; likewise. */
 void kvfs_overlay_push_locked(struct kvfs_overlay *o, struct kvfs_layer *l);
 

@@ -223,7 +223,7 @@ kvfs_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error 
 
     read_layers(node, r);
     if (view.overs_count == 0) {
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
+        kvfs_cut_unlock(v->overlay);
         locked = false;
     }
     if (r->missing > 0) {
@@ -234,6 +234,6 @@ kvfs_read_leased(struct kvfs_node *node, struct kvfs_read *r, struct kvfs_error 
         }
     }
     if (locked)
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
+        kvfs_cut_unlock(v->overlay);
     return rc;
 }

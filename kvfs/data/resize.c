@@ -94,9 +94,9 @@ kvfs_file_resize(struct kvfs_file *f, uint64_t size_bytes, struct kvfs_error *er
         return rc;
     if (size_bytes > KVFS_FILE_SIZE_MAX)
         return kvfs_error_set(err, -EFBIG, "%s: a file holds at most 8 EiB - 1", v->path);
-    (void)pthread_rwlock_rdlock(&v->overlay->cut);
+    kvfs_cut_lock_shared(v->overlay);
     leased = node->leased;
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (!leased) {
         rc = resize_foreign(v, node->ino, size_bytes, &smaller, err);
         if (rc < 0 || !smaller)

@@ -72,17 +72,24 @@ kvfs_snapshot_new(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, struc
     return 0;
 }
 
-int
-kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err)
+/* Pin what is sealed; cut lock held, shared, so that no commit takes layers away meanwhile.
+ * RC: of the sealing. */
+static int
+snapshot_pin(struct kvfs_snapshot *s, int rc, struct kvfs_error *err)
 {
     struct kvfs_volume *v = s->v;
-    int rc = kvfs_overlay_seal_locked(v->overlay);
 
     if (rc == 0)
         rc = snapshot_layers(s);
     if (rc < 0)
         return kvfs_error_set(err, rc, "%s: no memory", v->path);
     return v->engine->begin(v->db, &s->snap, err);
+}
+
+int
+kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err)
+{
+    return snapshot_pin(s, kvfs_overlay_seal_locked(s->v->overlay), err);
 }
 
 void
@@ -101,24 +108,19 @@ kvfs_snapshot_is_pinned(const struct kvfs_snapshot *s)
 }
 
 int
-kvfs_snapshot_failed_locked(const struct kvfs_snapshot *s)
+kvfs_snapshot_failure(const struct kvfs_snapshot *s)
 {
     int code = 0;
 
     for (size_t i = 0; i < s->layers_count && code == 0; i++)
-        code = s->layers[i]->result;
+        code = atomic_load(&s->layers[i]->result);
     return code;
 }
 
 bool
 kvfs_snapshot_failed(const struct kvfs_snapshot *s)
 {
-    int code;
-
-    (void)pthread_rwlock_rdlock(&s->v->overlay->cut);
-    code = kvfs_snapshot_failed_locked(s);
-    (void)pthread_rwlock_unlock(&s->v->overlay->cut);
-    return code != 0;
+    return kvfs_snapshot_failure(s) != 0;
 }
 
 int
@@ -132,9 +134,14 @@ kvfs_snapshot_open(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp, stru
     rc = kvfs_snapshot_new(v, &s, err);
     if (rc < 0)
         return rc;
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
-    rc = kvfs_snapshot_pin_locked(s, err);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_lock_shared(v->overlay);
+    if (!kvfs_overlay_is_sealed(v->overlay)) {
+        kvfs_cut_unlock(v->overlay);
+        kvfs_cut_lock(v->overlay);
+        rc = kvfs_overlay_seal_locked(v->overlay);
+    }
+    rc = snapshot_pin(s, rc, err);
+    kvfs_cut_unlock(v->overlay);
     if (rc < 0) {
         kvfs_snapshot_close(s);
         return rc;

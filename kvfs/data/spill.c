@@ -287,7 +287,7 @@ spill_apply(struct kvfs_txn *t, struct kvfs_batch_builder *b, enum kvfs_durabili
     struct kvfs_overlay *o = t->v->overlay;
     int rc;
 
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     if (o->cur->nodes != NULL || o->oldest != NULL)
         rc = -EBUSY; /* somebody wrote in between: once more */
     else
@@ -304,7 +304,7 @@ spill_apply(struct kvfs_txn *t, struct kvfs_batch_builder *b, enum kvfs_durabili
     }
     if (rc == 0)
         spill_done(t);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     return rc;
 }
 

@@ -104,6 +104,7 @@ txn_file(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, struct kvfs_
 {
     struct kvfs_node *node = f->node;
     struct kvfs_txn_file *tf;
+    uint64_t size_bytes;
     bool allowed;
 
     for (tf = t->files; tf != NULL; tf = tf->next) {
@@ -112,9 +113,12 @@ txn_file(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, struct kvfs_
             return 0;
         }
     }
-    (void)pthread_rwlock_rdlock(&t->v->overlay->cut);
+    kvfs_cut_lock_shared(t->v->overlay);
     allowed = node->leased && ((f->flags & KVFS_OPEN_WRITE) != 0 || kvfs_node_is_locked(node, f));
-    (void)pthread_rwlock_unlock(&t->v->overlay->cut);
+    (void)pthread_mutex_lock(&node->mem_lock);
+    size_bytes = node->mem.size_bytes;
+    (void)pthread_mutex_unlock(&node->mem_lock);
+    kvfs_cut_unlock(t->v->overlay);
     if (!allowed)
         return kvfs_error_set(err, -EBADF, "%s: inode %llu is neither locked nor open for writing",
                               t->v->path, (unsigned long long)node->ino);
@@ -123,7 +127,7 @@ txn_file(struct kvfs_txn *t, struct kvfs_file *f, uint64_t version, struct kvfs_
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", t->v->path);
     tf->node = node;
     tf->version = version;
-    tf->size_bytes = kvfs_node_size(node);
+    tf->size_bytes = size_bytes;
     kvfs_node_hold(node);
     tf->next = t->files;
     t->files = tf;
@@ -139,7 +143,7 @@ txn_block_live(struct kvfs_node *node, uint64_t index, uint8_t *block, struct kv
 {
     struct kvfs_read r;
 
-    (void)pthread_rwlock_rdlock(&node->v->overlay->cut);
+    kvfs_cut_lock_shared(node->v->overlay);
     kvfs_read_begin(&r, &node->view, block, index << node->view.shift, node->view.block_size);
     return kvfs_read_leased(node, &r, err);
 }
@@ -345,7 +349,7 @@ int
 kvfs_txn_versions(const struct kvfs_txn *t, struct kvfs_error *err)
 {
     for (size_t i = 0; i < t->bases_count; i++) {
-        int code = kvfs_snapshot_failed_locked(t->bases[i]);
+        int code = kvfs_snapshot_failure(t->bases[i]);
 
         if (code != 0)
             return kvfs_error_set(err, code, "%s: a transaction that this one was built on has "
@@ -473,9 +477,9 @@ txn_submit_small(struct kvfs_txn *t, struct kvfs_snapshot *snapshot, struct kvfs
     if (rc < 0)
         return rc;
     kvfs_layer_hold(o, t->stage); /* for the ticket */
-    (void)pthread_rwlock_wrlock(&o->cut);
+    kvfs_cut_lock(o);
     rc = txn_seal(t, snapshot, err);
-    (void)pthread_rwlock_unlock(&o->cut);
+    kvfs_cut_unlock(o);
     kvfs_overlay_admitted(o, bytes);
     if (rc < 0) {
         kvfs_layer_drop(o, t->stage);
@@ -565,9 +569,7 @@ kvfs_txn_wait(struct kvfs_ticket *ticket, enum kvfs_durability durability, struc
         rc = kvfs_commit(v, ticket->id, durability, err);
         if (rc == -EIO)
             rc = kvfs_commit_give_up(v, ticket->id, durability, err);
-        (void)pthread_rwlock_rdlock(&v->overlay->cut);
-        failed = ticket->layer->result;
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
+        failed = atomic_load(&ticket->layer->result);
         if (failed != 0)
             rc = kvfs_error_set(err, failed, "%s: the transaction failed: %s", v->path,
                                 failed == -ENOSPC ? "no space left in the store"

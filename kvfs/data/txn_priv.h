@@ -52,8 +52,8 @@ int kvfs_snapshot_new(struct kvfs_volume *v, struct kvfs_snapshot **snapshotp,
 /* Pin the present instant; cut lock held, exclusive. */
 int kvfs_snapshot_pin_locked(struct kvfs_snapshot *s, struct kvfs_error *err);
 bool kvfs_snapshot_is_pinned(const struct kvfs_snapshot *s);
-/* The code of a transaction that failed and that S shows, or 0; cut lock held. */
-int kvfs_snapshot_failed_locked(const struct kvfs_snapshot *s);
+/* The code of a transaction that failed and that S shows, or 0; with the cut lock held it stays. */
+int kvfs_snapshot_failure(const struct kvfs_snapshot *s);
 /* Make layer L, the next to be sealed, a part of it; cannot fail, once; likewise. */
 void kvfs_snapshot_add_locked(struct kvfs_snapshot *s, struct kvfs_layer *l);
 

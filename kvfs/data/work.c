@@ -140,12 +140,12 @@ work_hole(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_batch_build
     rc = kvfs_volume_apply(v, b, KVFS_ORDERED, err);
     if (rc < 0)
         return rc;
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     if (next < hole.end)
         view->holes.v[0].start = next;
     else
         view->holes.v[0] = view->holes.v[--view->holes.count];
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     return 1;
 }
 
@@ -291,14 +291,14 @@ work_over(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_batch_build
     if (rc >= 0)
         rc = kvfs_volume_apply(v, b, KVFS_ORDERED, err);
     if (rc == 0 && ended) {
-        (void)pthread_rwlock_wrlock(&v->overlay->cut);
+        kvfs_cut_lock(v->overlay);
         free(view->holes.v);
         view->holes = holes;
         holes.v = NULL;
         free(view->overs[0].holes.v);
         view->overs_count--;
         memmove(view->overs, view->overs + 1, view->overs_count * sizeof(*view->overs));
-        (void)pthread_rwlock_unlock(&v->overlay->cut);
+        kvfs_cut_unlock(v->overlay);
     }
     free(holes.v);
     return rc < 0 ? rc : 1;
@@ -311,28 +311,28 @@ kvfs_work_node(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error 
     bool any;
     int rc = 0;
 
-    (void)pthread_rwlock_rdlock(&v->overlay->cut);
+    kvfs_cut_lock_shared(v->overlay);
     any = node->leased && (node->view.overs_count > 0 || node->view.holes.count > 0);
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (!any)
         return 0;
     b = kvfs_batch_new();
     if (b == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", v->path);
     /* While it is `working` and the commit lock is held the view stays as it is. */
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     node->working = any = node->leased;
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     if (any && (node->view.overs_count > 0 || node->view.holes.count > 0)) {
         do
             rc = node->view.overs_count > 0 ? work_over(v, node, b, err)
                                             : work_hole(v, node, b, err);
         while (work_again(v, b, rc));
     }
-    (void)pthread_rwlock_wrlock(&v->overlay->cut);
+    kvfs_cut_lock(v->overlay);
     node->working = false;
     kvfs_node_release_locked(node); /* if its last writer has left meanwhile */
-    (void)pthread_rwlock_unlock(&v->overlay->cut);
+    kvfs_cut_unlock(v->overlay);
     kvfs_batch_free(b);
     return rc;
 }
@@ -540,9 +540,9 @@ work_pass_node(void *arg, struct kvfs_node *node)
     rc = kvfs_node_borrow(node); /* a database is leased in transactions only */
     if (rc == 0) {
         rc = kvfs_work_node(pass->v, node, pass->err);
-        (void)pthread_rwlock_wrlock(&pass->v->overlay->cut);
+        kvfs_cut_lock(pass->v->overlay);
         kvfs_node_release_locked(node); /* between the pieces another may have it */
-        (void)pthread_rwlock_unlock(&pass->v->overlay->cut);
+        kvfs_cut_unlock(pass->v->overlay);
     } else {
         rc = 0; /* another process writes it; later */
     }
