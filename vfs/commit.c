@@ -237,6 +237,7 @@ commit_undo(struct vfs_file *f)
     f->version = f->version_before;
     f->size = f->size_before;
     vfs_conn_repin_undo(f);
+    vfs_header_burn(f);
     vfs_lock();
     for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
         if (o->v == f->v && o->ino == f->ino)

@@ -380,6 +380,12 @@ vfs_file_open(sqlite3_vfs *vfs, const char *name, struct vfs_file *f, int flags,
         return rc;
     }
     vfs_lock();
+    for (const struct vfs_file *o = files; o != NULL; o = o->next) {
+        if (o->v == f->v && o->ino == f->ino && o->cookie_burns) {
+            f->cookie_burns = true;
+            f->cookie_burnt = o->cookie_burnt;
+        }
+    }
     f->next = files;
     files = f;
     vfs_unlock();

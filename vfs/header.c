@@ -7,6 +7,8 @@
  * - The change counter (bytes 24-27, and 92-95, which say for which counter the size in the
  *   header is right) grows with every commit, or others would keep their old page cache:
  *   with locking_mode=EXCLUSIVE SQLite counts only once.
+ * - A schema cookie (bytes 40-43) means one schema.  That of a commit which failed after others
+ *   in this process had seen it is burnt: who keeps that schema must find another cookie.
  *
  * Source: sqlite.org/fileformat2.html, "The Database Header".
  */
@@ -23,13 +25,20 @@ header_get(const uint8_t *p)
 }
 
 static int
+header_put(struct vfs_stage *s, uint32_t value, uint64_t offset)
+{
+    uint8_t b[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8),
+                    (uint8_t)value};
+
+    return vfs_stage_write(s, b, 4, offset);
+}
+
+static int
 header_count_put(struct vfs_stage *s, uint32_t count)
 {
-    uint8_t b[4] = {(uint8_t)(count >> 24), (uint8_t)(count >> 16), (uint8_t)(count >> 8),
-                    (uint8_t)count};
-    int rc = vfs_stage_write(s, b, 4, 24);
+    int rc = header_put(s, count, 24);
 
-    return rc == SQLITE_OK ? vfs_stage_write(s, b, 4, 92) : rc;
+    return rc == SQLITE_OK ? header_put(s, count, 92) : rc;
 }
 
 static bool
@@ -54,19 +63,20 @@ vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n)
     return rc == SQLITE_OK ? header_count_put(s, header_get(h + 24) + 1) : rc;
 }
 
-/* Both headers, as staged and as stored; *known: they are a database's. */
+/* Both headers, as staged and as stored, zeros of a new one; *known: they are a database's. */
 static int
 header_both(struct vfs_file *f, uint8_t *staged, uint8_t *stored, bool *known)
 {
     int rc;
 
     *known = false;
-    if (f->stage.size < HEADER_LEN || f->size < HEADER_LEN)
+    memset(stored, 0, HEADER_LEN);
+    if (f->stage.size < HEADER_LEN || (f->size > 0 && f->size < HEADER_LEN))
         return SQLITE_OK;
     rc = vfs_stage_read(&f->stage, staged, HEADER_LEN, 0);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK && f->size > 0)
         rc = f->stage.base(f, stored, HEADER_LEN, 0);
-    *known = rc == SQLITE_OK && header_is(staged) && header_is(stored);
+    *known = rc == SQLITE_OK && header_is(staged) && (f->size == 0 || header_is(stored));
     return rc;
 }
 
@@ -85,17 +95,57 @@ vfs_header_grew(struct vfs_file *f)
            (int32_t)(header_get(staged + 24) - header_get(stored + 24)) > 0;
 }
 
+void
+vfs_header_burn(struct vfs_file *f)
+{
+    uint8_t h[HEADER_LEN];
+    uint32_t cookie;
+
+    if (f->stage.size < HEADER_LEN || vfs_stage_read(&f->stage, h, sizeof(h), 0) != SQLITE_OK)
+        return;
+    cookie = header_get(h + 40);
+    vfs_lock();
+    for (struct vfs_file *o = vfs_file_first(); o != NULL; o = o->next) {
+        if (o->v != f->v || o->ino != f->ino)
+            continue;
+        if (!o->cookie_burns || (int32_t)(cookie - o->cookie_burnt) > 0)
+            o->cookie_burnt = cookie;
+        o->cookie_burns = true;
+    }
+    vfs_unlock();
+}
+
+/* A new schema gets a cookie that none had; *again: so SQLite has to read page 1 anew. */
+static int
+header_cookie(struct vfs_file *f, const uint8_t *staged, const uint8_t *stored, bool *again)
+{
+    uint32_t cookie = header_get(staged + 40);
+    uint32_t next;
+
+    vfs_lock();
+    *again = f->cookie_burns && cookie != header_get(stored + 40) &&
+             (int32_t)(cookie - f->cookie_burnt) <= 0;
+    next = f->cookie_burnt + 1;
+    vfs_unlock();
+    return *again ? header_put(&f->stage, next, 40) : SQLITE_OK;
+}
+
 int
 vfs_header_count(struct vfs_file *f)
 {
     uint8_t staged[HEADER_LEN];
     uint8_t stored[HEADER_LEN];
+    uint32_t count;
+    bool again = false;
     bool known;
     int rc = header_both(f, staged, stored, &known);
 
+    if (rc == SQLITE_OK && known)
+        rc = header_cookie(f, staged, stored, &again);
     if (rc != SQLITE_OK || !known)
         return rc;
-    if ((int32_t)(header_get(staged + 24) - header_get(stored + 24)) > 0)
-        return SQLITE_OK;
-    return header_count_put(&f->stage, header_get(stored + 24) + 1);
+    count = header_get(staged + 24);
+    if ((int32_t)(count - header_get(stored + 24)) <= 0)
+        return header_count_put(&f->stage, header_get(stored + 24) + 1);
+    return again ? header_count_put(&f->stage, count + 1) : SQLITE_OK;
 }

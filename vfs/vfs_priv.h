@@ -187,6 +187,9 @@ struct vfs_file {
      * page cache is to be dropped. */
     atomic_bool suspect;
 
+    bool cookie_burns; /* under vfs_lock: a schema cookie up to that one may be known here for */
+    uint32_t cookie_burnt; /* a schema that never was (header.c) */
+
     struct vfs_stage stage;
     sqlite3 *prepared_by;
     char *super;       /* under which name it is prepared; NULL: alone */
@@ -265,6 +268,8 @@ int vfs_room_check(struct vfs_file *const *files, size_t count, struct kvfs_volu
 int vfs_header_written(struct vfs_stage *s, uint64_t offset, size_t n);
 /* Is this certainly a commit?  The change counter has grown, as no rollback leaves it. */
 bool vfs_header_grew(struct vfs_file *f);
+/* F's commit failed, and may have been seen: its schema cookie is not to be used again. */
+void vfs_header_burn(struct vfs_file *f);
 /* Before a commit: the change counter must grow. */
 int vfs_header_count(struct vfs_file *f);
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -32,6 +33,7 @@ CELLS = {
     "writers_1db": ("writers", ["--threads=8", "--dbs=1"], 1),
     "writers_8db": ("writers", ["--threads=8", "--dbs=8"], 8),
     "mixed": ("mixed", ["--threads=4", "--dbs=1"], 1),
+    "speedtest1": ("speedtest1", [], 0),  # SQLite's own program
 }
 # What is to be reached with log:lmdb: cell, peer, beside which, at least.
 TARGETS = [
@@ -62,6 +64,9 @@ def arguments():
     parser.add_argument("--cells", help="names with commas between (%s)" % ",".join(CELLS))
     parser.add_argument("--peers", help="of " + ",".join(ALL_PEERS))
     parser.add_argument("--quick", action="store_true", help="one round of short cells")
+    parser.add_argument("--speedtest1", metavar="PROGRAM",
+                        help="where it is; `ctest --preset dev -R '^vfs/upstream$'` builds it in "
+                             "build/dev/sqlite-programs")
     parser.add_argument("--interface", action="store_true",
                         help="only the cost of the interfaces (pagecost)")
     parser.add_argument("--out", "--json", help="write every value as JSON")
@@ -70,6 +75,12 @@ def arguments():
         args.rounds, args.seconds, args.rows = 1, min(args.seconds, 0.3), min(args.rows, 10000)
     args.cells = args.cells.split(",") if args.cells else list(CELLS)
     args.peers = args.peers.split(",") if args.peers else ALL_PEERS
+    if args.speedtest1 is None:
+        args.speedtest1 = os.path.join(here, "..", "..", "build", "dev", "sqlite-programs",
+                                       "speedtest1")
+    if "speedtest1" in args.cells and not os.access(args.speedtest1, os.X_OK):
+        print("speedtest1 is left out: it is not built (--help)", file=sys.stderr)
+        args.cells.remove("speedtest1")
     for name in args.cells + args.peers:
         if name not in CELLS and name not in ALL_PEERS:
             parser.error(f"{name}: no such cell or peer")
@@ -96,8 +107,31 @@ def load(args, folder, peer, cell, dbs, options):
     return json.loads(out) if out else None
 
 
+def speedtest1(args, folder, peer, number):
+    """The whole of it once; one operation.  It has no option for synchronous=NORMAL."""
+    size = "2" if args.quick else "25"
+    env = dict(os.environ)
+    name = f"speed{number}.db"
+    command = [args.speedtest1, "--size", size]
+    if peer in STOCK:
+        name = os.path.join(folder, peer, name)
+        command += ["--journal", "wal" if peer == "wal_full" else "delete"]
+    else:
+        env.update(UPSTREAM_EXTENSION=os.path.join(args.build, "vfs", "kvfs_sqlite.so"),
+                   KVFS_VOLUME=os.path.join(folder, peer))
+        command += ["--vfs", "kvfs"]
+    out = subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True,
+                         env=env).stdout
+    seconds = float(re.search(r"TOTAL\.+ +([0-9.]+)s", out).group(1))
+    os.sync()
+    return {"rate": 1 / seconds, "p50_us": seconds * 1e6, "p99_us": seconds * 1e6,
+            "max_us": seconds * 1e6, "least_percent": 100}
+
+
 def peers_of(args, cell):
     """`ordered` is to be measured where it means something."""
+    if cell == "speedtest1":
+        return [p for p in args.peers if p not in ("kvfs_ordered", "wal_normal")]
     return [p for p in args.peers if p != "kvfs_ordered" or cell in ("commit", "batch_100",
                                                                      "writers_1db")]
 
@@ -106,7 +140,7 @@ def one_round(args, folder, number, cells):
     for peer in args.peers:
         if peer in STOCK:
             os.makedirs(os.path.join(folder, peer))
-        for dbs in {CELLS[c][2] for c in args.cells}:
+        for dbs in {CELLS[c][2] or 1 for c in args.cells}:
             load(args, folder, peer, "fill", dbs, [f"--dbs={dbs}"])
     raw = subprocess.run([os.path.join(args.build, "bench", "sqlload"),
                           f"--seconds={args.seconds}", f"--file={folder}/raw", "raw", "-"],
@@ -117,12 +151,18 @@ def one_round(args, folder, number, cells):
         for i in range(len(peers)):
             peer = peers[(i + turn + number) % len(peers)]
             name, options, dbs = CELLS[cell]
-            got = load(args, folder, peer, name, dbs, options)
+            got = speedtest1(args, folder, peer, number) if name == "speedtest1" else load(
+                args, folder, peer, name, dbs, options)
             cells.setdefault(cell, {}).setdefault(peer, []).append(got)
 
 
 def median(values, what):
     return statistics.median(v[what] for v in values)
+
+
+def rate(values):
+    number = median(values, "rate")
+    return f"{number:.1f}" if number >= 10 else f"{number:.3f}"
 
 
 def show(cells, engine):
@@ -133,7 +173,7 @@ def show(cells, engine):
             ratio = ""
             if "kvfs" in peers and peer != "kvfs":
                 ratio = f"{median(peers['kvfs'], 'rate') / median(values, 'rate'):.2f}"
-            print(f"{cell:12} {peer:13} {median(values, 'rate'):10.1f}"
+            print(f"{cell:12} {peer:13} {rate(values):>10}"
                   f" {median(values, 'p50_us'):10.0f} {median(values, 'p99_us'):10.0f}"
                   f" {median(values, 'least_percent'):8.0f}  {ratio}")
 

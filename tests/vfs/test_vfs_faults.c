@@ -7,6 +7,8 @@
  * the pinning of a snapshot, among them that for after the commit; apply, a batch that is
  * refused; applied, one that is in and was answered with an error; sync.  The N-th time each,
  * with N growing until the commit is through before.
+ *
+ * And one that others had seen before it failed.
  */
 #include "vfs_world.h"
 
@@ -72,12 +74,21 @@ kvfs_test_fault_at(const char *step)
     return fault_step(step);
 }
 
+static sqlite3 *reader; /* looks while a batch is applied, and then it is refused */
+static char reader_saw[40];
+
 static int
 fault_apply(const struct kvfs_batch *batch, enum kvfs_durability durability)
 {
+    sqlite3 *db = reader;
+
     (void)batch;
     (void)durability;
-    return fault_step("apply");
+    reader = NULL;
+    if (db == NULL)
+        return fault_step("apply");
+    (void)snprintf(reader_saw, sizeof(reader_saw), "%s", world_text(db, "SELECT count(*) FROM u"));
+    return -ENOSPC;
 }
 
 static int
@@ -293,11 +304,43 @@ each_step__fails__files_and_answer_agree(void **state)
     }
 }
 
+/* The same schema cookie for two schemas would have the reader take one for the other. */
+static void
+schema_seen(struct world *w, const char *file, bool fresh)
+{
+    sqlite3 *one = world_open(w, file, "");
+    sqlite3 *other = world_open(w, file, "");
+
+    if (!fresh)
+        world_sql(one, "CREATE TABLE t(x)");
+    assert_string_equal(world_text(other, "SELECT count(*) FROM sqlite_schema"), fresh ? "0" : "1");
+    reader = other;
+    assert_int_equal(world_run(one, "CREATE TABLE u(a)") & 0xff, SQLITE_FULL);
+    assert_string_equal(reader_saw, "0");
+    world_sql(one, "CREATE TABLE v(b); INSERT INTO v VALUES(42)");
+    assert_string_equal(world_text(other, "SELECT count(*) FROM v"), "1");
+    assert_int_not_equal(world_run(other, "SELECT a FROM u"), SQLITE_OK);
+    world_sql(one, "CREATE TABLE u(c,d); INSERT INTO u VALUES(1,2)");
+    assert_string_equal(world_text(other, "SELECT c+d FROM u"), "3");
+    assert_string_equal(world_text(other, "PRAGMA integrity_check"), "ok");
+    world_close(other);
+    world_close(one);
+}
+
+static void
+schema__was_seen_and_failed__is_forgotten(void **state)
+{
+    schema_seen(*state, "a.db", false);
+    schema_seen(*state, "b.db", true);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_step__fails__files_and_answer_agree),
+        cmocka_unit_test_setup_teardown(schema__was_seen_and_failed__is_forgotten, world_setup,
+                                        world_teardown),
     };
     void *dl = dlopen(KVFS_FAULT_ENGINE, RTLD_NOW | RTLD_LOCAL);
 
