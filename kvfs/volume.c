@@ -474,8 +474,12 @@ kvfs_volume_sync(struct kvfs_volume *v, struct kvfs_error *err)
     if (rc < 0 || v->readonly)
         return rc;
     rc = kvfs_commit_all(v, KVFS_DURABLE, err);
-    /* Names went to the engine at once, ordered. */
-    return rc < 0 ? rc : kvfs_volume_sync_applies(v, atomic_load(&v->applies), err);
+    if (rc < 0)
+        return rc;
+    /* Names went to the engine at once, ordered; so did what other processes wrote. */
+    return kvfs_volume_sync_applies(v, (v->engine->caps & KVFS_CAP_MULTIPROCESS) != 0
+                                           ? UINT64_MAX
+                                           : atomic_load(&v->applies), err);
 }
 
 void

@@ -331,9 +331,20 @@ kvfs_file_zero(struct kvfs_file *f, uint64_t count, uint64_t offset, unsigned fl
 int
 kvfs_file_flush(struct kvfs_file *f, struct kvfs_error *err)
 {
-    int rc = kvfs_volume_usable(f->node->v, err);
+    struct kvfs_node *node = f->node;
+    struct kvfs_volume *v = node->v;
+    int rc = kvfs_volume_usable(v, err);
+    bool others;
 
-    if (rc < 0 || f->node->v->readonly)
+    if (rc < 0 || v->readonly)
         return rc;
-    return kvfs_commit(f->node->v, atomic_load(&f->node->dirty_id), KVFS_DURABLE, err);
+    /* What another process wrote, and did not flush, may have been read here. */
+    others = (v->engine->caps & KVFS_CAP_MULTIPROCESS) != 0 &&
+             (!file_is_leased(f) || atomic_exchange(&node->others, false));
+    rc = kvfs_commit(v, atomic_load(&node->dirty_id), KVFS_DURABLE, err);
+    if (rc == 0 && others)
+        rc = kvfs_volume_sync_applies(v, UINT64_MAX, err);
+    if (rc < 0)
+        atomic_store(&node->others, true);
+    return rc;
 }

@@ -34,6 +34,7 @@ struct kvfs_node {
     int64_t leased_ns;    /* since when, CLOCK_MONOTONIC; as LEASED */
     int64_t rest_ns;      /* until then other processes have the first chance; table's lock */
     atomic_uint_fast64_t dirty_id; /* newest layer that holds something of it */
+    atomic_bool others; /* another process may have written it since the last flush here */
     struct kvfs_ranges ranges;
 };
 

@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "fault_engine.h"
 
@@ -44,6 +46,7 @@ fault_on_apply(const struct kvfs_batch *batch, enum kvfs_durability durability)
 static int
 fault_on_sync(void)
 {
+    fault_hits++;
     return fault_code;
 }
 
@@ -309,6 +312,89 @@ flush__folder_removed__eio(void **state)
     assert_int_equal(kvfs_volume_close(v, &world_err), -EIO);
 }
 
+/* A child that writes, closes the file and stays. */
+static pid_t
+writer_start(int done[2], int stay[2])
+{
+    pid_t pid;
+
+    assert_int_equal(pipe(done), 0);
+    assert_int_equal(pipe(stay), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct kvfs_volume *v = world_open(KVFS_FAULT_ENGINE, 0);
+        struct kvfs_file *f = world_file_open(v, "a", KVFS_OPEN_WRITE);
+        char byte = 0;
+
+        (void)close(stay[1]);
+        world_fill(f, 0, 8192, 7);
+        kvfs_file_close(f);
+        if (write(done[1], &byte, 1) != 1 || read(stay[0], &byte, 1) != 0)
+            _exit(1);
+        _exit(0); /* as if killed: the volume is not closed */
+    }
+    (void)close(done[1]);
+    (void)close(stay[0]);
+    return pid;
+}
+
+/* What was read and flushed here stays, whoever had written it. */
+static void
+flush__another_process_wrote__the_engine_syncs(void **state)
+{
+    struct kvfs_volume *v = world_open(KVFS_FAULT_ENGINE, 0);
+    struct kvfs_volume_info info;
+    struct kvfs_file *f;
+    int done[2], stay[2], status;
+    char byte;
+    pid_t pid;
+
+    (void)state;
+    (void)world_file(v, "a", 8192);
+    kvfs_volume_info(v, &info);
+    MUST(kvfs_volume_close(v, &world_err));
+    if ((info.engine_caps & KVFS_CAP_MULTIPROCESS) == 0)
+        return; /* nobody else can write */
+    pid = writer_start(done, stay);
+    assert_int_equal(read(done[0], &byte, 1), 1);
+    hooks->sync = fault_on_sync;
+    for (unsigned flags = 0; flags <= KVFS_OPEN_WRITE; flags += KVFS_OPEN_WRITE) {
+        v = world_open(KVFS_FAULT_ENGINE, 0);
+        f = world_file_open(v, "a", flags);
+        assert_true(world_is(f, 0, 8192, 7));
+        fault_hits = 0;
+        MUST(kvfs_file_flush(f, &world_err));
+        assert_int_equal(fault_hits, 1);
+        kvfs_file_close(f);
+        MUST(kvfs_volume_close(v, &world_err));
+    }
+    (void)close(stay[1]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    (void)close(done[0]);
+}
+
+/* Nor does it matter through which handle. */
+static void
+flush__through_a_new_handle__the_engine_syncs(void **state)
+{
+    struct kvfs_volume *v = world_open(KVFS_FAULT_ENGINE, 0);
+    struct kvfs_file *f;
+
+    (void)state;
+    (void)world_file(v, "a", 8192);
+    f = world_file_open(v, "a", KVFS_OPEN_WRITE);
+    world_fill(f, 0, 8192, 7);
+    kvfs_file_close(f);
+    hooks->sync = fault_on_sync;
+    f = world_file_open(v, "a", KVFS_OPEN_WRITE);
+    MUST(kvfs_file_flush(f, &world_err));
+    assert_true(fault_hits > 0);
+    kvfs_file_close(f);
+    MUST(kvfs_volume_close(v, &world_err));
+}
+
 int
 main(void)
 {
@@ -321,6 +407,10 @@ main(void)
         cmocka_unit_test_setup_teardown(flush__folder_removed__eio, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__one_of_two_refused__fails_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(txn_wait__built_on_a_failed_one__fails_too, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(flush__another_process_wrote__the_engine_syncs, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(flush__through_a_new_handle__the_engine_syncs, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(txn_built_on__what_has_failed__fails_too, setup,
                                         teardown),
