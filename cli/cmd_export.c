@@ -347,6 +347,39 @@ export_end(struct export *ex)
         (void)kvfs_volume_close(ex->v, NULL); /* readonly: nothing to lose */
 }
 
+/* Beside a database SQLite takes a log or a journal of that name for the database's own, and
+ * reads other rows: one that an earlier database left is not passed over. */
+static int
+export_beside(struct export *ex)
+{
+    static const char *const tails[] = {"-wal", "-journal"};
+    char head[16] = "", first = 0;
+    char *name;
+    ssize_t n;
+    int fd, rc;
+
+    rc = kvfs_snapshot_pread(ex->snapshot, ex->source.ino, head,
+                             ex->source.base.size_bytes < sizeof(head) ? 0 : sizeof(head), 0,
+                             &ex->c->err);
+    if (rc < 0 || memcmp(head, "SQLite format 3", sizeof(head)) != 0)
+        return rc;
+    for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
+        if (asprintf(&name, "%s%s", ex->path, tails[i]) < 0)
+            return export_errno(ex, ENOMEM);
+        fd = open(name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        n = fd >= 0 ? read(fd, &first, 1) : 0; /* a journal that begins with 0 is a finished one */
+        if (n > 0 && (i == 0 || first != 0))
+            rc = kvfs_error_set(&ex->c->err, -EEXIST, "%s is there, and SQLite would take it for "
+                                "a part of the exported database: remove it first", name);
+        if (fd >= 0)
+            (void)close(fd);
+        free(name);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
 /* --- the command ----------------------------------------------------------------- */
 
 static int
@@ -382,6 +415,8 @@ export_run(struct cli *c)
         rc = export_open_source(&ex);
     if (rc == 0)
         rc = export_open_target(&ex);
+    if (rc == 0 && ex.path != NULL)
+        rc = export_beside(&ex);
     if (rc == 0)
         rc = export_contents(&ex);
     if (rc == 0 && ex.path != NULL)
@@ -396,6 +431,7 @@ const struct cli_command cli_export = {
     "export", "VOLUME FILE [TARGET|-]", "copy a file out of a volume",
     "TARGET may be a file, a block device or a pipe; default: standard output.  The bytes are\n"
     "those of one instant, also while the file is being served.  A regular TARGET is replaced\n"
-    "in one step when all is written; holes stay holes.\n",
+    "in one step when all is written; holes stay holes.  A database is not put beside another's\n"
+    "TARGET-wal or TARGET-journal.\n",
     export_options, 2, 3, export_run,
 };

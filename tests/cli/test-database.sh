@@ -174,3 +174,16 @@ echo noise >"$tmp/src/bad-wal"
 refuses "SQLite cannot recover it: .*--as-is" import "$tmp/vol" bad "$tmp/src/bad"
 same "" "$(ls "$TMPDIR")" "left behind below TMPDIR"
 kvfs import --as-is "$tmp/vol" bad "$tmp/src/bad"
+
+# Out again, onto a database that was killed in WAL mode: its log is not passed over.
+cp "$tmp/src/killed" "$tmp/out.db"
+cp "$tmp/src/killed-wal" "$tmp/out.db-wal"
+before=$(sha256sum "$tmp/out.db")
+refuses "out.db-wal is there, .*remove it first" export "$tmp/vol" hot "$tmp/out.db"
+same "$before" "$(sha256sum "$tmp/out.db")" "a target that was refused"
+rm "$tmp/out.db-wal"
+printf '\331\325\005\371' >"$tmp/out.db-journal"
+refuses "out.db-journal is there, .*remove it first" export "$tmp/vol" hot "$tmp/out.db"
+head -c 100 /dev/zero >"$tmp/out.db-journal" # of journal_mode=persist, finished
+kvfs export --quiet "$tmp/vol" hot "$tmp/out.db"
+same "ok 100 0101" "$(rows "$tmp/out.db")" "exported over another"
