@@ -156,6 +156,7 @@ vfs_commit_prepare(struct vfs_file *f, const char *super)
         name = sqlite3_mprintf("%s", super);
         if (name == NULL)
             return SQLITE_IOERR_NOMEM;
+        vfs_journal_join(name, f);
     }
     f->committed = false;
     commit_set_prepared(f, true, vfs_file_db(f), name);

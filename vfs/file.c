@@ -237,6 +237,7 @@ file_close(sqlite3_file *file)
 
     (void)vfs_lock_lower(file, SQLITE_LOCK_NONE);
     vfs_wait_close(f);
+    vfs_journal_leave(f);
     vfs_stage_drop(&f->stage);
     vfs_pin_drop(f->pin); /* of an immutable database */
     vfs_lock();

@@ -7,9 +7,11 @@
  * to everybody else it does not exist.
  *
  * A super-journal (…-mj…) has a name: the pager asks for it when it rolls a member back, and
- * would skip that if it were gone.  It stays visible, also after a rollback has deleted it,
- * until every file that was being written when it was made has unlocked.  Only the commit
- * removes it at once.
+ * would skip that if it were gone.  What is written into it are the names of its members'
+ * journals, so its members are the files that hold the lease under these names; main, after
+ * which it is called, need not be one.  It stays visible, also after a rollback has deleted
+ * it, until each of them has unlocked or, with locking_mode=EXCLUSIVE, is a member of the
+ * next.  Only the commit removes it at once.
  *
  * If an ordinary database is among the members, its own journal on the disk names the
  * super-journal, and must find it after a crash: then it is a real file of the default VFS,
@@ -112,20 +114,84 @@ super_new(const char *name)
     return s;
 }
 
-/* Those that are being written by the connection whose main database S is named after. */
-static void
-super_members_locked(struct vfs_super *s)
+/* S no longer waits for F.  True: that was the last one. */
+static bool
+super_leave_locked(struct vfs_super *s, const struct vfs_file *f)
 {
-    const struct vfs_file *main = vfs_file_first();
-    size_t len = strlen(s->name) - VFS_SUPER_TAIL;
+    bool was = false;
 
-    while (main != NULL &&
-           (!main->wait_holds || strncmp(main->path, s->name, len) != 0 || main->path[len] != '\0'))
-        main = main->next;
-    for (const struct vfs_file *f = vfs_file_first(); f != NULL && main != NULL; f = f->next) {
-        if (f->wait_holds && f->db == main->db && s->waits_count < SUPER_FILES)
-            s->waits[s->waits_count++] = f;
+    for (size_t i = 0; i < s->waits_count; i++) {
+        if (s->waits[i] == f) {
+            s->waits[i] = s->waits[--s->waits_count];
+            was = true;
+        }
     }
+    if (was && s->waits_count == 0)
+        s->deleted = true; /* nobody asks here again; a real one is on the disk still */
+    return was && s->waits_count == 0;
+}
+
+/* F leaves all super-journals but KEEP, NULL: all; a list of those that are to be freed. */
+static struct vfs_super *
+super_leave_all_locked(const struct vfs_file *f, const struct vfs_super *keep)
+{
+    struct vfs_super *gone = NULL;
+
+    for (struct vfs_super *s = supers, *next; s != NULL; s = next) {
+        next = s->next;
+        if (s != keep && super_leave_locked(s, f) && super_settle_locked(s) != NULL) {
+            s->next = gone;
+            gone = s;
+        }
+    }
+    return gone;
+}
+
+static void
+super_free_list(struct vfs_super *s)
+{
+    while (s != NULL) {
+        struct vfs_super *next = s->next;
+
+        super_free(s);
+        s = next;
+    }
+}
+
+/* F is a member of S: whatever it was a member of before, it has rolled back. */
+static struct vfs_super *
+super_join_locked(struct vfs_super *s, const struct vfs_file *f)
+{
+    size_t i = 0;
+
+    while (i < s->waits_count && s->waits[i] != f)
+        i++;
+    if (i == s->waits_count && i < SUPER_FILES)
+        s->waits[s->waits_count++] = f;
+    return super_leave_all_locked(f, s);
+}
+
+/* The name of a journal is written into S, LEN bytes: its database is a member.  Of those that
+ * are open under that name one has the lease. */
+static void
+super_member(struct vfs_super *s, const char *name, size_t len)
+{
+    static const char tail[] = "-journal";
+    struct vfs_super *gone = NULL;
+    const struct vfs_file *f;
+
+    if (len < sizeof(tail) || memcmp(name + len - (sizeof(tail) - 1), tail, sizeof(tail) - 1) != 0)
+        return;
+    len -= sizeof(tail) - 1;
+    vfs_lock();
+    f = vfs_file_first();
+    while (f != NULL &&
+           (!f->wait_holds || strncmp(f->path, name, len) != 0 || f->path[len] != '\0'))
+        f = f->next;
+    if (f != NULL)
+        gone = super_join_locked(s, f);
+    vfs_unlock();
+    super_free_list(gone);
 }
 
 /* Find or make NAME; counted as open. */
@@ -140,7 +206,6 @@ super_open(const char *name, bool create)
     if (s == NULL && fresh != NULL) {
         s = fresh;
         fresh = NULL;
-        super_members_locked(s);
         s->next = supers;
         supers = s;
     }
@@ -156,6 +221,8 @@ super_close(struct vfs_super *s)
 {
     vfs_lock();
     s->opens--;
+    if (s->opens == 0 && s->waits_count == 0)
+        s->deleted = true; /* no member is ours: what is on the disk is all that is needed */
     s = super_settle_locked(s);
     vfs_unlock();
     super_free(s);
@@ -196,35 +263,28 @@ vfs_journal_delete(const char *name, bool committed)
 }
 
 void
-vfs_journal_leave(const struct vfs_file *f)
+vfs_journal_join(const char *name, const struct vfs_file *f)
 {
-    struct vfs_super *free_list = NULL;
+    struct vfs_super *gone = NULL;
+    struct vfs_super *s;
 
     vfs_lock();
-    for (struct vfs_super *s = supers, *next; s != NULL; s = next) {
-        bool was = false;
-
-        next = s->next;
-        for (size_t i = 0; i < s->waits_count; i++) {
-            if (s->waits[i] == f) {
-                s->waits[i] = s->waits[--s->waits_count];
-                was = true;
-            }
-        }
-        if (was && s->waits_count == 0)
-            s->deleted = true; /* nobody asks here again; a real one is on the disk still */
-        if (was && super_settle_locked(s) != NULL) {
-            s->next = free_list;
-            free_list = s;
-        }
-    }
+    s = super_find_locked(name);
+    if (s != NULL)
+        gone = super_join_locked(s, f);
     vfs_unlock();
-    while (free_list != NULL) {
-        struct vfs_super *s = free_list;
+    super_free_list(gone);
+}
 
-        free_list = s->next;
-        super_free(s);
-    }
+void
+vfs_journal_leave(const struct vfs_file *f)
+{
+    struct vfs_super *gone;
+
+    vfs_lock();
+    gone = super_leave_all_locked(f, NULL);
+    vfs_unlock();
+    super_free_list(gone);
 }
 
 bool
@@ -314,6 +374,7 @@ journal_write(sqlite3_file *file, const void *buf, int n, sqlite3_int64 offset)
 
     if (rc != SQLITE_OK || j->super == NULL)
         return rc;
+    super_member(j->super, buf, strnlen(buf, (size_t)n));
     if (j->real != NULL)
         return j->real->pMethods->xWrite(j->real, buf, n, offset);
     if (n > 1 && !vfs_journal_is_ours(buf, strnlen(buf, (size_t)n), "-journal"))

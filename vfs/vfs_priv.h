@@ -288,6 +288,8 @@ bool vfs_journal_is_ours(const char *name, size_t len, const char *tail);
 bool vfs_journal_exists(const char *name);
 /* True: NAME is a super-journal's.  It stays visible to its group. */
 bool vfs_journal_delete(const char *name, bool committed);
+/* F is prepared under NAME, perhaps a super-journal's here: it waits for F. */
+void vfs_journal_join(const char *name, const struct vfs_file *f);
 /* F has unlocked: super-journals that waited for it may go. */
 void vfs_journal_leave(const struct vfs_file *f);
 int vfs_journal_size(void); /* of sqlite3_file */
