@@ -13,6 +13,10 @@
  * it, until each of them has unlocked or, with locking_mode=EXCLUSIVE, is a member of the
  * next.  Only the commit removes it at once.
  *
+ * A journal that is kept open from one transaction to the next (PERSIST, EXCLUSIVE) holds
+ * nothing of the one before: the pager takes a header that it finds behind its own records for
+ * its own, as no commit of the stock VFS can fail where one of ours does.
+ *
  * If an ordinary database is among the members, its own journal on the disk names the
  * super-journal, and must find it after a crash: then it is a real file of the default VFS,
  * from the first name in it that is none of ours.
@@ -22,6 +26,7 @@
 #include "vfs_priv.h"
 
 #define JOURNAL_UNIT   16384u
+#define JOURNAL_HEADER 28 /* so many bytes at 0, or more, begin a journal, or end it with zeros */
 #define SUPER_FILES    128
 
 struct vfs_super {
@@ -370,8 +375,12 @@ static int
 journal_write(sqlite3_file *file, const void *buf, int n, sqlite3_int64 offset)
 {
     struct vfs_journal *j = (struct vfs_journal *)file;
-    int rc = vfs_stage_write(j->stage, buf, (size_t)n, (uint64_t)offset);
+    int rc = SQLITE_OK;
 
+    if (j->super == NULL && offset == 0 && n >= JOURNAL_HEADER)
+        rc = vfs_stage_truncate(j->stage, 0);
+    if (rc == SQLITE_OK)
+        rc = vfs_stage_write(j->stage, buf, (size_t)n, (uint64_t)offset);
     if (rc != SQLITE_OK || j->super == NULL)
         return rc;
     super_member(j->super, buf, strnlen(buf, (size_t)n));
