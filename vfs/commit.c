@@ -31,6 +31,7 @@
  *    ours (main is an    |                                                         |
  *    ordinary database)  |                                                         |
  *  failed commit         | the stage is dropped at once                            | commit_failed
+ *  failed write          | too, and no commit follows                               | file_staged
  *  unlock below RESERVED | the stage is dropped; the whole group is un-prepared;   | vfs_commit_forget
  *                        | after a commit the new state is pinned; then the lease  | lock_lower_writer
  *                        | is free                                                 |
@@ -85,6 +86,14 @@ commit_unprepare(struct vfs_file *f)
     commit_set_prepared(f, false, NULL, NULL);
 }
 
+static void
+commit_drop(struct vfs_file *f)
+{
+    vfs_stage_drop(&f->stage);
+    f->doomed = false;
+    f->synced = false;
+}
+
 void
 vfs_commit_unprepare_group(struct vfs_file *f)
 {
@@ -103,8 +112,7 @@ vfs_commit_forget(struct vfs_file *f)
     if (f->prepared && !f->committed)
         vfs_commit_unprepare_group(f);
     commit_unprepare(f);
-    vfs_stage_drop(&f->stage);
-    f->synced = false;
+    commit_drop(f);
 }
 
 /* Are two files of one connection prepared for the same commit point? */
@@ -127,8 +135,8 @@ commit_gather(struct vfs_file *f, struct commit_group *g)
     g->files[g->count++] = f;
     vfs_lock();
     for (struct vfs_file *o = vfs_file_first(); o != NULL && f->prepared; o = o->next) {
-        if (o != f && o->prepared && o->generation == f->generation && commit_together(o, f) &&
-            g->count < COMMIT_FILES_MAX)
+        if (o != f && o->prepared && !o->doomed && o->generation == f->generation &&
+            commit_together(o, f) && g->count < COMMIT_FILES_MAX)
             g->files[g->count++] = o;
     }
     vfs_unlock();
@@ -226,8 +234,7 @@ commit_done(struct vfs_file *f)
 {
     f->committed = true;
     commit_unprepare(f);
-    vfs_stage_drop(&f->stage);
-    f->synced = false;
+    commit_drop(f);
     vfs_conn_repin_keep(f);
 }
 
@@ -350,8 +357,7 @@ commit_failed(struct commit_group *g, int rc)
 {
     for (size_t i = 0; i < g->count && !kvfs_test_bug("keep-stage"); i++) {
         commit_unprepare(g->files[i]);
-        vfs_stage_drop(&g->files[i]->stage);
-        g->files[i]->synced = false;
+        commit_drop(g->files[i]);
     }
     if (rc == SQLITE_FULL || (rc & 0xff) == SQLITE_IOERR)
         return rc;
@@ -363,6 +369,11 @@ commit_run(struct commit_group *g, bool pass)
 {
     int rc = SQLITE_OK;
 
+    for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
+        if (g->files[i]->doomed)
+            rc = vfs_refuse(SQLITE_IOERR_WRITE, "%s: a write failed, and there was no rollback",
+                            g->files[i]->path);
+    }
     for (size_t i = 0; i < g->count && rc == SQLITE_OK; i++) {
         if (g->files[i]->prepared) /* not yet gone with one before */
             rc = commit_batch(g, g->files[i]->v, pass);
@@ -406,7 +417,7 @@ vfs_commit_phase_two(struct vfs_file *f)
         commit_late(f);
         return SQLITE_OK;
     }
-    if (!f->prepared && !commit_is_staged(f))
+    if (!f->prepared && !commit_is_staged(f) && !f->doomed)
         return SQLITE_OK;
     commit_gather(f, &g);
     if (!f->prepared)

@@ -5,7 +5,10 @@
  * 1. What is read comes from the stage, then from the pin; both stand still.  Without a lock
  *    each read has a snapshot of its own (sqlite3PagerReadFileheader does that).
  * 2. Nothing is written but into the stage; commit.c brings it to the volume.
- * 3. Bytes 18 and 19 of page 1 read as 1, also in a file that came here in WAL mode: there is
+ * 3. When the stage cannot take a write, there is only one way on: back to what lies below.  It
+ *    is dropped then, and what the pager writes to restore that is taken for done, since it
+ *    could need room again; with locking_mode=EXCLUSIVE no unlock would ever end it.
+ * 4. Bytes 18 and 19 of page 1 read as 1, also in a file that came here in WAL mode: there is
  *    no shared memory, and none is needed.
  */
 #include <errno.h>
@@ -164,6 +167,18 @@ file_write_begin(struct vfs_file *f, int ioerr)
     return SQLITE_OK;
 }
 
+/* RC is what the stage said to a write. */
+static int
+file_staged(struct vfs_file *f, int rc)
+{
+    /* Only these make the pager roll back. */
+    if (rc == SQLITE_FULL || (rc & 0xff) == SQLITE_IOERR) {
+        vfs_stage_drop(&f->stage);
+        f->doomed = !f->committed; /* else it is VACUUM's late truncate */
+    }
+    return rc;
+}
+
 static int
 file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_int64 offset)
 {
@@ -182,10 +197,12 @@ file_write(sqlite3_file *file, const void *buf, int amount, sqlite3_int64 offset
     if (f->prepared)
         vfs_commit_unprepare_group(f);
     f->committed = false;
+    if (f->doomed)
+        return SQLITE_OK;
     rc = vfs_stage_write(&f->stage, buf, (size_t)amount, (uint64_t)offset);
     if (rc == SQLITE_OK)
         rc = vfs_header_written(&f->stage, (uint64_t)offset, (size_t)amount);
-    return rc;
+    return file_staged(f, rc);
 }
 
 static int
@@ -194,7 +211,9 @@ file_truncate(sqlite3_file *file, sqlite3_int64 size)
     struct vfs_file *f = (struct vfs_file *)file;
     int rc = file_write_begin(f, SQLITE_IOERR_TRUNCATE);
 
-    return rc == SQLITE_OK ? vfs_stage_truncate(&f->stage, (uint64_t)size) : rc;
+    if (rc != SQLITE_OK || f->doomed)
+        return rc;
+    return file_staged(f, vfs_stage_truncate(&f->stage, (uint64_t)size));
 }
 
 static int

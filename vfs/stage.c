@@ -266,17 +266,31 @@ stage_spill_reserve(struct vfs_stage *s, uint64_t first, uint64_t last)
     return SQLITE_OK;
 }
 
+/* Bytes into the file, whose folder may be full while the volume is not. */
+static int
+stage_spill_write(struct vfs_stage *s, const uint8_t *bytes, size_t n, uint64_t offset)
+{
+    int rc = kvfs_test_fault("spill") != 0 ? SQLITE_FULL : SQLITE_OK;
+
+    if (rc == SQLITE_OK && s->spill == NULL)
+        rc = stage_spill_open(s);
+    if (rc == SQLITE_OK)
+        rc = s->spill->pMethods->xWrite(s->spill, bytes, (int)n, (sqlite3_int64)offset);
+    if (rc == SQLITE_OK || rc == SQLITE_IOERR_NOMEM)
+        return rc;
+    return vfs_refuse(rc, "a large transaction needs a temporary file, and %s (in the folder that "
+                          "SQLITE_TMPDIR or TMPDIR names, else /var/tmp or /tmp)",
+                      rc == SQLITE_FULL ? "there is no room for it" : "it cannot be written");
+}
+
 /* COUNT whole units from UNIT on go into the file. */
 static int
 stage_spill_put(struct vfs_stage *s, uint64_t unit, uint64_t count, const uint8_t *bytes)
 {
     int rc = stage_spill_reserve(s, unit, unit + count - 1);
 
-    if (rc == SQLITE_OK && s->spill == NULL)
-        rc = stage_spill_open(s);
     if (rc == SQLITE_OK)
-        rc = s->spill->pMethods->xWrite(s->spill, bytes, (int)(count << s->shift),
-                                        (sqlite3_int64)(unit << s->shift));
+        rc = stage_spill_write(s, bytes, (size_t)count << s->shift, unit << s->shift);
     for (uint64_t i = 0; i < count && rc == SQLITE_OK; i++)
         stage_spill_bit(s, unit + i, true);
     return rc;
@@ -396,7 +410,7 @@ stage_write_some(struct vfs_stage *s, const uint8_t *buf, size_t *len, uint64_t 
         return stage_write_new(s, unit, buf, len);
     *len = part;
     if (stage_is_spilled(s, unit))
-        return s->spill->pMethods->xWrite(s->spill, buf, (int)part, (sqlite3_int64)offset);
+        return stage_spill_write(s, buf, part, offset);
     rc = stage_base(s, whole, size, unit << s->shift);
     if (rc != SQLITE_OK)
         return rc;

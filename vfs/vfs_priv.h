@@ -191,6 +191,7 @@ struct vfs_file {
     uint32_t cookie_burnt; /* a schema that never was (header.c) */
 
     struct vfs_stage stage;
+    bool doomed; /* the stage could not take a write: the transaction can only be rolled back */
     sqlite3 *prepared_by;
     char *super;       /* under which name it is prepared; NULL: alone */
     bool prepared;     /* FCNTL_SYNC has come, no write since; under vfs_lock, as these two */

@@ -3,12 +3,17 @@
  * test_vfs_faults.c - each step of a commit fails once: the answer and all files agree, and a
  * second connection sees what the first was told.
  *
- * Steps of the VFS (testbug.h): begin, header, write.  Of the engine (fault_engine.h): begin is
+ * Steps of the VFS (testbug.h): begin, header, write; spill, into the temporary file of a large
+ * transaction.  Of the engine (fault_engine.h): begin is
  * the pinning of a snapshot, among them that for after the commit; apply, a batch that is
  * refused; applied, one that is in and was answered with an error; sync.  The N-th time each,
  * with N growing until the commit is through before.
  *
- * And one that others had seen before it failed.
+ * The files that change are all, or those without main; one journal may be in memory beside
+ * others that are not, and a SELECT may be open on each file meanwhile.
+ *
+ * And one that others had seen before it failed, and one that is rolled back from a journal
+ * where an older one lies.
  */
 #include "vfs_world.h"
 
@@ -19,6 +24,7 @@
 
 #include "../core/fault_engine.h"
 #include "testbug.h"
+#include "vfs_priv.h"
 
 #define FAULT_TIMES 40 /* a commit has fewer of each step */
 
@@ -28,6 +34,7 @@ static struct fault {
     const char *step; /* NULL: none */
     int code;
     unsigned left; /* times that it goes well */
+    bool stays; /* the folder for temporary files is full and remains so */
     bool hit;
 } fault;
 
@@ -39,9 +46,11 @@ fault_step(const char *step)
     int code = 0;
 
     (void)pthread_mutex_lock(&fault_lock);
-    if (fault.step != NULL && !fault.hit && strcmp(fault.step, step) == 0 && fault.left-- == 0) {
-        fault.hit = true;
-        code = fault.code;
+    if (fault.step != NULL && strcmp(fault.step, step) == 0) {
+        if (fault.hit ? fault.stays : fault.left-- == 0) {
+            fault.hit = true;
+            code = fault.code;
+        }
     }
     (void)pthread_mutex_unlock(&fault_lock);
     return code;
@@ -51,7 +60,8 @@ static void
 fault_plant(const char *step, int code, unsigned times)
 {
     (void)pthread_mutex_lock(&fault_lock);
-    fault = (struct fault){.step = step, .code = code, .left = times};
+    fault = (struct fault){.step = step, .code = code, .left = times,
+                           .stays = step != NULL && strcmp(step, "spill") == 0};
     (void)pthread_mutex_unlock(&fault_lock);
 }
 
@@ -117,23 +127,45 @@ struct mode {
     const char *name;
     const char *pragmas;
     const char *change; /* of every file, x to x+1 */
-    unsigned files;
+    unsigned files; /* which of them: 1 << i */
     size_t cache_bytes; /* 0: the default; small: the core spills into forks */
+    bool selects; /* one is open on each file */
 };
+
+#define ALL    7u
+#define MAIN   1u
+#define OTHERS 6u
 
 #define CHANGE(db) "UPDATE " db ".t SET x=x+1;"
 #define LARGE(db)  CHANGE(db) "UPDATE " db ".big SET x=randomblob(300000);"
 
 static const struct mode modes[] = {
-    {"one file", "PRAGMA journal_mode=delete", CHANGE("main"), 1, 0},
-    {"one file, exclusive", "PRAGMA locking_mode=exclusive", CHANGE("main"), 1, 0},
+    {"one file", "PRAGMA journal_mode=delete", CHANGE("main"), MAIN, 0, false},
+    {"one file, exclusive", "PRAGMA locking_mode=exclusive", CHANGE("main"), MAIN, 0, false},
     {"three files, super-journal", "PRAGMA journal_mode=delete",
-     CHANGE("main") CHANGE("b") CHANGE("c"), 3, 0},
+     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
     {"three files, no super-journal", "PRAGMA journal_mode=memory",
-     CHANGE("main") CHANGE("b") CHANGE("c"), 3, 0},
-    {"one large file", "PRAGMA cache_size=10", LARGE("main"), 1, (size_t)1 << 20},
-    {"three large files", "PRAGMA cache_size=10", LARGE("main") LARGE("b") LARGE("c"), 3,
-     (size_t)1 << 20},
+     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
+    {"one large file", "PRAGMA cache_size=10", LARGE("main"), MAIN, (size_t)1 << 20, false},
+    {"one large file, exclusive", "PRAGMA cache_size=10; PRAGMA locking_mode=exclusive",
+     CHANGE("main") "UPDATE main.wide SET y=randomblob(3000);", MAIN, (size_t)1 << 20, false},
+    {"three large files", "PRAGMA cache_size=10", LARGE("main") LARGE("b") LARGE("c"), ALL,
+     (size_t)1 << 20, false},
+    {"three files, a SELECT on each", "PRAGMA journal_mode=delete",
+     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, true},
+    {"three files, exclusive", "PRAGMA locking_mode=exclusive",
+     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
+    {"b and c, a SELECT on each", "PRAGMA journal_mode=persist", CHANGE("b") CHANGE("c"), OTHERS,
+     0, true},
+    {"b and c, main only read", "PRAGMA journal_mode=delete",
+     "SELECT x FROM main.t;" CHANGE("b") CHANGE("c"), OTHERS, 0, false},
+    {"b and c, exclusive", "PRAGMA b.locking_mode=exclusive; PRAGMA c.locking_mode=exclusive",
+     CHANGE("b") CHANGE("c"), OTHERS, 0, false},
+    {"three files, one journal in memory", "PRAGMA main.journal_mode=memory",
+     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, true},
+    {"b and c, c's journal in memory, exclusive",
+     "PRAGMA b.locking_mode=exclusive; PRAGMA c.locking_mode=exclusive;"
+     "PRAGMA c.journal_mode=memory", CHANGE("b") CHANGE("c"), OTHERS, 0, false},
 };
 
 struct pair {
@@ -187,7 +219,7 @@ static bool
 pair_is(sqlite3 *db, unsigned files, int x)
 {
     for (unsigned i = 0; i < 3; i++) {
-        if (pair_get(db, i) != (i < files ? x : 0))
+        if (pair_get(db, i) != ((files >> i & 1) != 0 ? x : 0))
             return false;
     }
     return true;
@@ -200,18 +232,53 @@ pair_reopen(struct pair *p)
     pair_open(p);
 }
 
+/* Begin a SELECT on each file, where the mode wants it; OPEN are theirs. */
+static void
+pair_selects(const struct pair *p, sqlite3_stmt **open)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        char sql[60];
+
+        open[i] = NULL;
+        if (!p->mode->selects)
+            continue;
+        (void)snprintf(sql, sizeof(sql), "SELECT 1 FROM %s.big", names[i]);
+        assert_int_equal(sqlite3_prepare_v2(p->one, sql, -1, &open[i], NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_step(open[i]), SQLITE_ROW);
+    }
+}
+
+static void
+pair_selects_end(sqlite3_stmt **open)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        (void)sqlite3_finalize(open[i]);
+        open[i] = NULL;
+    }
+}
+
 /* One commit with the fault; false: it was not met any more. */
 static bool
 pair_fault(struct pair *p, const char *step, int code, unsigned times)
 {
     char sql[400];
     unsigned files = p->mode->files;
+    unsigned first = (files & MAIN) != 0 ? 0 : 1;
+    sqlite3_stmt *open[3];
     bool unknown, hit;
     int rc;
 
     (void)snprintf(sql, sizeof(sql), "BEGIN; %s COMMIT", p->mode->change);
+    pair_selects(p, open);
     fault_plant(step, code, times);
     rc = world_run(p->one, sql);
+    if (fault.stays && rc != SQLITE_OK) {
+        assert_non_null(strstr(kvfs_sqlite_error(), "temporary file"));
+        if (sqlite3_get_autocommit(p->one) == 0)
+            (void)world_run(p->one, "ROLLBACK");
+        (void)pair_is(p->one, files, p->x); /* may find that there is no room to roll back */
+        assert_true(pair_is(p->one, files, p->x));
+    }
     hit = fault_end();
     if (sqlite3_get_autocommit(p->one) == 0)
         (void)world_run(p->one, "ROLLBACK");
@@ -223,8 +290,9 @@ pair_fault(struct pair *p, const char *step, int code, unsigned times)
         if (strcmp(step, "apply") == 0) /* it is not in */
             assert_true(pair_is(p->other, files, p->x));
         assert_int_not_equal(world_run(p->one, CHANGE("main")), SQLITE_OK);
+        pair_selects_end(open);
         pair_reopen(p);
-        if (strcmp(step, "apply") != 0 && pair_get(p->one, 0) == p->x + 1)
+        if (strcmp(step, "apply") != 0 && pair_get(p->one, first) == p->x + 1)
             p->x++; /* all or nothing */
     } else if (rc == SQLITE_OK) {
         p->x++;
@@ -238,17 +306,22 @@ pair_fault(struct pair *p, const char *step, int code, unsigned times)
     assert_true(pair_is(p->other, files, p->x));
     if (!pair_is(p->one, files, p->x)) { /* the place for the new snapshot was not had */
         assert_true(hit && rc == SQLITE_OK && strcmp(step, "pin") == 0);
+        pair_selects_end(open);
         assert_true(pair_is(p->one, files, p->x));
     }
+    pair_selects_end(open);
+    assert_true(pair_is(p->one, files, p->x));
     return hit;
 }
 
 static void
 pair_step(struct pair *p, const char *step, int code)
 {
-    bool many = p->mode->cache_bytes != 0 && strcmp(step, "write") == 0; /* a block each */
+    bool many = p->mode->cache_bytes != 0 && /* a block each, or a page */
+                (strcmp(step, "write") == 0 || strcmp(step, "spill") == 0);
     unsigned times = 0;
 
+    vfs_stage_memory_max_bytes = (size_t)(strcmp(step, "spill") == 0 ? 256 : 32768) << 10;
     while (times < FAULT_TIMES && pair_fault(p, step, code, many ? 97 * times : times)) {
         times++;
         /* The next transaction finds nothing in its way. */
@@ -259,8 +332,29 @@ pair_step(struct pair *p, const char *step, int code)
     }
     print_message("%s, %s %d: %u times\n", p->mode->name, step, code, times);
     assert_true(times < FAULT_TIMES);
-    if (strcmp(step, "sync") != 0)
+    if (strcmp(step, "sync") != 0 && (strcmp(step, "spill") != 0 || p->mode->cache_bytes != 0))
         assert_true(times > 0);
+}
+
+static void
+pair_make(const struct pair *p)
+{
+    for (int i = 0; i < 3; i++) {
+        char sql[200];
+
+        (void)snprintf(sql, sizeof(sql), "CREATE TABLE %s.t(x); INSERT INTO %s.t VALUES(0);"
+                       "CREATE TABLE %s.big(x); INSERT INTO %s.big VALUES(zeroblob(10)),"
+                       "(NULL),(NULL),(NULL)", names[i], names[i], names[i], names[i]);
+        world_sql(p->one, sql);
+    }
+}
+
+/* Pages that are changed in place: to roll back is to write them all again. */
+static void
+pair_make_wide(const struct pair *p)
+{
+    world_sql(p->one, "CREATE TABLE main.wide(y); WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL "
+                      "SELECT i+1 FROM n LIMIT 300) INSERT INTO wide SELECT zeroblob(3000) FROM n");
 }
 
 static void
@@ -270,6 +364,7 @@ each_step__fails__files_and_answer_agree(void **state)
         const char *step;
         int code;
     } steps[] = {
+        {"spill", -ENOSPC},
         {"begin", -ENOMEM}, {"begin", -EIO},  {"header", -EIO}, {"write", -ENOSPC},
         {"write", -EIO},    {"pin", -EBUSY},  {"pin", -EIO},    {"apply", -ENOSPC},
         {"apply", -EIO},    {"applied", -EIO}, {"sync", -EIO},
@@ -283,14 +378,9 @@ each_step__fails__files_and_answer_agree(void **state)
         (void)world_setup(&w);
         p.w = w;
         pair_open(&p);
-        for (int i = 0; i < 3; i++) {
-            char sql[200];
-
-            (void)snprintf(sql, sizeof(sql), "CREATE TABLE %s.t(x); INSERT INTO %s.t VALUES(0);"
-                           "CREATE TABLE %s.big(x); INSERT INTO %s.big VALUES(zeroblob(10)),"
-                           "(NULL),(NULL),(NULL)", names[i], names[i], names[i], names[i]);
-            world_sql(p.one, sql);
-        }
+        pair_make(&p);
+        if (p.mode->cache_bytes != 0)
+            pair_make_wide(&p);
         for (size_t s = 0; s < sizeof(steps) / sizeof(steps[0]); s++)
             pair_step(&p, steps[s].step, steps[s].code);
         for (int i = 0; i < 3; i++) {
@@ -302,6 +392,71 @@ each_step__fails__files_and_answer_agree(void **state)
         (void)pair_close(&p);
         (void)world_teardown(&w);
     }
+}
+
+/* A journal that is kept open.  The records of an older transaction lie behind those of the one
+ * that is rolled back, right where the pager looks for more: found by trying. */
+static void
+journal__is_kept_open__the_older_transaction_is_not_rolled_back(void **state)
+{
+    static const char *const steps[] = {
+        "INSERT INTO w.wide(x,y) VALUES(75,zeroblob(3000))",
+        "INSERT INTO w.wide(x,y) VALUES(712,zeroblob(400))",
+        "BEGIN; INSERT INTO t VALUES(1); INSERT INTO w.wide(x,y) VALUES(622,zeroblob(100)); COMMIT",
+        "DELETE FROM w.wide WHERE id%5=1",
+        "DELETE FROM w.wide WHERE id%4=1",
+        "BEGIN; INSERT INTO t VALUES(1); DELETE FROM w.wide WHERE id%4=1; COMMIT",
+        "UPDATE w.wide SET x=x+1,y=zeroblob(100) WHERE id%4=0",
+        "INSERT INTO w.wide(x,y) VALUES(582,zeroblob(400))",
+        "BEGIN; INSERT INTO t VALUES(1); DELETE FROM w.wide WHERE id%3=1; COMMIT",
+    };
+    static const char sums[] = "SELECT count(*)||' '||sum(x*id)||' '||sum(length(y)*id) FROM w.wide";
+    struct world *w = *state;
+    sqlite3 *one = world_open(w, "m.db", "");
+    sqlite3 *other = world_open(w, "m.db", "");
+    char attach[120];
+
+    (void)snprintf(attach, sizeof(attach), "ATTACH '%s/w.db' AS w", w->volume);
+    world_sql(one, attach);
+    world_sql(other, attach);
+    world_sql(one, "CREATE TABLE t(x); PRAGMA w.page_size=512;"
+                   "CREATE TABLE w.wide(id INTEGER PRIMARY KEY, x, y);"
+                   "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n LIMIT 60)"
+                   "INSERT INTO w.wide SELECT i,0,zeroblob(10) FROM n;"
+                   "PRAGMA locking_mode=exclusive; PRAGMA w.cache_size=5;"
+                   "PRAGMA main.journal_mode=memory"); /* its commit point is the first */
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        bool fails = i % 3 == 2;
+
+        if (fails)
+            fault_plant("write", -ENOSPC, 0);
+        assert_int_equal(world_run(one, steps[i]) & 0xff, fails ? SQLITE_FULL : SQLITE_OK);
+        if (fails)
+            assert_true(fault_end());
+        assert_string_equal(world_text(one, sums), world_text(other, sums));
+    }
+    assert_string_equal(world_text(one, "PRAGMA w.integrity_check"), "ok");
+    world_close(one);
+    world_close(other);
+}
+
+/* No place for a reader is left: BUSY, and later there is one. */
+static void
+readers__too_many__busy(void **state)
+{
+    sqlite3 *db = world_open(*state, "p.db", "");
+
+    world_sql(db, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    fault_plant("pin", -EBUSY, 0);
+    assert_int_equal(world_run(db, "SELECT x FROM t"), SQLITE_BUSY);
+    assert_true(fault_end());
+    assert_string_equal(world_text(db, "SELECT x FROM t"), "1");
+    fault_plant("pin", -EBUSY, 0);
+    assert_int_equal(world_run(db, "UPDATE t SET x=2"), SQLITE_BUSY);
+    assert_true(fault_end());
+    world_sql(db, "UPDATE t SET x=x+1");
+    assert_string_equal(world_text(db, "SELECT x FROM t"), "2");
+    world_close(db);
 }
 
 /* The same schema cookie for two schemas would have the reader take one for the other. */
@@ -339,6 +494,10 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_step__fails__files_and_answer_agree),
+        cmocka_unit_test_setup_teardown(
+            journal__is_kept_open__the_older_transaction_is_not_rolled_back, world_setup,
+            world_teardown),
+        cmocka_unit_test_setup_teardown(readers__too_many__busy, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(schema__was_seen_and_failed__is_forgotten, world_setup,
                                         world_teardown),
     };

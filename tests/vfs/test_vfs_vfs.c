@@ -223,6 +223,26 @@ control__asked__answers(void **state)
     world_close(a);
 }
 
+static void
+immutable__others_commit__stays_at_its_instant(void **state)
+{
+    sqlite3 *writer = world_open(*state, "a.db", "");
+    sqlite3 *db;
+
+    world_sql(writer, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
+    db = world_open(*state, "a.db", "&immutable=1");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM t"), "1");
+    world_sql(writer, "INSERT INTO t VALUES(2); CREATE TABLE u(x)");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM t"), "1");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM sqlite_schema"), "1");
+    world_sql(writer, "DELETE FROM t; DROP TABLE u; VACUUM");
+    assert_string_equal(world_text(db, "SELECT count(*) FROM t"), "1");
+    assert_string_equal(world_text(db, "PRAGMA integrity_check"), "ok");
+    assert_int_equal(world_run(db, "INSERT INTO t VALUES(3)"), SQLITE_READONLY);
+    world_close(db);
+    world_close(writer);
+}
+
 int
 main(void)
 {
@@ -244,6 +264,8 @@ main(void)
                                         world_teardown),
         cmocka_unit_test_setup_teardown(wal__backup_from_a_wal_database__opens, world_setup,
                                         world_teardown),
+        cmocka_unit_test_setup_teardown(immutable__others_commit__stays_at_its_instant,
+                                        world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(control__asked__answers, world_setup, world_teardown),
     };
 
