@@ -10,6 +10,7 @@
 #define KVFS_ENGINES_FORK_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include <kvfs/error.h>
 
@@ -27,5 +28,18 @@ int kvfs_fork_check(unsigned generation, const char *path, struct kvfs_error *er
  * -EBADF in a child.  Threads: any. */
 int kvfs_fork_check_library(atomic_uint *first, const char *library, const char *path,
                             struct kvfs_error *err);
+
+/* A file that is open for its locks, those of the open file description (fcntl(2)): they outlast
+ * whatever else the process does with that file, but a child's copy would keep them when the
+ * process dies.  So children close it as they begin, whatever thread forks when. */
+struct kvfs_fork_file {
+    int fd; /* -1 in a child */
+    struct kvfs_fork_file *_Atomic next;
+};
+
+/* As open(2), with O_CLOEXEC; NULL: errno tells why.  Threads: any. */
+struct kvfs_fork_file *kvfs_fork_open(const char *path, int flags, mode_t mode);
+/* Free the locks, and it; in a child they stay the parent's.  NULL is none.  Threads: any. */
+void kvfs_fork_close(struct kvfs_fork_file *file);
 
 #endif /* KVFS_ENGINES_FORK_H */

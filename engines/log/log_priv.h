@@ -146,7 +146,7 @@ struct kvfs_db {
     atomic_int poisoned;    /* the errno of the failure, 0: sound */
 
     /* Other processes (share.c). */
-    int share_fd;            /* -1: the engine below keeps others out */
+    struct kvfs_fork_file *share_file; /* NULL: the engine below keeps others out */
     struct log_share *share; /* mapped */
     struct log_counts *counts; /* in it, or our own */
     struct log_counts own_counts;

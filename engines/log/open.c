@@ -568,7 +568,6 @@ kvfs_log_open(const struct kvfs_engine *below, const char *path,
     db->engine = below;
     db->generation = kvfs_fork_generation();
     db->readonly = options->readonly;
-    db->share_fd = -1;
     db->counts = &db->own_counts;
     atomic_init(&db->logs, true);
     db->folder = -1;

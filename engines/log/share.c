@@ -17,9 +17,10 @@
  *  6. Processes that only read hold no byte: they look into the ring themselves
  *     (follow.c).
  *
- * The kernel gives locks back when a process dies.  They belong to the process and not to
- * the open file, which its children share: one that sleeps must not keep a dead log locked.
- * The file is open once in a process, as the store is.
+ * The kernel gives locks back when a process dies.  They are those of the open file description:
+ * a process's own would be gone as soon as anything in it, a checksum or a backup, closes the lock
+ * file.  A child that sleeps must not keep a dead log locked: it closes its copy (../fork.h), and
+ * what is mapped, which it keeps, was opened apart.  Such a lock tells no pid, so the page does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,30 +50,24 @@ struct log_share { /* the page; a hint, the locks are what counts */
     atomic_uint wanted;  /* do others want to write?  Who logs waits here, */
     atomic_uint changes; /* of the locks; the others wait here */
     struct log_counts counts;
+    atomic_uint pids[2]; /* who last had SHARE_WRITE, SHARE_REPLAY exclusively; only to tell of */
 };
 
 /* -EAGAIN: another process has it. */
 static int
-share_lock(int fd, off_t byte, short type)
+share_lock(struct kvfs_db *db, off_t byte, short type)
 {
     struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
     int rc;
 
     do
-        rc = fcntl(fd, F_SETLK, &lock);
+        rc = fcntl(db->share_file->fd, F_OFD_SETLK, &lock);
     while (rc != 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    return errno == EACCES ? -EAGAIN : -errno;
-}
-
-/* A process that has BYTE exclusively; 0: none any more. */
-static int
-share_holder(int fd, off_t byte)
-{
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-
-    return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK ? (int)lock.l_pid : 0;
+    if (rc != 0)
+        return errno == EACCES ? -EAGAIN : -errno;
+    if (type == F_WRLCK)
+        atomic_store(&db->share->pids[byte], (unsigned)getpid());
+    return 0;
 }
 
 static long
@@ -103,28 +98,55 @@ share_allocate(int fd)
     return pwrite(fd, page + n, sizeof(page) - (size_t)n, n) == (ssize_t)sizeof(page) - n ? 0 : -1;
 }
 
+/* Open the page and the lock, of the same file. */
+static int
+share_open_both(struct kvfs_db *db, const char *file)
+{
+    struct stat st[2];
+    int fd;
+
+    for (;;) {
+        fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (fd < 0)
+            return -1;
+        db->share_file = kvfs_fork_open(file, O_RDWR, 0);
+        if (db->share_file != NULL && fstat(fd, &st[0]) == 0 &&
+            fstat(db->share_file->fd, &st[1]) == 0 && st[0].st_ino == st[1].st_ino)
+            return fd;
+        if (db->share_file == NULL && errno != ENOENT) {
+            int code = errno;
+
+            (void)close(fd);
+            errno = code;
+            return -1;
+        }
+        kvfs_fork_close(db->share_file); /* it was removed in between */
+        db->share_file = NULL;
+        (void)close(fd);
+    }
+}
+
 int
 kvfs_log_share_open(struct kvfs_db *db, struct kvfs_error *err)
 {
     size_t len = strlen(db->path) + sizeof("/" LOG_LOCK_FILE);
     char *file = malloc(len);
-    void *page;
+    void *page = MAP_FAILED;
+    int fd, code;
 
     if (file == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     (void)snprintf(file, len, "%s/%s", db->path, LOG_LOCK_FILE);
-    db->share_fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (db->share_fd < 0 || share_allocate(db->share_fd) != 0) {
-        int code = errno;
-
-        free(file);
+    fd = share_open_both(db, file);
+    if (fd >= 0 && share_allocate(fd) == 0)
+        page = mmap(NULL, SHARE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    code = errno;
+    if (fd >= 0)
+        (void)close(fd);
+    free(file);
+    if (page == MAP_FAILED)
         return kvfs_error_set(err, -code, "%s/%s: %s", db->path, LOG_LOCK_FILE,
                               strerrordesc_np(code));
-    }
-    free(file);
-    page = mmap(NULL, SHARE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, db->share_fd, 0);
-    if (page == MAP_FAILED)
-        return kvfs_error_set(err, -errno, "%s/%s: cannot be mapped", db->path, LOG_LOCK_FILE);
     db->share = page;
     db->counts = &db->share->counts;
     return 0;
@@ -171,10 +193,10 @@ share_became_alone(struct kvfs_db *db)
 static int
 share_try(struct kvfs_db *db, bool *alone)
 {
-    int rc = share_lock(db->share_fd, SHARE_WRITE, F_WRLCK);
+    int rc = share_lock(db, SHARE_WRITE, F_WRLCK);
 
     *alone = rc == 0;
-    return rc == -EAGAIN ? share_lock(db->share_fd, SHARE_WRITE, F_RDLCK) : rc;
+    return rc == -EAGAIN ? share_lock(db, SHARE_WRITE, F_RDLCK) : rc;
 }
 
 static uint64_t
@@ -200,8 +222,8 @@ static int
 share_refuse(const struct kvfs_db *db, off_t byte, int rc, struct kvfs_error *err)
 {
     if (rc == -EAGAIN)
-        return kvfs_error_set(err, -EBUSY, "%s: process %d %s and does not answer", db->path,
-                              share_holder(db->share_fd, byte),
+        return kvfs_error_set(err, -EBUSY, "%s: process %u %s and does not answer", db->path,
+                              atomic_load(&db->share->pids[byte]),
                               byte == SHARE_WRITE ? "logs here" : "opens the log");
     return kvfs_error_set(err, rc, "%s/%s: cannot be locked: %s", db->path, LOG_LOCK_FILE,
                           strerrordesc_np(-rc));
@@ -212,8 +234,8 @@ kvfs_log_share_check(struct kvfs_db *db, struct kvfs_error *err)
 {
     struct statx st;
 
-    if (db->share_fd < 0 || (statx(db->share_fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) == 0 &&
-                             st.stx_nlink > 0))
+    if (db->share_file == NULL || (statx(db->share_file->fd, "", AT_EMPTY_PATH, STATX_NLINK, &st) ==
+                                       0 && st.stx_nlink > 0))
         return 0;
     return kvfs_log_poison(db, kvfs_error_set(err, -EIO, "%s/%s was removed: another process may "
                                               "log here, too", db->path, LOG_LOCK_FILE));
@@ -250,8 +272,7 @@ kvfs_log_share_enter(struct kvfs_db *db, struct kvfs_error *err)
 void
 kvfs_log_share_close(struct kvfs_db *db)
 {
-    if (db->share_fd >= 0)
-        (void)close(db->share_fd); /* and with it the locks */
+    kvfs_fork_close(db->share_file);
     if (db->share == NULL)
         return;
     share_changed(db);
@@ -265,12 +286,12 @@ kvfs_log_share_replay(struct kvfs_db *db, struct kvfs_error *err)
     uint64_t end = share_now_ms() + db->wait_ms;
     int rc;
 
-    if (db->share_fd < 0)
+    if (db->share_file == NULL)
         return 0;
     for (;;) {
         unsigned seen = atomic_load(&db->share->changes);
 
-        rc = share_lock(db->share_fd, SHARE_REPLAY, F_WRLCK);
+        rc = share_lock(db, SHARE_REPLAY, F_WRLCK);
         if (rc != -EAGAIN || share_now_ms() >= end)
             break;
         share_wait(db, seen);
@@ -281,9 +302,9 @@ kvfs_log_share_replay(struct kvfs_db *db, struct kvfs_error *err)
 void
 kvfs_log_share_replayed(struct kvfs_db *db)
 {
-    if (db->share_fd < 0)
+    if (db->share_file == NULL)
         return;
-    (void)share_lock(db->share_fd, SHARE_REPLAY, F_UNLCK);
+    (void)share_lock(db, SHARE_REPLAY, F_UNLCK);
     share_changed(db);
 }
 
@@ -308,7 +329,7 @@ share_yield(struct kvfs_db *db)
         return false;
     }
     kvfs_log_stop_at(db, LOG_STOP_YIELDED);
-    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK);
+    (void)share_lock(db, SHARE_WRITE, F_RDLCK);
     kvfs_log_stop_at(db, LOG_STOP_GRANTED);
     share_changed(db);
     return true;
@@ -321,7 +342,7 @@ share_regain(struct kvfs_db *db)
     int rc;
 
     if (atomic_load(&db->poisoned) != 0 ||
-        share_lock(db->share_fd, SHARE_WRITE, F_WRLCK) != 0 ||
+        share_lock(db, SHARE_WRITE, F_WRLCK) != 0 ||
         kvfs_log_share_check(db, NULL) != 0)
         return;
     share_became_alone(db);
@@ -334,7 +355,7 @@ share_regain(struct kvfs_db *db)
     (void)pthread_mutex_unlock(&db->writer);
     if (rc == 0)
         return;
-    (void)share_lock(db->share_fd, SHARE_WRITE, F_RDLCK); /* until another time */
+    (void)share_lock(db, SHARE_WRITE, F_RDLCK); /* until another time */
     share_changed(db);
 }
 
@@ -369,7 +390,7 @@ share_main(void *arg)
 int
 kvfs_log_share_start(struct kvfs_db *db, struct kvfs_error *err)
 {
-    if (db->share_fd < 0)
+    if (db->share_file == NULL)
         return 0;
     if (pthread_create(&db->share_thread, NULL, share_main, db) != 0)
         return kvfs_error_set(err, -ENOMEM, "%s: no thread for the log", db->path);

@@ -5,6 +5,7 @@
  */
 #include "log_world.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -285,6 +286,88 @@ write__lock_file_removed__refused(void **state)
     look(false);
 }
 
+/* As a checksum or a backup would; the locks of lock.mdb are LMDB's own. */
+static void
+child_touch_files(void)
+{
+    DIR *dir = opendir(w.folder);
+    const struct dirent *e;
+
+    while (dir != NULL && (e = readdir(dir)) != NULL) { // NOLINT(concurrency-mt-unsafe): one dir
+        int fd = strcmp(e->d_name, "lock.mdb") == 0
+                     ? -1 : openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC);
+
+        if (fd >= 0)
+            (void)close(fd);
+    }
+    (void)closedir(dir);
+}
+
+/* Something else in the process closes the lock file: it still keeps others from logging. */
+static void
+write__lock_file_read_and_closed__not_alone_beside_another(void **state)
+{
+    pid_t writer, other;
+
+    (void)state;
+    drain();
+    writer = start();
+    if (writer == 0) {
+        child_open("", false);
+        child_commit(0, 2, KVFS_DURABLE);
+        child_touch_files();
+        child_tell(0);
+        child_await(0);
+        child_look("who closed the lock file", NULL);
+        for (uint64_t i = 3; i < 23; i++)
+            child_commit(0, i, KVFS_DURABLE);
+        child_close();
+        _exit(0);
+    }
+    for (int i = 0; i < 2; i++)
+        (void)await_byte();
+    other = start_writer(1, "", 0);
+    for (int i = 0; i < 20; i++)
+        (void)await_byte();
+    (void)kill(other, SIGKILL); /* it folds nothing */
+    await_end(other, SIGKILL);
+    let_go(0);
+    await_end(writer, 0);
+    look(false);
+}
+
+/* A child that sleeps does not keep its parent's log. */
+static void
+open__holder_killed_its_child_sleeps__replayed(void **state)
+{
+    pid_t writer;
+
+    (void)state;
+    drain();
+    writer = start();
+    if (writer == 0) {
+        child_open("", false);
+        child_commit(0, 2, KVFS_DURABLE);
+        if (fork() == 0) {
+            if (w.engine->begin(w.db, &(struct kvfs_db_snap *){NULL}, NULL) != -EBADF)
+                child_fail("a handle crossed fork()");
+            child_close();
+            child_tell(0);
+            child_await(1);
+            _exit(0);
+        }
+        child_await(0);
+        _exit(1);
+    }
+    for (int i = 0; i < 2; i++)
+        (void)await_byte();
+    (void)kill(writer, SIGKILL);
+    await_end(writer, SIGKILL);
+    run_writer(1, "log-wait-ms=500", 3);
+    let_go(1);
+    look(false);
+}
+
 static void
 copy_file(const char *from, const char *to)
 {
@@ -364,6 +447,8 @@ main(void)
         TEST(stat__read_again__log_as_full_as_before),
         TEST(open__other_stopped_while_it_opens__ebusy_and_its_pid),
         TEST(write__lock_file_removed__refused),
+        TEST(write__lock_file_read_and_closed__not_alone_beside_another),
+        TEST(open__holder_killed_its_child_sleeps__replayed),
         TEST(open__older_store_beside_the_log__eio),
     };
 
