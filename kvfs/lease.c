@@ -11,6 +11,7 @@
  *   LEASE_JANITOR       exclusive by who deletes what belongs to no file
  *   LEASE_FILE + ino    exclusive by the one process that writes file INO
  *   LEASE_SLOT + n      exclusive by the one whose name stands in slot n
+ *   from 1 << 61 on     see process.c
  *
  * Its contents are slots: OFD locks tell no pid, so a holder writes pid,
  * command and time into a slot, and keeps the slot's byte locked as long as
@@ -22,7 +23,8 @@
  * Two users of one open file description never conflict.  So within a process
  * the owner table is node.c's (leases) and `names` here (slots).  A lock
  * also lives on in a forked child's copy of the descriptor: the fork handler
- * of volume.c closes it there (kvfs_lease_table_forget).
+ * of volume.c closes it there (kvfs_lease_table_forget), and what is closed is
+ * unlocked before, for a child that is just beginning.
  *
  * Source: fcntl(2), "Open file description locks".
  */
@@ -40,6 +42,8 @@
 #include <unistd.h>
 
 #include "bytes.h"
+#include "process.h"
+#include "volume_priv.h"
 
 #define LEASE_VOLUME  ((off_t)1 << 40)
 #define LEASE_JANITOR (LEASE_VOLUME + 1)
@@ -62,6 +66,7 @@ struct lease_name {
 
 struct kvfs_lease_table {
     int fd; /* -1: there is none, on a read-only medium */
+    struct kvfs_process_hold *process;
     bool readonly;  /* no leases */
     bool slots;     /* the file can be written: names may be left in it */
     char command[32]; /* of this process: a snapshot is taken too often to look it up each time */
@@ -280,6 +285,15 @@ lease_open_file(const char *path, bool readonly, struct kvfs_error *err)
     return fd;
 }
 
+static void
+lease_close_file(int fd)
+{
+    const struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    (void)fcntl(fd, F_OFD_SETLK, &all);
+    (void)close(fd);
+}
+
 /* Open the lock file and lock the volume.  A format may remove the file in between: what is
  * locked is then no volume's any more. */
 static int
@@ -290,7 +304,7 @@ lease_table_lock(struct kvfs_lease_table *t, const char *path, bool exclusive,
 
     do {
         if (t->fd >= 0)
-            (void)close(t->fd);
+            lease_close_file(t->fd);
         t->fd = lease_open_file(path, t->readonly, err);
         if (t->fd < 0)
             return t->fd;
@@ -304,7 +318,8 @@ lease_table_lock(struct kvfs_lease_table *t, const char *path, bool exclusive,
     }
     if (rc < 0)
         return kvfs_error_set(err, rc, "%s/lock: cannot be locked: errno %d", path, -rc);
-    return 0;
+    rc = lease_open_file(path, t->readonly, err); /* a description of its own */
+    return rc < 0 ? rc : kvfs_process_hold(path, rc, &t->process, err);
 }
 
 int
@@ -317,6 +332,7 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
     if (t == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", path);
     (void)pthread_mutex_init(&t->lock, NULL);
+    kvfs_volume_fork_handlers();
     t->readonly = readonly;
     t->open_name = -1;
     t->fd = -1;
@@ -335,7 +351,7 @@ kvfs_lease_table_open(const char *path, bool readonly, bool exclusive,
     return 0;
 fail:
     if (t->fd >= 0)
-        (void)close(t->fd);
+        lease_close_file(t->fd);
     (void)pthread_mutex_destroy(&t->lock);
     free(t);
     return rc;
@@ -347,8 +363,9 @@ kvfs_lease_table_close(struct kvfs_lease_table *t)
     if (t == NULL)
         return;
     lease_name_drop(t, t->open_name);
+    kvfs_process_drop(t->process);
     if (t->fd >= 0)
-        (void)close(t->fd); /* frees every lock */
+        lease_close_file(t->fd);
     (void)pthread_mutex_destroy(&t->lock);
     free(t);
 }

@@ -4,7 +4,8 @@
  *
  * 1. A volume is open at most once in a process (an LMDB environment opened
  *    twice loses its locks): a table, keyed by device and inode of the folder,
- *    hands out the same handle and counts.
+ *    hands out the same handle and counts; another copy of the library in the
+ *    process, which has a table of its own, is refused (process.c).
  * 2. A handle does not cross fork: the fork handler marks every volume of the
  *    table in the child and closes its lock file, so that the parent's locks
  *    end with the parent.
@@ -26,6 +27,7 @@
 #include "lease.h"
 #include "data/node.h"
 #include "data/overlay.h"
+#include "process.h"
 #include "volume_file.h"
 #include "volume_priv.h"
 #include "data/work.h"
@@ -40,17 +42,20 @@ static void
 volume_fork_prepare(void)
 {
     (void)pthread_mutex_lock(&volume_table_lock);
+    kvfs_process_fork_prepare();
 }
 
 static void
 volume_fork_parent(void)
 {
+    kvfs_process_fork_parent();
     (void)pthread_mutex_unlock(&volume_table_lock);
 }
 
 static void
 volume_fork_child(void)
 {
+    kvfs_process_fork_child();
     for (struct kvfs_volume *v = volume_table; v != NULL; v = v->next) {
         atomic_store(&v->forked, true);
         kvfs_lease_table_forget(v->leases);
@@ -63,6 +68,12 @@ static void
 volume_init_once(void)
 {
     (void)pthread_atfork(volume_fork_prepare, volume_fork_parent, volume_fork_child);
+}
+
+void
+kvfs_volume_fork_handlers(void)
+{
+    (void)pthread_once(&volume_once, volume_init_once);
 }
 
 int
@@ -394,7 +405,7 @@ kvfs_volume_open(const char *path, const struct kvfs_volume_options *options,
         free(real);
         return rc;
     }
-    (void)pthread_once(&volume_once, volume_init_once);
+    kvfs_volume_fork_handlers();
     (void)pthread_mutex_lock(&volume_table_lock);
     for (v = volume_table; v != NULL; v = v->next) {
         if (v->dev == st.st_dev && v->dirino == st.st_ino)

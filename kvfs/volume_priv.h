@@ -64,6 +64,8 @@ struct kvfs_volume {
 
 /* --- volume.c -------------------------------------------------------------- */
 
+/* Before anything of a volume is locked: what a forked child gives up. */
+void kvfs_volume_fork_handlers(void);
 /* 0, or why V can no longer be used: -EBADF in a forked child. */
 int kvfs_volume_usable(struct kvfs_volume *v, struct kvfs_error *err);
 
