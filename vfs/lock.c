@@ -83,6 +83,22 @@ vfs_lock_pass(struct vfs_file *f)
         lock_lease_drop(f);
 }
 
+/* Has F's connection locked other files, and all of them only because locking_mode=EXCLUSIVE
+ * never unlocks?  Then nothing can have changed in them, and their instant may be a newer one. */
+static bool
+lock_is_idle(const struct vfs_file *f)
+{
+    struct vfs_file *o = NULL;
+    bool others = false;
+
+    while (!f->shared && (o = vfs_conn_other(f, o)) != NULL) {
+        if (!o->exclusive || !o->leased)
+            return false;
+        others = true;
+    }
+    return others;
+}
+
 /* NONE -> SHARED */
 static int
 lock_shared(struct vfs_file *f)
@@ -97,6 +113,8 @@ lock_shared(struct vfs_file *f)
     if (rc != SQLITE_OK)
         return rc;
     f->hopeless = f->moved_on && !vfs_conn_renew(f);
+    if (!f->moved_on && lock_is_idle(f))
+        (void)vfs_conn_renew(f);
     f->moved_on = false;
     rc = vfs_conn_pin(f);
     if (rc == SQLITE_OK && (rc = vfs_pin_info(f->pin, f->ino, &info)) != SQLITE_OK &&

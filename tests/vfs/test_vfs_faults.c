@@ -84,17 +84,16 @@ kvfs_test_fault_at(const char *step)
     return fault_step(step);
 }
 
-static sqlite3 *reader; /* looks while a batch is applied, and then it is refused */
+static _Atomic(sqlite3 *) reader; /* looks while a batch is applied, and then it is refused */
 static char reader_saw[40];
 
 static int
 fault_apply(const struct kvfs_batch *batch, enum kvfs_durability durability)
 {
-    sqlite3 *db = reader;
+    sqlite3 *db = atomic_exchange(&reader, NULL);
 
     (void)batch;
     (void)durability;
-    reader = NULL;
     if (db == NULL)
         return fault_step("apply");
     (void)snprintf(reader_saw, sizeof(reader_saw), "%s", world_text(db, "SELECT count(*) FROM u"));

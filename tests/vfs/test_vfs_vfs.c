@@ -224,6 +224,33 @@ control__asked__answers(void **state)
 }
 
 static void
+lock__exclusive_mode_of_one__the_others_are_not_left_behind(void **state)
+{
+    struct world *w = *state;
+    sqlite3 *a = world_open(w, "a.db", "");
+    sqlite3 *b = world_open(w, "a.db", "");
+    char sql[240];
+
+    (void)snprintf(sql, sizeof(sql), "CREATE TABLE t(x); ATTACH '%s/x.db' AS x; CREATE TABLE x.t(x);"
+                   "PRAGMA x.locking_mode=exclusive; INSERT INTO x.t VALUES(1)", w->volume);
+    world_sql(a, sql);
+    world_sql(b, "INSERT INTO t VALUES(1)");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM main.t"), "1");
+    world_sql(a, "BEGIN; INSERT INTO x.t VALUES(2)");
+    world_sql(b, "INSERT INTO t VALUES(2)");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM main.t"), "2");
+    world_sql(b, "INSERT INTO t VALUES(3)");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM main.t"), "2"); /* one transaction */
+    assert_string_equal(world_text(a, "SELECT count(*) FROM x.t"), "2");
+    world_sql(a, "COMMIT");
+    assert_string_equal(world_text(a, "SELECT count(*) FROM main.t"), "3");
+    world_sql(a, "INSERT INTO main.t SELECT x FROM x.t");
+    assert_string_equal(world_text(b, "SELECT count(*) FROM t"), "5");
+    world_close(b);
+    world_close(a);
+}
+
+static void
 immutable__others_commit__stays_at_its_instant(void **state)
 {
     sqlite3 *writer = world_open(*state, "a.db", "");
@@ -264,6 +291,8 @@ main(void)
                                         world_teardown),
         cmocka_unit_test_setup_teardown(wal__backup_from_a_wal_database__opens, world_setup,
                                         world_teardown),
+        cmocka_unit_test_setup_teardown(lock__exclusive_mode_of_one__the_others_are_not_left_behind,
+                                        world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(immutable__others_commit__stays_at_its_instant,
                                         world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(control__asked__answers, world_setup, world_teardown),
