@@ -361,8 +361,10 @@ export_beside(struct export *ex)
     rc = kvfs_snapshot_pread(ex->snapshot, ex->source.ino, head,
                              ex->source.base.size_bytes < sizeof(head) ? 0 : sizeof(head), 0,
                              &ex->c->err);
-    if (rc < 0 || memcmp(head, "SQLite format 3", sizeof(head)) != 0)
-        return rc;
+    if (rc < 0)
+        return cli_about(&ex->c->err, rc, ex->source.name);
+    if (memcmp(head, "SQLite format 3", sizeof(head)) != 0)
+        return 0;
     for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
         if (asprintf(&name, "%s%s", ex->path, tails[i]) < 0)
             return export_errno(ex, ENOMEM);

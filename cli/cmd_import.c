@@ -273,6 +273,7 @@ const struct cli_command cli_import = {
     "holes, the size is kept to the byte.  The file appears under its name when all of it is\n"
     "durable; an interrupted import leaves nothing behind.\n"
     "A SOURCE that is a SQLite database is made whole on the way: a hot journal is rolled back\n"
-    "or its WAL put in, in a private copy (below TMPDIR, else /var/tmp).\n",
+    "or its WAL put in, in a private copy (below TMPDIR, else /var/tmp).  What comes from a\n"
+    "pipe is taken as it is: without the WAL, which it may need.\n",
     import_options, 2, 3, import_run,
 };

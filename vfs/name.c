@@ -183,6 +183,9 @@ name_relative(const char *name, struct vfs_name *n)
     free(here);
     if (rc != SQLITE_NOTFOUND)
         return rc;
+    if (given != NULL && given[0] != '\0' && !name_is_volume(given))
+        return vfs_refuse(SQLITE_CANTOPEN, "%s: KVFS_VOLUME names %s, which is no volume", name,
+                          given);
     if (given != NULL && given[0] != '\0')
         return name_in(given, name, n);
     if (name_only_volume(volume))

@@ -4,7 +4,7 @@
  *
  * SQLite's busy handler sleeps through xSleep and then tries again.  The sleeper stands in a
  * queue meanwhile and is woken as soon as the lease is free; whoever came later is BUSY as
- * long as one before him sleeps, or slept WAIT_HOLD_NS ago at most and so is about to try.
+ * long as one before him sleeps, or slept vfs_wait_hold_ns ago at most and so is about to try.
  *
  *   BUSY --xSleep--> queued, asleep --lease free, or time is up--> queued, awake
  *                          ^                                        |  |
@@ -20,7 +20,6 @@
 
 #include "vfs_priv.h"
 
-#define WAIT_HOLD_NS     INT64_C(5000000)
 #define WAIT_POLL_NS     INT64_C(100000)
 #define WAIT_POLL_MAX_NS INT64_C(1600000)
 
@@ -64,7 +63,7 @@ wait_first(const struct vfs_file *f)
         struct vfs_file *next = w->wait_next;
 
         if (wait_same(w, f)) {
-            if (w->sleeping || wait_now() - w->wait_seen_ns < WAIT_HOLD_NS)
+            if (w->sleeping || wait_now() - w->wait_seen_ns < vfs_wait_hold_ns)
                 return w;
             wait_remove(w);
         }
@@ -151,7 +150,7 @@ vfs_wait_close(struct vfs_file *f)
     f->wait_closing = true;
     while (f->sleeping && f->generation == vfs_generation()) {
         (void)pthread_cond_broadcast(&f->wait_cond);
-        vfs_lock_wait(&f->wait_cond, wait_now() + WAIT_HOLD_NS);
+        vfs_lock_wait(&f->wait_cond, wait_now() + vfs_wait_hold_ns);
     }
     if (f->waiting)
         wait_remove(f);
@@ -184,7 +183,7 @@ wait_turn(struct vfs_file *f, int64_t until)
 
         if (wait_first(f) != f || wait_is_held(f)) {
             /* The one before may give up, which nobody tells. */
-            vfs_lock_wait(&f->wait_cond, now + (left < WAIT_HOLD_NS ? left : WAIT_HOLD_NS));
+            vfs_lock_wait(&f->wait_cond, now + (left < vfs_wait_hold_ns ? left : vfs_wait_hold_ns));
         } else { /* nobody here has it: does another process? */
             vfs_unlock();
             rc = kvfs_file_lock(f->f, NULL);

@@ -90,6 +90,9 @@ name__bare__is_in_the_environments_volume_or_the_only_one(void **state)
     assert_int_equal(setenv("KVFS_VOLUME", b, 1), 0); // NOLINT(concurrency-mt-unsafe)
     assert_string_equal(ask("x.db", "SELECT x FROM t"), "in b");
     assert_string_equal(ask("/x.db", "SELECT x FROM t"), "cannot be opened"); /* absolute */
+    assert_int_equal(setenv("KVFS_VOLUME", "/none", 1), 0); // NOLINT(concurrency-mt-unsafe)
+    assert_string_equal(ask("x.db", "SELECT x FROM t"), "cannot be opened");
+    assert_non_null(strstr(kvfs_sqlite_error(), "KVFS_VOLUME names /none"));
     assert_int_equal(unsetenv("KVFS_VOLUME"), 0); // NOLINT(concurrency-mt-unsafe)
     world_close(second);
     world_close(first);
