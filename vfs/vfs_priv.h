@@ -238,6 +238,10 @@ void vfs_lock_pass(struct vfs_file *f);
 
 /* --- wait.c ----------------------------------------------------------------- */
 
+/* So long a place in the queue is kept for one that was woken; a test whose threads may stand
+ * still for longer makes it long. */
+extern int64_t vfs_wait_hold_ns;
+
 bool vfs_wait_may(struct vfs_file *f);        /* nobody waits before F for its lease */
 void vfs_wait_busy(const struct vfs_file *f); /* this thread could not have it */
 void vfs_wait_clear(void);                    /* this thread tries anew */

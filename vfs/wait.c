@@ -23,6 +23,8 @@
 #define WAIT_POLL_NS     INT64_C(100000)
 #define WAIT_POLL_MAX_NS INT64_C(1600000)
 
+int64_t vfs_wait_hold_ns = 5000000;
+
 static struct vfs_file *wait_queue;
 static _Thread_local uint64_t wait_for; /* the file for which this thread was BUSY last */
 

@@ -69,7 +69,9 @@ lease__is_freed__first_come_first_served(void **state)
     sqlite3 *db = world_open(w, "a.db", "");
     sqlite3 *late = world_open(w, "a.db", "");
     struct writer writers[WAIT_WRITERS];
+    int64_t hold_ns = vfs_wait_hold_ns;
 
+    vfs_wait_hold_ns = INT64_C(60000000000);
     world_sql(db, "CREATE TABLE t(k INTEGER PRIMARY KEY, who); BEGIN IMMEDIATE");
     for (int i = 0; i < WAIT_WRITERS; i++) {
         writer_start(&writers[i], w, i, 1);
@@ -82,6 +84,7 @@ lease__is_freed__first_come_first_served(void **state)
         writer_end(&writers[i]);
     assert_string_equal(world_text(db, "SELECT group_concat(who, ' ') FROM "
                                        "(SELECT who FROM t ORDER BY k)"), "0 1 2 3");
+    vfs_wait_hold_ns = hold_ns;
     world_close(late);
     world_close(db);
 }
