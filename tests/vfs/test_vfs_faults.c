@@ -126,8 +126,8 @@ struct mode {
     const char *name;
     const char *pragmas;
     const char *change; /* of every file, x to x+1 */
-    unsigned files; /* which of them: 1 << i */
     size_t cache_bytes; /* 0: the default; small: the core spills into forks */
+    unsigned files; /* which of them: 1 << i */
     bool selects; /* one is open on each file */
 };
 
@@ -139,32 +139,32 @@ struct mode {
 #define LARGE(db)  CHANGE(db) "UPDATE " db ".big SET x=randomblob(300000);"
 
 static const struct mode modes[] = {
-    {"one file", "PRAGMA journal_mode=delete", CHANGE("main"), MAIN, 0, false},
-    {"one file, exclusive", "PRAGMA locking_mode=exclusive", CHANGE("main"), MAIN, 0, false},
+    {"one file", "PRAGMA journal_mode=delete", CHANGE("main"), 0, MAIN, false},
+    {"one file, exclusive", "PRAGMA locking_mode=exclusive", CHANGE("main"), 0, MAIN, false},
     {"three files, super-journal", "PRAGMA journal_mode=delete",
-     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
+     CHANGE("main") CHANGE("b") CHANGE("c"), 0, ALL, false},
     {"three files, no super-journal", "PRAGMA journal_mode=memory",
-     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
-    {"one large file", "PRAGMA cache_size=10", LARGE("main"), MAIN, (size_t)1 << 20, false},
+     CHANGE("main") CHANGE("b") CHANGE("c"), 0, ALL, false},
+    {"one large file", "PRAGMA cache_size=10", LARGE("main"), (size_t)1 << 20, MAIN, false},
     {"one large file, exclusive", "PRAGMA cache_size=10; PRAGMA locking_mode=exclusive",
-     CHANGE("main") "UPDATE main.wide SET y=randomblob(3000);", MAIN, (size_t)1 << 20, false},
-    {"three large files", "PRAGMA cache_size=10", LARGE("main") LARGE("b") LARGE("c"), ALL,
-     (size_t)1 << 20, false},
+     CHANGE("main") "UPDATE main.wide SET y=randomblob(3000);", (size_t)1 << 20, MAIN, false},
+    {"three large files", "PRAGMA cache_size=10", LARGE("main") LARGE("b") LARGE("c"),
+     (size_t)1 << 20, ALL, false},
     {"three files, a SELECT on each", "PRAGMA journal_mode=delete",
-     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, true},
+     CHANGE("main") CHANGE("b") CHANGE("c"), 0, ALL, true},
     {"three files, exclusive", "PRAGMA locking_mode=exclusive",
-     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, false},
-    {"b and c, a SELECT on each", "PRAGMA journal_mode=persist", CHANGE("b") CHANGE("c"), OTHERS,
-     0, true},
+     CHANGE("main") CHANGE("b") CHANGE("c"), 0, ALL, false},
+    {"b and c, a SELECT on each", "PRAGMA journal_mode=persist", CHANGE("b") CHANGE("c"), 0,
+     OTHERS, true},
     {"b and c, main only read", "PRAGMA journal_mode=delete",
-     "SELECT x FROM main.t;" CHANGE("b") CHANGE("c"), OTHERS, 0, false},
+     "SELECT x FROM main.t;" CHANGE("b") CHANGE("c"), 0, OTHERS, false},
     {"b and c, exclusive", "PRAGMA b.locking_mode=exclusive; PRAGMA c.locking_mode=exclusive",
-     CHANGE("b") CHANGE("c"), OTHERS, 0, false},
+     CHANGE("b") CHANGE("c"), 0, OTHERS, false},
     {"three files, one journal in memory", "PRAGMA main.journal_mode=memory",
-     CHANGE("main") CHANGE("b") CHANGE("c"), ALL, 0, true},
+     CHANGE("main") CHANGE("b") CHANGE("c"), 0, ALL, true},
     {"b and c, c's journal in memory, exclusive",
      "PRAGMA b.locking_mode=exclusive; PRAGMA c.locking_mode=exclusive;"
-     "PRAGMA c.journal_mode=memory", CHANGE("b") CHANGE("c"), OTHERS, 0, false},
+     "PRAGMA c.journal_mode=memory", CHANGE("b") CHANGE("c"), 0, OTHERS, false},
 };
 
 struct pair {
@@ -331,7 +331,9 @@ pair_step(struct pair *p, const char *step, int code)
     }
     print_message("%s, %s %d: %u times\n", p->mode->name, step, code, times);
     assert_true(times < FAULT_TIMES);
-    if (strcmp(step, "sync") != 0 && (strcmp(step, "spill") != 0 || p->mode->cache_bytes != 0))
+    /* What a large commit leaves is pinned at the unlock, and there may be none. */
+    if (strcmp(step, "sync") != 0 && (strcmp(step, "spill") != 0 || p->mode->cache_bytes != 0) &&
+        (strcmp(step, "pin") != 0 || p->mode->cache_bytes == 0))
         assert_true(times > 0);
 }
 
