@@ -411,7 +411,8 @@ journal__is_kept_open__the_older_transaction_is_not_rolled_back(void **state)
         "INSERT INTO w.wide(x,y) VALUES(582,zeroblob(400))",
         "BEGIN; INSERT INTO t VALUES(1); DELETE FROM w.wide WHERE id%3=1; COMMIT",
     };
-    static const char sums[] = "SELECT count(*)||' '||sum(x*id)||' '||sum(length(y)*id) FROM w.wide";
+    static const char sums[] =
+        "SELECT count(*)||' '||sum(x*id)||' '||sum(length(y)*id) FROM w.wide";
     struct world *w = *state;
     sqlite3 *one = world_open(w, "m.db", "");
     sqlite3 *other = world_open(w, "m.db", "");

@@ -231,7 +231,8 @@ lock__exclusive_mode_of_one__the_others_are_not_left_behind(void **state)
     sqlite3 *b = world_open(w, "a.db", "");
     char sql[240];
 
-    (void)snprintf(sql, sizeof(sql), "CREATE TABLE t(x); ATTACH '%s/x.db' AS x; CREATE TABLE x.t(x);"
+    (void)snprintf(sql, sizeof(sql), "CREATE TABLE t(x); ATTACH '%s/x.db' AS x;"
+                   "CREATE TABLE x.t(x);"
                    "PRAGMA x.locking_mode=exclusive; INSERT INTO x.t VALUES(1)", w->volume);
     world_sql(a, sql);
     world_sql(b, "INSERT INTO t VALUES(1)");
