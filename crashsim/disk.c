@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * disk.c - see disk.h.
+ *
+ * A change passes through
+ *
+ *     submit ──► in flight ──complete──► answered ──flush, destage──► durable, gone from here
+ *                    │           └─FUA────────────────────────────────►
+ *                    └──abandon──► gone
+ *
+ * and at a cut each that is in flight or answered is dropped, kept or torn.
+ *
+ * 1. done[] holds what was answered and is open, sorted by seq; flight[] what is in flight, by id.
+ *    Together, in this order, they are the open changes.
+ * 2. `visible` says for each byte which of done[] was answered last.  Where it says nothing, the
+ *    base has what reads see.
+ * 3. `durable` says for each byte the seq of the newest change that is in the base, as far as an
+ *    older one is in done[].  A change goes to the base only where `durable` has nothing newer, so
+ *    an older one never comes back over a newer, also in part.  A change in flight is newer than
+ *    all that were answered: it was still under way when they were, and either order is legal.
+ * 4. A newer *open* change does not remove an older one: at a cut the newer may be dropped and the
+ *    older kept.
+ * 5. Whatever may need memory gets it in submit; only the two maps allocate later, and a change
+ *    that they have no room for fails.
+ * 6. The cache's cost counts changes, their data and the ranges of both maps.  Past the bound
+ *    answered changes are destaged, one after the other, in seeded order among the older half.
+ */
+#include "disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "map.h"
+#include "random.h"
+
+#define DISK_COST_CHANGE 160       /* a change without its data */
+#define DISK_PIECE_MAX   (1u << 30) /* of one call to the base */
+
+struct crashsim_disk {
+    struct crashsim_base base;
+    uint64_t size_bytes, limit_bytes, random;
+    struct crashsim_write **done, **flight;
+    size_t done_count, flight_count, cap; /* cap: of each, done_count + flight_count fit */
+    struct crashsim_map visible, durable;
+    uint64_t next_id, next_seq;
+    uint64_t data_bytes; /* of the open changes, with DISK_COST_CHANGE each */
+    uint64_t destaged, cuts;
+    bool off, broken;
+};
+
+#ifdef CRASHSIM_TEST_BUGS
+enum crashsim_bug crashsim_disk_bug;
+#endif
+
+int
+crashsim_disk_new(const struct crashsim_base *base, uint64_t size_bytes, uint64_t cache_bytes,
+                  uint64_t seed, struct crashsim_disk **disk)
+{
+    struct crashsim_disk *d = calloc(1, sizeof(*d));
+
+    if (d == NULL)
+        return -ENOMEM;
+    d->base = *base;
+    d->size_bytes = size_bytes;
+    d->limit_bytes = cache_bytes;
+    d->random = crashsim_hash(seed);
+    *disk = d;
+    return 0;
+}
+
+static void
+disk_forget(struct crashsim_disk *d, struct crashsim_write *w)
+{
+    d->data_bytes -= DISK_COST_CHANGE + (w->data != NULL ? w->count : 0);
+    free(w);
+}
+
+static void
+disk_forget_all(struct crashsim_disk *d)
+{
+    for (size_t i = 0; i < d->done_count; i++)
+        disk_forget(d, d->done[i]);
+    for (size_t i = 0; i < d->flight_count; i++)
+        disk_forget(d, d->flight[i]);
+    d->done_count = d->flight_count = 0;
+    crashsim_map_reset(&d->visible);
+    crashsim_map_reset(&d->durable);
+}
+
+void
+crashsim_disk_free(struct crashsim_disk *d)
+{
+    if (d == NULL)
+        return;
+    disk_forget_all(d);
+    free(d->done);
+    free(d->flight);
+    free(d);
+}
+
+/* --- to the base ------------------------------------------------------------------------------ */
+
+/* [START, END) of W, whatever is there. */
+static int
+disk_put_piece(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t start,
+               uint64_t end)
+{
+    int r = 0;
+
+    while (r == 0 && start < end) {
+        uint32_t n = end - start < DISK_PIECE_MAX ? (uint32_t)(end - start) : DISK_PIECE_MAX;
+
+        if (w->kind == CRASHSIM_WRITE)
+            r = d->base.pwrite(d->base.opaque, w->data + (start - w->offset), n, start);
+        else
+            r = d->base.zero(d->base.opaque, n, start, w->kind == CRASHSIM_TRIM);
+        start += n;
+    }
+    return r;
+}
+
+/* [START, END) of W, where nothing newer than SEQ is durable. */
+static int
+disk_put(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, uint64_t start,
+         uint64_t end)
+{
+    struct crashsim_range newer;
+    int r = 0;
+
+    while (r == 0 && start < end) {
+        if (!crashsim_map_next(&d->durable, start, &newer) || newer.start >= end)
+            return disk_put_piece(d, w, start, end);
+        if (newer.value < seq || CRASHSIM_HAS_BUG(CRASHSIM_BUG_OLDER_OVER_NEWER))
+            r = disk_put_piece(d, w, start, newer.end < end ? newer.end : end);
+        else if (newer.start > start)
+            r = disk_put_piece(d, w, start, newer.start);
+        start = newer.end;
+    }
+    return r;
+}
+
+/* SEQ is durable in [START, END): note it where nothing newer is. */
+static int
+disk_note_durable(struct crashsim_disk *d, uint64_t seq, uint64_t start, uint64_t end)
+{
+    struct crashsim_range old;
+    int r = 0;
+
+    while (r == 0 && start < end) {
+        bool found = crashsim_map_next(&d->durable, start, &old) && old.start < end;
+        uint64_t stop = !found ? end : old.start > start ? old.start : old.end;
+
+        if (stop > end)
+            stop = end;
+        if (!found || old.start > start || old.value < seq)
+            r = crashsim_map_set(&d->durable, start, stop, seq);
+        start = stop;
+    }
+    return r;
+}
+
+/* Reads no longer see W, where they did: the base has it, or nobody. */
+static int
+disk_unsee(struct crashsim_disk *d, const struct crashsim_write *w)
+{
+    uint64_t at = w->offset, end = w->offset + w->count;
+    struct crashsim_range seen;
+    int r = 0;
+
+    while (r == 0 && crashsim_map_next(&d->visible, at, &seen) && seen.start < end) {
+        if (seen.value == w->seq)
+            r = crashsim_map_erase(&d->visible, seen.start, seen.end);
+        at = seen.end;
+    }
+    return r;
+}
+
+/* done[I] goes to the base and is gone. */
+static int
+disk_retire(struct crashsim_disk *d, size_t i)
+{
+    struct crashsim_write *w = d->done[i];
+    int r = disk_put(d, w, w->seq, w->offset, w->offset + w->count);
+
+    if (r == 0 && i > 0) /* the oldest has none to keep away */
+        r = disk_note_durable(d, w->seq, w->offset, w->offset + w->count);
+    if (r == 0)
+        r = disk_unsee(d, w);
+    if (r < 0)
+        return r;
+    memmove(&d->done[i], &d->done[i + 1], (d->done_count - i - 1) * sizeof(d->done[0]));
+    d->done_count--;
+    disk_forget(d, w);
+    if (d->done_count == 0) {
+        crashsim_map_reset(&d->visible);
+        crashsim_map_reset(&d->durable);
+    }
+    return 0;
+}
+
+/* --- the cache's bound ------------------------------------------------------------------------ */
+
+static uint64_t
+disk_cost(const struct crashsim_disk *d)
+{
+    return d->data_bytes +
+           (d->visible.count + d->durable.count) * (uint64_t)CRASHSIM_MAP_NODE_BYTES;
+}
+
+static int
+disk_destage(struct crashsim_disk *d)
+{
+    int r = 0;
+
+    while (r == 0 && d->done_count > 0 && disk_cost(d) > d->limit_bytes) {
+        size_t i = (size_t)(crashsim_random(&d->random) % ((d->done_count + 1) / 2));
+
+        if (d->base.destaged != NULL)
+            d->base.destaged(d->base.opaque, d->done[i]);
+        d->destaged++;
+        r = disk_retire(d, i);
+    }
+    return r;
+}
+
+/* --- changes ---------------------------------------------------------------------------------- */
+
+static int
+disk_reserve(struct crashsim_disk *d)
+{
+    size_t want = d->done_count + d->flight_count + 1, cap = d->cap < 64 ? 64 : d->cap * 2;
+    void *done, *flight;
+
+    if (want <= d->cap)
+        return 0;
+    done = realloc(d->done, cap * sizeof(d->done[0]));
+    if (done != NULL)
+        d->done = done;
+    flight = realloc(d->flight, cap * sizeof(d->flight[0]));
+    if (flight != NULL)
+        d->flight = flight;
+    if (done == NULL || flight == NULL)
+        return -ENOMEM;
+    d->cap = cap;
+    return 0;
+}
+
+int
+crashsim_disk_submit(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t *id)
+{
+    size_t data = w->kind == CRASHSIM_WRITE ? w->count : 0;
+    struct crashsim_write *own;
+    uint8_t *copy;
+
+    if (d->off)
+        return -ESHUTDOWN;
+    if (w->count == 0 || w->offset > d->size_bytes || w->count > d->size_bytes - w->offset)
+        return -EINVAL;
+    if (disk_reserve(d) < 0)
+        return -ENOMEM;
+    own = malloc(sizeof(*own) + data);
+    if (own == NULL)
+        return -ENOMEM;
+    *own = *w;
+    own->data = NULL;
+    if (w->kind == CRASHSIM_WRITE) {
+        copy = (uint8_t *)(own + 1);
+        memcpy(copy, w->data, data);
+        own->data = copy;
+    }
+    own->id = *id = ++d->next_id;
+    own->seq = 0;
+    d->flight[d->flight_count++] = own;
+    d->data_bytes += DISK_COST_CHANGE + data;
+    return 0;
+}
+
+static struct crashsim_write *
+disk_land(struct crashsim_disk *d, uint64_t id)
+{
+    struct crashsim_write *w;
+    size_t i = 0;
+
+    while (i < d->flight_count && d->flight[i]->id != id)
+        i++;
+    if (i == d->flight_count)
+        return NULL;
+    w = d->flight[i];
+    memmove(&d->flight[i], &d->flight[i + 1], (d->flight_count - i - 1) * sizeof(d->flight[0]));
+    d->flight_count--;
+    return w;
+}
+
+/* A change with FUA is written through: older open ones stay as open as they were. */
+static int
+disk_complete_fua(struct crashsim_disk *d, struct crashsim_write *w)
+{
+    uint64_t end = w->offset + w->count;
+    int r = 0;
+
+    if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_FUA_BARRIER))
+        r = crashsim_disk_flush(d, d->next_seq);
+    if (r == 0)
+        r = disk_put_piece(d, w, w->offset, end);
+    if (r == 0 && d->done_count > 0)
+        r = crashsim_map_set(&d->durable, w->offset, end, w->seq);
+    if (r == 0)
+        r = crashsim_map_erase(&d->visible, w->offset, end);
+    disk_forget(d, w);
+    return r < 0 ? r : disk_destage(d); /* the maps may have grown */
+}
+
+int
+crashsim_disk_complete(struct crashsim_disk *d, uint64_t id, uint64_t *seq)
+{
+    struct crashsim_write *w = disk_land(d, id);
+    int r;
+
+    if (w == NULL)
+        return -ESHUTDOWN;
+    w->seq = *seq = ++d->next_seq;
+    if (w->fua)
+        return disk_complete_fua(d, w);
+    r = crashsim_map_set(&d->visible, w->offset, w->offset + w->count, w->seq);
+    if (r < 0) {
+        disk_forget(d, w);
+        return r;
+    }
+    d->done[d->done_count++] = w;
+    return disk_destage(d);
+}
+
+void
+crashsim_disk_abandon(struct crashsim_disk *d, uint64_t id)
+{
+    struct crashsim_write *w = disk_land(d, id);
+
+    if (w != NULL)
+        disk_forget(d, w);
+}
+
+/* --- reads ------------------------------------------------------------------------------------ */
+
+static const struct crashsim_write *
+disk_find(const struct crashsim_disk *d, uint64_t seq)
+{
+    size_t lo = 0, hi = d->done_count;
+
+    while (hi - lo > 1) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (d->done[mid]->seq <= seq)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return d->done[lo];
+}
+
+int
+crashsim_disk_read(struct crashsim_disk *d, void *buf, uint32_t count, uint64_t offset)
+{
+    uint64_t at = offset, end = offset + count;
+    uint8_t *out = buf;
+    int r = 0;
+
+    if (d->off)
+        return -ESHUTDOWN;
+    if (offset > d->size_bytes || count > d->size_bytes - offset)
+        return -EINVAL;
+    while (r == 0 && at < end) {
+        struct crashsim_range seen;
+        bool found = crashsim_map_next(&d->visible, at, &seen) && seen.start < end;
+        uint64_t stop = !found ? end : seen.start > at ? seen.start : seen.end;
+        const struct crashsim_write *w;
+
+        if (stop > end)
+            stop = end;
+        if (!found || seen.start > at) {
+            r = d->base.pread(d->base.opaque, out + (at - offset), (uint32_t)(stop - at), at);
+        } else {
+            w = disk_find(d, seen.value);
+            if (w->data != NULL)
+                memcpy(out + (at - offset), w->data + (at - w->offset), (size_t)(stop - at));
+            else
+                memset(out + (at - offset), 0, (size_t)(stop - at));
+        }
+        at = stop;
+    }
+    return r;
+}
+
+/* --- flush ------------------------------------------------------------------------------------ */
+
+int
+crashsim_disk_flush_begin(const struct crashsim_disk *d, uint64_t *bound)
+{
+    *bound = d->next_seq;
+    return d->off ? -ESHUTDOWN : 0;
+}
+
+int
+crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
+{
+    size_t count = 0, gone = 0;
+    int r = 0;
+
+    if (d->off)
+        return -ESHUTDOWN;
+    while (count < d->done_count && d->done[count]->seq <= bound)
+        count++;
+    while (r == 0 && gone < count) {
+        struct crashsim_write *w = d->done[gone];
+
+        if (!(CRASHSIM_HAS_BUG(CRASHSIM_BUG_FLUSH_FORGETS) && w->id % 8 == 5))
+            r = disk_put(d, w, w->seq, w->offset, w->offset + w->count);
+        if (r == 0)
+            r = disk_unsee(d, w);
+        if (r == 0)
+            gone++;
+    }
+    for (size_t i = 0; i < gone; i++)
+        disk_forget(d, d->done[i]);
+    memmove(d->done, d->done + gone, (d->done_count - gone) * sizeof(d->done[0]));
+    d->done_count -= gone;
+    if (d->done_count == 0) {
+        crashsim_map_reset(&d->visible);
+        crashsim_map_reset(&d->durable);
+    }
+    return r;
+}
+
+/* --- the cut ---------------------------------------------------------------------------------- */
+
+size_t
+crashsim_disk_open_count(const struct crashsim_disk *d)
+{
+    return d->done_count + d->flight_count;
+}
+
+const struct crashsim_write *
+crashsim_disk_open(const struct crashsim_disk *d, size_t i)
+{
+    return i < d->done_count ? d->done[i] : d->flight[i - d->done_count];
+}
+
+/* The sector that a tear spoils, where the change may write at all. */
+static int
+disk_spoil(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t i,
+           const struct crashsim_write *w, uint64_t seq)
+{
+    uint32_t new_bytes;
+    uint64_t sector = crashsim_choice_spoilt(choice, i, w->offset, w->count, &new_bytes);
+    uint64_t start = sector * 512, end = start + 512;
+    uint8_t garbage[512];
+    struct crashsim_write spoilt = {.kind = CRASHSIM_WRITE, .data = garbage};
+
+    if (choice->tear == CRASHSIM_TEAR_BYTE)
+        end = start + new_bytes;
+    start = start < w->offset ? w->offset : start;
+    end = end > w->offset + w->count ? w->offset + w->count : end;
+    if (start >= end)
+        return 0;
+    if (choice->tear == CRASHSIM_TEAR_BYTE)
+        return disk_put(d, w, seq, start, end);
+    for (size_t k = 0; k < sizeof(garbage); k++)
+        garbage[k] = (uint8_t)crashsim_hash2(choice->seed ^ sector, k);
+    spoilt.offset = start;
+    spoilt.count = (uint32_t)(end - start);
+    return disk_put(d, &spoilt, seq, start, end);
+}
+
+static int
+disk_tear(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t i,
+          const struct crashsim_write *w, uint64_t seq, struct crashsim_cut *cut)
+{
+    uint64_t at = w->offset, end = w->offset + w->count, stop, spoilt = UINT64_MAX;
+    uint32_t new_bytes;
+    int r = 0;
+
+    if (choice->tear == CRASHSIM_TEAR_BYTE || choice->tear == CRASHSIM_TEAR_GARBAGE) {
+        spoilt = crashsim_choice_spoilt(choice, i, w->offset, w->count, &new_bytes);
+        r = disk_spoil(d, choice, i, w, seq);
+        cut->spoilt++;
+    }
+    for (; r == 0 && at < end; at = stop) {
+        bool keep = crashsim_choice_piece(choice, i, w->offset, w->count, at, &stop);
+
+        if (at / 512 <= spoilt && (stop - 1) / 512 >= spoilt)
+            keep = false;
+        if (keep)
+            r = disk_put(d, w, seq, at, stop);
+    }
+    return r;
+}
+
+int
+crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
+                  struct crashsim_cut *cut)
+{
+    size_t n = crashsim_disk_open_count(d);
+    int r = 0;
+
+    memset(cut, 0, sizeof(*cut));
+    if (d->off)
+        return -ESHUTDOWN;
+    d->off = true;
+    d->cuts++;
+    cut->open = n;
+    cut->in_flight = d->flight_count;
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        const struct crashsim_write *w = crashsim_disk_open(d, i);
+        uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX;
+        enum crashsim_fate fate = crashsim_choice_fate(choice, i, n);
+
+        if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_UNANSWERED) && w->seq == 0)
+            fate = CRASHSIM_DROPPED;
+        if (fate == CRASHSIM_KEPT) {
+            cut->kept++;
+            r = disk_put(d, w, seq, w->offset, w->offset + w->count);
+        } else if (fate == CRASHSIM_TORN) {
+            cut->torn++;
+            r = disk_tear(d, choice, i, w, seq, cut);
+        } else {
+            cut->dropped++;
+        }
+    }
+    d->broken = r < 0;
+    if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_DRAIN))
+        return r;
+    disk_forget_all(d);
+    return r;
+}
+
+bool
+crashsim_disk_is_off(const struct crashsim_disk *d)
+{
+    return d->off;
+}
+
+int
+crashsim_disk_power_on(struct crashsim_disk *d)
+{
+    if (!d->off)
+        return -EALREADY;
+    if (d->broken)
+        return -EIO;
+    d->off = false;
+    return 0;
+}
+
+void
+crashsim_disk_stats(const struct crashsim_disk *d, struct crashsim_disk_stats *stats)
+{
+    stats->open = crashsim_disk_open_count(d);
+    stats->in_flight = d->flight_count;
+    stats->cache_bytes = disk_cost(d);
+    stats->destaged = d->destaged;
+    stats->cuts = d->cuts;
+}
