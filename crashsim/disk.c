@@ -15,15 +15,17 @@
  * 2. `visible` says for each byte which of done[] was answered last.  Where it says nothing, the
  *    base has what reads see.
  * 3. `durable` says for each byte the seq of the newest change that is in the base, as far as an
- *    older one is in done[].  A change goes to the base only where `durable` has nothing newer, so
- *    an older one never comes back over a newer, also in part.  A change in flight is newer than
- *    all that were answered: it was still under way when they were, and either order is legal.
+ *    older one is in done[]; where one is, `visible` or `durable` says something.  A change goes
+ *    to the base only where `durable` has nothing newer, so an older one never comes back over a
+ *    newer, also in part.  A change in flight is newer than all that were answered: it was still
+ *    under way when they were, and either order is legal.
  * 4. A newer *open* change does not remove an older one: at a cut the newer may be dropped and the
  *    older kept.
  * 5. Whatever may need memory gets it in submit; only the two maps allocate later, and a change
  *    that they have no room for fails.
  * 6. The cache's cost counts changes, their data and the ranges of both maps.  Past the bound
- *    answered changes are destaged, one after the other, in seeded order among the older half.
+ *    answered changes are destaged, one after the other, in seeded order among the older half; the
+ *    oldest more often than others, so that none stays for good.
  */
 #include "disk.h"
 
@@ -44,6 +46,7 @@ struct crashsim_disk {
     size_t done_count, flight_count, cap; /* cap: of each, done_count + flight_count fit */
     struct crashsim_map visible, durable;
     uint64_t next_id, next_seq;
+    size_t prune_at; /* ranges in `durable`, see disk_prune() */
     uint64_t data_bytes; /* of the open changes, with DISK_COST_CHANGE each */
     uint64_t destaged, cuts;
     bool off, broken;
@@ -208,18 +211,39 @@ disk_cost(const struct crashsim_disk *d)
            (d->visible.count + d->durable.count) * (uint64_t)CRASHSIM_MAP_NODE_BYTES;
 }
 
+/* Forget what keeps no one away any more.  Often enough that the map stays small, seldom enough
+ * that it costs nothing. */
+static int
+disk_prune(struct crashsim_disk *d)
+{
+    struct crashsim_range range;
+    int r = 0;
+
+    if (d->durable.count < d->prune_at)
+        return 0;
+    for (uint64_t at = 0; r == 0 && crashsim_map_next(&d->durable, at, &range); at = range.end) {
+        if (range.value < d->done[0]->seq)
+            r = crashsim_map_erase(&d->durable, range.start, range.end);
+    }
+    d->prune_at = 2 * d->durable.count + 64;
+    return r;
+}
+
 static int
 disk_destage(struct crashsim_disk *d)
 {
     int r = 0;
 
     while (r == 0 && d->done_count > 0 && disk_cost(d) > d->limit_bytes) {
-        size_t i = (size_t)(crashsim_random(&d->random) % ((d->done_count + 1) / 2));
+        uint64_t n = crashsim_random(&d->random);
+        size_t i = n % 4 == 0 ? 0 : (size_t)(n / 4 % ((d->done_count + 1) / 2));
 
         if (d->base.destaged != NULL)
             d->base.destaged(d->base.opaque, d->done[i]);
         d->destaged++;
         r = disk_retire(d, i);
+        if (r == 0 && d->done_count > 0)
+            r = disk_prune(d);
     }
     return r;
 }
@@ -292,6 +316,25 @@ disk_land(struct crashsim_disk *d, uint64_t id)
     return w;
 }
 
+/* The same of FUA at its completion, only where an older change may be open: that is where
+ * `visible` or `durable` says something.  Else a stream of FUA would fill the map. */
+static int
+disk_note_fua(struct crashsim_disk *d, uint64_t seq, uint64_t start, uint64_t end)
+{
+    const struct crashsim_map *maps[] = {&d->durable, &d->visible};
+    struct crashsim_range range;
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < 2 && d->done_count > 0; i++) {
+        for (uint64_t at = start;
+             r == 0 && crashsim_map_next(maps[i], at, &range) && range.start < end;
+             at = range.end)
+            r = crashsim_map_set(&d->durable, range.start > start ? range.start : start,
+                                 range.end < end ? range.end : end, seq);
+    }
+    return r;
+}
+
 /* A change with FUA is written through: older open ones stay as open as they were. */
 static int
 disk_complete_fua(struct crashsim_disk *d, struct crashsim_write *w)
@@ -303,8 +346,8 @@ disk_complete_fua(struct crashsim_disk *d, struct crashsim_write *w)
         r = crashsim_disk_flush(d, d->next_seq);
     if (r == 0)
         r = disk_put_piece(d, w, w->offset, end);
-    if (r == 0 && d->done_count > 0)
-        r = crashsim_map_set(&d->durable, w->offset, end, w->seq);
+    if (r == 0)
+        r = disk_note_fua(d, w->seq, w->offset, end);
     if (r == 0)
         r = crashsim_map_erase(&d->visible, w->offset, end);
     disk_forget(d, w);

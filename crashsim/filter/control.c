@@ -226,8 +226,10 @@ control_listen(const char *path)
     strcpy(addr->sun_path, path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     r = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)addr, sizeof(*addr));
-    if (r < 0 && fd >= 0 && errno == EADDRINUSE && !control_is_taken(addr))
-        r = bind(fd, (const struct sockaddr *)addr, sizeof(*addr));
+    if (r < 0 && fd >= 0 && errno == EADDRINUSE) {
+        r = control_is_taken(addr) ? -1 : bind(fd, (const struct sockaddr *)addr, sizeof(*addr));
+        errno = EADDRINUSE;
+    }
     if (r < 0 || listen(fd, 16) < 0 || lstat(path, &st) < 0) {
         if (errno == EADDRINUSE)
             nbdkit_error("crashsim-control=%s: there is a file, or another server listens", path);

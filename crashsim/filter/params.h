@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "../choice.h"
-#include "../record.h"
+#include "../recording.h"
 #include "fault.h"
 
 /* When the power is to be cut by itself; zero or empty: not so. */

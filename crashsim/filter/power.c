@@ -577,6 +577,10 @@ power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush)
     power.can_zero = can_zero;
     power.can_flush = can_flush;
     power.random = crashsim_hash2(params.seed, 0xfa);
+#ifdef CRASHSIM_TEST_BUGS
+    if (getenv("CRASHSIM_BUG") != NULL) // NOLINT(concurrency-mt-unsafe): before the threads
+        crashsim_disk_bug = (enum crashsim_bug)atoi(getenv("CRASHSIM_BUG")); // NOLINT
+#endif
     power_set_trigger(&params.trigger, &params.choice, false);
     r = crashsim_disk_new(&base, size_bytes, params.cache_bytes, params.seed, &power.disk);
     if (r < 0)

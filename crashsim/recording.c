@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * record.c - see record.h.
+ * recording.c - see recording.h.
  *
  * 1. Each change is one entry of the log, written when it is answered; what is in flight at a cut
  *    follows at the cut.  A flush is an entry when it is answered.
@@ -10,7 +10,7 @@
  * 3. The super block counts the entries before the last flush, FUA, mark or cut; a recording
  *    whose writer was killed is whole up to there.
  */
-#include "record.h"
+#include "recording.h"
 
 #include <endian.h>
 #include <errno.h>

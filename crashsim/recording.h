@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * record.h - what happened to a disk, in a file.
+ * recording.h - what happened to a disk, in a file.
  *
  * FILE is a log as the kernel's dm-log-writes makes it, in the order of answers, which other
  * people's replay-log and QEMU's blklogwrites read too.  FILE.side is text that says exactly
@@ -8,8 +8,8 @@
  *
  * The first error is kept, and nothing is written after it; crashsim_record_error() tells.
  */
-#ifndef CRASHSIM_RECORD_H
-#define CRASHSIM_RECORD_H
+#ifndef CRASHSIM_RECORDING_H
+#define CRASHSIM_RECORDING_H
 
 #include <stdint.h>
 
@@ -62,4 +62,4 @@ void crashsim_record_mark(struct crashsim_record *r, const char *name);
 void crashsim_record_cut(struct crashsim_record *r, struct crashsim_disk *d,
                          const struct crashsim_choice *choice);
 
-#endif /* CRASHSIM_RECORD_H */
+#endif /* CRASHSIM_RECORDING_H */
