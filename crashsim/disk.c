@@ -192,7 +192,7 @@ disk_retire(struct crashsim_disk *d, size_t i)
         r = disk_unsee(d, w);
     if (r < 0)
         return r;
-    memmove(&d->done[i], &d->done[i + 1], (d->done_count - i - 1) * sizeof(d->done[0]));
+    memmove(&d->done[i], &d->done[i + 1], (d->done_count - i - 1) * sizeof(void *));
     d->done_count--;
     disk_forget(d, w);
     if (d->done_count == 0) {
@@ -258,10 +258,10 @@ disk_reserve(struct crashsim_disk *d)
 
     if (want <= d->cap)
         return 0;
-    done = realloc(d->done, cap * sizeof(d->done[0]));
+    done = realloc(d->done, cap * sizeof(void *));
     if (done != NULL)
         d->done = done;
-    flight = realloc(d->flight, cap * sizeof(d->flight[0]));
+    flight = realloc(d->flight, cap * sizeof(void *));
     if (flight != NULL)
         d->flight = flight;
     if (done == NULL || flight == NULL)
@@ -311,7 +311,7 @@ disk_land(struct crashsim_disk *d, uint64_t id)
     if (i == d->flight_count)
         return NULL;
     w = d->flight[i];
-    memmove(&d->flight[i], &d->flight[i + 1], (d->flight_count - i - 1) * sizeof(d->flight[0]));
+    memmove(&d->flight[i], &d->flight[i + 1], (d->flight_count - i - 1) * sizeof(void *));
     d->flight_count--;
     return w;
 }
@@ -463,9 +463,11 @@ crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
         if (r == 0)
             gone++;
     }
+    if (gone == 0)
+        return r;
     for (size_t i = 0; i < gone; i++)
         disk_forget(d, d->done[i]);
-    memmove(d->done, d->done + gone, (d->done_count - gone) * sizeof(d->done[0]));
+    memmove(d->done, d->done + gone, (d->done_count - gone) * sizeof(void *));
     d->done_count -= gone;
     if (d->done_count == 0) {
         crashsim_map_reset(&d->visible);

@@ -111,7 +111,7 @@ map_cut(struct crashsim_map *m, uint64_t start, uint64_t end, node **spare)
 
         if (old.start < start) {
             n->range.end = start;
-            if (old.end > end) {
+            if (old.end > end && *spare != NULL) {
                 map_insert(m, *spare, end, old.end, old.value);
                 *spare = NULL;
             }

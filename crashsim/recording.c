@@ -98,6 +98,26 @@ record_now(void)
 }
 
 int
+crashsim_record_probe(const char *path)
+{
+    char *name = NULL;
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < 2; i++) {
+        int fd;
+
+        if (asprintf(&name, "%s%s", path, i == 0 ? "" : ".side") < 0)
+            return -ENOMEM;
+        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        r = fd < 0 ? -errno : 0;
+        if (fd >= 0 && (close(fd) < 0 || unlink(name) < 0))
+            r = -errno;
+        free(name);
+    }
+    return r;
+}
+
+int
 crashsim_record_new(const char *path, uint64_t size_bytes, uint64_t seed,
                     struct crashsim_record **record)
 {
@@ -179,7 +199,7 @@ record_entry(struct crashsim_record *r, uint64_t sector, uint64_t nr_sectors, ui
 
     memcpy(buf, &entry, sizeof(entry));
     if (len > 0)
-        memcpy(buf + sizeof(entry), name, len);
+        (void)snprintf((char *)buf + sizeof(entry), sizeof(buf) - sizeof(entry), "%s", name);
     record_put(r, buf, sizeof(buf), at);
     r->entries++;
     r->at += SECTOR;

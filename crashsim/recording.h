@@ -40,6 +40,9 @@ struct crashsim_log_entry {
 
 struct crashsim_record;
 
+/* Could they be made?  Leaves nothing behind. */
+int crashsim_record_probe(const char *path);
+
 /* Make FILE and FILE.side; -EEXIST if one of them is there. */
 int crashsim_record_new(const char *path, uint64_t size_bytes, uint64_t seed,
                         struct crashsim_record **record);

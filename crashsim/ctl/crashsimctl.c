@@ -47,7 +47,7 @@ ctl_die(int status, const char *fmt, ...)
     (void)vfprintf(stderr, fmt, ap);
     va_end(ap);
     (void)fputs(status == 2 ? " (--help says more)\n" : "\n", stderr);
-    exit(status);
+    exit(status); // NOLINT(concurrency-mt-unsafe): one thread
 }
 
 static int
@@ -59,7 +59,7 @@ ctl_connect(const char *path)
     if (strlen(path) >= sizeof(addr.sun_path))
         ctl_die(1, "%s: the path of a socket has at most %zu bytes", path,
                 sizeof(addr.sun_path) - 1);
-    strcpy(addr.sun_path, path);
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
         ctl_die(1, "%s: %s", path, strerror(errno)); // NOLINT(concurrency-mt-unsafe): one thread
     return fd;
@@ -154,7 +154,7 @@ main(int argc, char **argv)
     if (known == 4)
         ctl_die(2, "%s is none of cut, power-on, mark, stats", argv[2]);
     ctl_line(argc, argv, line, &json);
-    strcat(line, "\n");
+    (void)snprintf(line + strlen(line), 2, "\n");
     fd = ctl_connect(argv[1]);
     if (send(fd, line, strlen(line), MSG_NOSIGNAL) != (ssize_t)strlen(line))
         ctl_die(1, "%s: the command could not be sent", argv[1]);

@@ -81,7 +81,7 @@ control_cut_word(const char *word, struct control_cut *cut, char *answer)
     if (len == 7 && strncmp(word, "at-mark", len) == 0) {
         if (!crashsim_mark_is_good(value))
             return control_refuse(answer, word, "no good name");
-        strcpy(cut->trigger.mark, value);
+        (void)snprintf(cut->trigger.mark, sizeof(cut->trigger.mark), "%s", value);
         return 0;
     }
     if (len == 12 && strncmp(word, "after-writes", len) == 0)
@@ -223,7 +223,7 @@ control_listen(const char *path)
         return -1;
     }
     addr->sun_family = AF_UNIX;
-    strcpy(addr->sun_path, path);
+    (void)snprintf(addr->sun_path, sizeof(addr->sun_path), "%s", path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     r = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)addr, sizeof(*addr));
     if (r < 0 && fd >= 0 && errno == EADDRINUSE) {
@@ -234,7 +234,7 @@ control_listen(const char *path)
         if (errno == EADDRINUSE)
             nbdkit_error("crashsim-control=%s: there is a file, or another server listens", path);
         else
-            nbdkit_error("crashsim-control=%s: %s", path, strerror(errno));
+            nbdkit_error("crashsim-control=%s: %m", path);
         if (fd >= 0)
             (void)close(fd);
         return -1;
@@ -255,7 +255,7 @@ control_start(void)
         return 0;
     control.stop = eventfd(0, EFD_CLOEXEC);
     if (control.stop < 0) {
-        nbdkit_error("eventfd: %s", strerror(errno));
+        nbdkit_error("eventfd: %m");
         return -1;
     }
     (void)sigfillset(&all); /* nbdkit's signals are for its own threads */
@@ -263,7 +263,8 @@ control_start(void)
     r = pthread_create(&control.thread, NULL, control_main, NULL);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (r != 0) {
-        nbdkit_error("pthread_create: %s", strerror(r));
+        errno = r;
+        nbdkit_error("pthread_create: %m");
         return -1;
     }
     control.running = true;

@@ -54,10 +54,19 @@ filter_config_complete(nbdkit_next_config_complete *next, nbdkit_backend *nxdata
     return params_check() < 0 ? -1 : next(nxdata);
 }
 
+/* What can be known to fail is said while nbdkit can still refuse to start: later it is in the
+ * background, or --run has begun. */
 static int
 filter_get_ready(int thread_model)
 {
+    int r = params.record != NULL ? crashsim_record_probe(params.record) : 0;
+
     (void)thread_model;
+    if (r < 0) {
+        errno = -r;
+        nbdkit_error("crashsim-record=%s: %m", params.record);
+        return -1;
+    }
     return params.control != NULL ? control_listen(params.control) : 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #include "params.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,7 +57,7 @@ params_set_cut(const char *key, const char *value)
         return 1;
     if (!crashsim_mark_is_good(value))
         return params_refuse(key, value, "a name of at most 255 printable bytes");
-    strcpy(params.trigger.mark, value);
+    (void)snprintf(params.trigger.mark, sizeof(params.trigger.mark), "%s", value);
     return 0;
 }
 

@@ -121,8 +121,8 @@ power_record_check(void)
     if (power.record == NULL || power.record_failed || crashsim_record_error(power.record) == 0)
         return;
     power.record_failed = true;
-    nbdkit_error("%s: %s; the recording ends here", params.record,
-                 strerror(-crashsim_record_error(power.record)));
+    errno = -crashsim_record_error(power.record);
+    nbdkit_error("%s: %m; the recording ends here", params.record);
 }
 
 static void
@@ -155,7 +155,8 @@ power_record_begin(void)
     r = crashsim_record_new(path, power.size_bytes, params.seed, &power.record);
     if (r < 0) {
         power.record = NULL;
-        nbdkit_error("crashsim-record: %s: %s", path, strerror(-r));
+        errno = -r;
+        nbdkit_error("crashsim-record: %s: %m", path);
     }
     free(path);
     power.records++;
@@ -190,7 +191,7 @@ power_set_trigger(const struct trigger *t, const struct crashsim_choice *choice,
     if (t->within != 0) /* each request has two events: it comes, it is answered */
         power.event_at = power.events + 1 +
                          crashsim_hash2(choice->seed, 0x77 + power.events) % (2 * t->within);
-    strcpy(power.mark, t->mark);
+    (void)snprintf(power.mark, sizeof(power.mark), "%s", t->mark);
 }
 
 static void
@@ -239,8 +240,10 @@ power_cut_now(const struct crashsim_choice *wanted, bool seeded)
     power_rot();
     if (r == 0 && power.can_flush && power.next->flush(power.next, 0, &err) < 0)
         r = -err;
-    if (r < 0)
-        nbdkit_error("the cut's surviving state could not be written: %s", strerror(-r));
+    if (r < 0) {
+        errno = -r;
+        nbdkit_error("the cut's surviving state could not be written: %m");
+    }
     return r;
 }
 
@@ -472,9 +475,9 @@ power_cut(const struct crashsim_choice *choice, bool seeded, char *answer)
     }
     r = power_cut_now(choice, seeded);
     if (r < 0) {
+        errno = -r;
         (void)snprintf(answer, POWER_ANSWER_MAX,
-                       "the power is off, but what survived could not be written: %s",
-                       strerror(-r));
+                       "the power is off, but what survived could not be written: %m");
         return power_command(-1);
     }
     answer[0] = '\0';
@@ -583,10 +586,12 @@ power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush)
 #endif
     power_set_trigger(&params.trigger, &params.choice, false);
     r = crashsim_disk_new(&base, size_bytes, params.cache_bytes, params.seed, &power.disk);
-    if (r < 0)
-        nbdkit_error("crashsim: %s", strerror(-r));
-    else
+    if (r == 0) {
         r = power_record_begin();
+    } else {
+        errno = -r;
+        nbdkit_error("crashsim: %m");
+    }
     power_unlock();
     return r < 0 ? -1 : 0;
 }
@@ -602,8 +607,10 @@ power_end(void)
         r = crashsim_disk_flush(power.disk, bound);
         if (r == 0 && power.can_flush && power.next->flush(power.next, 0, &err) < 0)
             r = -err;
-        if (r < 0)
-            nbdkit_error("what was in the cache could not be written: %s", strerror(-r));
+        if (r < 0) {
+            errno = -r;
+            nbdkit_error("what was in the cache could not be written: %m");
+        }
     }
     power_record_end();
     crashsim_disk_free(power.disk);

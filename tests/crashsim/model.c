@@ -15,7 +15,7 @@
 
 #include "random.h"
 
-#define SIZE      (64u * 512)
+#define SIZE      32768u
 #define OPEN_MAX  4096
 #define FLIGHT    6
 #define COUNT_MAX 6000u

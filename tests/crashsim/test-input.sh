@@ -42,8 +42,14 @@ refused 'there is a file' crashsim-control="$dir/file"
 refused 'File exists' crashsim-record="$dir/file"
 refused 'No such file' crashsim-record="$dir/none/file"
 refused 'the same file' crashsim-record="$dir/x" crashsim-control="$dir/x"
-[ "$(ls "$dir")" = file ] || fail "left behind: $(ls "$dir")"
+set -- "$dir"/*
+[ "$*" = "$dir/file" ] || fail "left behind: $*"
 
+cat >"$dir/ctl.sh" <<'CTL'
+fail() {
+    echo "$*" >&2
+    exit 1
+}
 ctl() { # STATUS WANTED ARG...
     local status=$1 wanted=$2 said rc=0
     shift 2
@@ -52,7 +58,8 @@ ctl() { # STATUS WANTED ARG...
     grep -q -- "$wanted" <<<"$said" || fail "crashsimctl $*: says '$said', not '$wanted'"
     [ "$status" = 0 ] || [ "$(grep -c . <<<"$said")" = 1 ] || fail "crashsimctl $*: $said"
 }
-export -f ctl fail
+CTL
+. "$dir/ctl.sh"
 export dir
 ctl 0 usage: --help
 ctl 2 'SOCKET and a command'
@@ -64,6 +71,7 @@ ctl 1 'No such file' "$dir/c" stats
 # A socket that a killed server left is replaced, one of a server that runs is not.
 cat >"$dir/live.sh" <<'LIVE'
 set -euo pipefail
+. "$dir/ctl.sh"
 ctl 1 'no such mode' "$dir/c" cut --survive=all
 ctl 1 'does not know' "$dir/c" cut --fast=1
 ctl 1 'a number from 1' "$dir/c" cut --after-writes=0

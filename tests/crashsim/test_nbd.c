@@ -258,6 +258,7 @@ struct op {
     uint64_t sent, answered; /* moments; answered 0: never, or with an error */
     uint64_t flushed;        /* when a flush that covers it was answered; 0: never */
     uint32_t first, sectors;
+    uint64_t offset, count; /* the same in bytes */
     bool flush, fua, zero, done;
     uint64_t *buf;
 };
@@ -297,18 +298,20 @@ run_send(struct run *run, struct nbd_handle *nbd)
     op->sectors = 1 + (uint32_t)(r >> 20) % 16;
     if (op->sectors > SECTORS - op->first)
         op->sectors = SECTORS - op->first;
+    op->offset = (uint64_t)op->first * 512;
+    op->count = (uint64_t)op->sectors * 512;
     flags = op->fua ? LIBNBD_CMD_FLAG_FUA : 0;
     if (op->flush)
         return nbd_aio_flush(nbd, callback, 0) >= 0;
     if (op->zero && r % 3 == 0)
-        return nbd_aio_trim(nbd, op->sectors * 512, op->first * 512, callback, flags) >= 0;
+        return nbd_aio_trim(nbd, op->count, op->offset, callback, flags) >= 0;
     if (op->zero)
-        return nbd_aio_zero(nbd, op->sectors * 512, op->first * 512, callback, flags) >= 0;
-    op->buf = malloc(op->sectors * 512);
+        return nbd_aio_zero(nbd, op->count, op->offset, callback, flags) >= 0;
+    op->buf = malloc(op->count);
     assert_non_null(op->buf);
-    for (uint32_t i = 0; i < op->sectors * 64; i++)
+    for (uint64_t i = 0; i < op->count / 8; i++)
         op->buf[i] = run->stamp_base + run->count;
-    return nbd_aio_pwrite(nbd, op->buf, op->sectors * 512, op->first * 512, callback, flags) >= 0;
+    return nbd_aio_pwrite(nbd, op->buf, op->count, op->offset, callback, flags) >= 0;
 }
 
 /* Let one of the connections move, and give moments to what was answered. */
@@ -379,11 +382,12 @@ run_judge(struct run *run, struct nbd_handle *nbd)
 
     nbd_must(nbd_pread(nbd, disk, sizeof(disk), 0, 0));
     for (uint32_t s = 0; s < SECTORS; s++) {
-        uint64_t stamp = disk[s * 64], id = stamp - run->stamp_base;
+        const uint64_t *sector = disk + (size_t)s * 64;
+        uint64_t stamp = sector[0], id = stamp - run->stamp_base;
         bool good = false;
 
         for (unsigned i = 1; i < 64; i++)
-            assert_int_equal(disk[s * 64 + i], stamp); /* no sector is torn */
+            assert_int_equal(sector[i], stamp); /* no sector is torn */
         if (stamp == run->before[s])
             good = run_may_hold(run, NULL, s);
         if (stamp == 0) {

@@ -20,7 +20,7 @@
 #include "random.h"
 #include "recording.h"
 
-#define SIZE (64u * 512)
+#define SIZE 32768u
 
 static uint8_t disk_bytes[SIZE]; /* the base */
 
