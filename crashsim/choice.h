@@ -34,7 +34,7 @@ enum crashsim_tear {
     CRASHSIM_TEAR_NONE,
     CRASHSIM_TEAR_512,     /* sectors of 512 bytes are written whole or not at all */
     CRASHSIM_TEAR_4096,    /* of 4096 bytes */
-    CRASHSIM_TEAR_BYTE,    /* as 512, and one sector is written by its first bytes: no disk's promise */
+    CRASHSIM_TEAR_BYTE,    /* as 512, and one sector has its first bytes only: no legal state */
     CRASHSIM_TEAR_GARBAGE, /* as 512, and one sector holds what nobody wrote */
 };
 
@@ -50,8 +50,8 @@ enum crashsim_fate { CRASHSIM_DROPPED, CRASHSIM_KEPT, CRASHSIM_TORN };
 
 enum crashsim_fate crashsim_choice_fate(const struct crashsim_choice *c, size_t i, size_t n);
 
-/* Does a torn write I keep the bytes from AT on, up to *END?  The write is [OFFSET, OFFSET + COUNT).
- * A write of more than 1024 sectors is torn in larger pieces. */
+/* Does a torn write I keep the bytes from AT on, up to *END?  The write is
+ * [OFFSET, OFFSET + COUNT).  A write of more than 1024 sectors is torn in larger pieces. */
 bool crashsim_choice_piece(const struct crashsim_choice *c, size_t i, uint64_t offset,
                            uint64_t count, uint64_t at, uint64_t *end);
 

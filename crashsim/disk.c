@@ -102,7 +102,7 @@ crashsim_disk_free(struct crashsim_disk *d)
     free(d);
 }
 
-/* --- to the base ------------------------------------------------------------------------------ */
+/* --- to the base --- */
 
 /* [START, END) of W, whatever is there. */
 static int
@@ -202,7 +202,7 @@ disk_retire(struct crashsim_disk *d, size_t i)
     return 0;
 }
 
-/* --- the cache's bound ------------------------------------------------------------------------ */
+/* --- the cache's bound --- */
 
 static uint64_t
 disk_cost(const struct crashsim_disk *d)
@@ -248,7 +248,7 @@ disk_destage(struct crashsim_disk *d)
     return r;
 }
 
-/* --- changes ---------------------------------------------------------------------------------- */
+/* --- changes --- */
 
 static int
 disk_reserve(struct crashsim_disk *d)
@@ -383,7 +383,7 @@ crashsim_disk_abandon(struct crashsim_disk *d, uint64_t id)
         disk_forget(d, w);
 }
 
-/* --- reads ------------------------------------------------------------------------------------ */
+/* --- reads --- */
 
 static const struct crashsim_write *
 disk_find(const struct crashsim_disk *d, uint64_t seq)
@@ -434,7 +434,7 @@ crashsim_disk_read(struct crashsim_disk *d, void *buf, uint32_t count, uint64_t 
     return r;
 }
 
-/* --- flush ------------------------------------------------------------------------------------ */
+/* --- flush --- */
 
 int
 crashsim_disk_flush_begin(const struct crashsim_disk *d, uint64_t *bound)
@@ -476,7 +476,7 @@ crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
     return r;
 }
 
-/* --- the cut ---------------------------------------------------------------------------------- */
+/* --- the cut --- */
 
 size_t
 crashsim_disk_open_count(const struct crashsim_disk *d)

@@ -49,11 +49,12 @@ int crashsim_record_new(const char *path, uint64_t size_bytes, uint64_t seed,
 /* The first error that there was. */
 int crashsim_record_error(const struct crashsim_record *r);
 uint64_t crashsim_record_entries(const struct crashsim_record *r);
-int crashsim_record_free(struct crashsim_record *r); /* answers the first error, or that of closing */
+/* Answers the first error, or that of closing. */
+int crashsim_record_free(struct crashsim_record *r);
 
 void crashsim_record_submit(struct crashsim_record *r, const struct crashsim_write *w);
-/* W was answered (seq), or is in flight at a cut (seq 0).  D is asked for what lies beside it in its
- * sectors. */
+/* W was answered (seq), or is in flight at a cut (seq 0).  D is asked for what lies beside it in
+ * its sectors. */
 void crashsim_record_write(struct crashsim_record *r, struct crashsim_disk *d,
                            const struct crashsim_write *w);
 void crashsim_record_fail(struct crashsim_record *r, uint64_t id, int error);

@@ -41,7 +41,7 @@ static struct {
     bool running;
 } control = {.fd = -1, .stop = -1};
 
-/* --- commands ----------------------------------------------------------------------------------- */
+/* --- commands --- */
 
 static int
 control_refuse(char *answer, const char *word, const char *why)
@@ -75,7 +75,7 @@ control_cut_word(const char *word, struct control_cut *cut, char *answer)
         cut->seeded = true;
         return crashsim_parse_number(value, &cut->choice.seed)
                    ? 0
-                   : control_refuse(answer, word, "a number from 0 to 18446744073709551615 is wanted");
+                   : control_refuse(answer, word, "a number from 0 to 2^64-1 is wanted");
     }
     cut->armed = true;
     if (len == 7 && strncmp(word, "at-mark", len) == 0) {
@@ -122,7 +122,7 @@ control_command(char *line, char *answer)
         return control_cut(rest, answer);
     if (strcmp(word, "mark") == 0) {
         if (rest == NULL || !crashsim_mark_is_good(rest))
-            return control_refuse(answer, "mark", "a name of at most 255 printable bytes is wanted");
+            return control_refuse(answer, "mark", "a name of 255 printable bytes at most is wanted");
         return power_mark(rest, answer);
     }
     if (rest != NULL)
@@ -134,7 +134,7 @@ control_command(char *line, char *answer)
     return control_refuse(answer, "no such command", word);
 }
 
-/* --- the socket --------------------------------------------------------------------------------- */
+/* --- the socket --- */
 
 static void
 control_answer(int fd)

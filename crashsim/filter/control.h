@@ -5,7 +5,8 @@
  * A connection carries one command: a line, answered by "ok" or "error TEXT" and lines of
  * key=value, and closed.
  *
- *     cut [survive=MODE] [tear=SECTOR] [seed=N] [after-writes=N] [after-flushes=N] [within=N] [at-mark=NAME]
+ *     cut [survive=MODE] [tear=SECTOR] [seed=N]
+ *         [after-writes=N] [after-flushes=N] [within=N] [at-mark=NAME]
  *     power-on
  *     mark NAME
  *     stats

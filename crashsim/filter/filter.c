@@ -38,7 +38,7 @@ struct connection {
     int readonly;
 };
 
-/* --- the process ------------------------------------------------------------------------------- */
+/* --- the process --- */
 
 static int
 filter_config(nbdkit_next_config *next, nbdkit_backend *nxdata, const char *key, const char *value)
@@ -135,7 +135,7 @@ filter_unload(void)
     params_free();
 }
 
-/* --- a connection ------------------------------------------------------------------------------ */
+/* --- a connection --- */
 
 static int
 filter_list_exports(nbdkit_next_list_exports *next, nbdkit_backend *nxdata, int readonly,
@@ -282,7 +282,7 @@ filter_is_rotational(nbdkit_next *next, void *handle)
     return shared.is_rotational;
 }
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests --- */
 
 static int
 filter_pread(nbdkit_next *next, void *handle, void *buf, uint32_t count, uint64_t offset,

@@ -7,8 +7,8 @@
  * 2. A change is taken in under the lock, takes its time without it, and is answered under it.  A
  *    cut between the two finds it in flight, and the request fails afterwards.  A flush covers
  *    what was answered when it came, not when it ends.
- * 3. The N-th write of "after N writes" has been answered, with success, when the power goes: the cut
- *    is made under the same lock as its completion, before the request returns.
+ * 3. The N-th write of "after N writes" has been answered, with success, when the power goes: the
+ *    cut is made under the same lock as its completion, before the request returns.
  * 4. After a cut nothing reaches the plugin until the power is on again, but for bits that rot.
  * 5. Each cut that was given no seed has one of its own, made of crashsim-seed and the number of
  *    the cut (the first has crashsim-seed itself); the answer and the statistics tell it.
@@ -62,7 +62,7 @@ power_unlock(void)
     (void)pthread_mutex_unlock(&power.lock);
 }
 
-/* --- the base: the plugin ----------------------------------------------------------------------- */
+/* --- the base: the plugin --- */
 
 static int
 power_base_pread(void *opaque, void *buf, uint32_t count, uint64_t offset)
@@ -112,7 +112,7 @@ power_base_destaged(void *opaque, const struct crashsim_write *w)
         crashsim_record_destage(power.record, w->id);
 }
 
-/* --- the recording ------------------------------------------------------------------------------ */
+/* --- the recording --- */
 
 /* An error is told once; the disk goes on, the recording does not. */
 static void
@@ -163,7 +163,7 @@ power_record_begin(void)
     return r;
 }
 
-/* --- triggers ----------------------------------------------------------------------------------- */
+/* --- triggers --- */
 
 static void
 power_disarm(void)
@@ -258,7 +258,7 @@ power_event(void)
         (void)power_cut_now(&power.choice, power.seeded);
 }
 
-/* --- requests ------------------------------------------------------------------------------------ */
+/* --- requests --- */
 
 /* Without the lock; the request goes on when nbdkit is about to end, too. */
 static void
@@ -413,7 +413,7 @@ power_flush(uint32_t conn, int *err)
     return power_answer(r, err);
 }
 
-/* --- commands ------------------------------------------------------------------------------------ */
+/* --- commands --- */
 
 static int
 power_command(int r)
@@ -560,7 +560,7 @@ power_stats(char *answer)
     return power_command(used < POWER_ANSWER_MAX ? 0 : -1);
 }
 
-/* --- the process ---------------------------------------------------------------------------------- */
+/* --- the process --- */
 
 int
 power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush)

@@ -56,7 +56,7 @@ model_random(struct model *m, uint32_t below)
     return (uint32_t)(crashsim_random(&m->random) % below);
 }
 
-/* --- the base ----------------------------------------------------------------------------------- */
+/* --- the base --- */
 
 static int
 model_pread(void *opaque, void *buf, uint32_t count, uint64_t offset)
@@ -80,7 +80,7 @@ model_zero(void *opaque, uint32_t count, uint64_t offset, bool trim)
     return 0;
 }
 
-/* --- the plain disk ------------------------------------------------------------------------------- */
+/* --- the plain disk --- */
 
 static struct change *
 model_find(struct model *m, uint64_t id)
@@ -164,7 +164,7 @@ model_flush(struct model *m, uint64_t bound)
     m->counts->flushes++;
 }
 
-/* --- operations ----------------------------------------------------------------------------------- */
+/* --- operations --- */
 
 static void
 model_submit(struct model *m)
@@ -264,7 +264,7 @@ model_read(struct model *m, uint32_t offset, uint32_t count)
         }
 }
 
-/* --- cuts ------------------------------------------------------------------------------------------ */
+/* --- cuts --- */
 
 static struct crashsim_choice
 model_choose(struct model *m)

@@ -59,6 +59,7 @@ ctl() { # STATUS WANTED ARG...
     [ "$status" = 0 ] || [ "$(grep -c . <<<"$said")" = 1 ] || fail "crashsimctl $*: $said"
 }
 CTL
+# shellcheck source=/dev/null
 . "$dir/ctl.sh"
 export dir
 ctl 0 usage: --help
@@ -71,6 +72,7 @@ ctl 1 'No such file' "$dir/c" stats
 # A socket that a killed server left is replaced, one of a server that runs is not.
 cat >"$dir/live.sh" <<'LIVE'
 set -euo pipefail
+# shellcheck source=/dev/null
 . "$dir/ctl.sh"
 ctl 1 'no such mode' "$dir/c" cut --survive=all
 ctl 1 'does not know' "$dir/c" cut --fast=1

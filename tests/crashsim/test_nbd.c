@@ -60,7 +60,7 @@ start(struct world *w, const char *const *args)
     world_start(w, args);
 }
 
-/* --- what flush and FUA do, exactly ---------------------------------------------------------------- */
+/* --- what flush and FUA do, exactly --- */
 
 static void
 cut__drop_all__flushed_and_fua_only(void **state)
@@ -247,7 +247,7 @@ faults__asked_for__happen_and_are_counted(void **state)
     world_end(&w);
 }
 
-/* --- the property ------------------------------------------------------------------------------------ */
+/* --- the property --- */
 
 #define CONNECTIONS 3
 #define DEPTH       4
