@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * output.c - JSON, the clock, a line of progress.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cmd.h"
+
+#define PROGRESS_EACH_NS 100000000LL
+
+void
+cmd_json_u64(struct json_object *obj, const char *key, uint64_t value)
+{
+    (void)json_object_object_add(obj, key, json_object_new_uint64(value));
+}
+
+void
+cmd_json_text(struct json_object *obj, const char *key, const char *value)
+{
+    (void)json_object_object_add(obj, key, json_object_new_string(value));
+}
+
+void
+cmd_json_print_take(struct json_object *obj)
+{
+    (void)printf("%s\n", json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY |
+                                                                 JSON_C_TO_STRING_NOSLASHESCAPE));
+    (void)json_object_put(obj);
+}
+
+int64_t
+cmd_now_ns(void)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+void
+cmd_progress_start(struct cmd_progress *p, bool quiet)
+{
+    *p = (struct cmd_progress){.on = !quiet && isatty(STDERR_FILENO) == 1};
+}
+
+void
+cmd_progress_show(struct cmd_progress *p, const char *fmt, ...)
+{
+    int64_t now = p->on ? cmd_now_ns() : 0;
+    struct winsize ws = {0};
+    int columns = 80;
+    char line[256];
+    va_list ap;
+
+    if (!p->on || now - p->last_ns < PROGRESS_EACH_NS)
+        return;
+    p->last_ns = now;
+    p->drawn = true;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0)
+        columns = ws.ws_col;
+    va_start(ap, fmt);
+    (void)vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    (void)fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
+    (void)fflush(stderr);
+}
+
+void
+cmd_progress_end(struct cmd_progress *p)
+{
+    if (p->drawn) {
+        (void)fputs("\r\033[K", stderr);
+        (void)fflush(stderr);
+    }
+    p->drawn = false;
+}

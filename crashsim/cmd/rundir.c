@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * rundir.c - see rundir.h.
+ *
+ * A folder without a locked `owner` may be one that is being made: it is left alone while the
+ * process that its name tells lives.
+ */
+#include "rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/loop.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define RUNDIR_PREFIX  "crashsim-"
+#define RUNDIR_KILL_MS 5000
+#define RUNDIR_MOUNTS  256 /* of one run */
+
+struct rundir {
+    char path[PATH_MAX];
+    int owner; /* `owner`, locked */
+};
+
+/* Field 22 of /proc/PID/stat; 0: no such process. */
+static uint64_t
+rundir_start_time(pid_t pid)
+{
+    char name[64], text[1024];
+    ssize_t n;
+    uint64_t start = 0;
+    char *p;
+    int fd;
+
+    (void)snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
+    fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    n = read(fd, text, sizeof(text) - 1);
+    (void)close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    p = strrchr(text, ')'); /* a name may hold anything */
+    for (int field = 2; p != NULL && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    if (p != NULL)
+        start = strtoull(p + 1, NULL, 10);
+    return start;
+}
+
+int
+rundir_open(const char *parent, struct rundir **dir)
+{
+    const char *tmp = parent != NULL ? parent : getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe) */
+    struct rundir *d = calloc(1, sizeof(*d));
+    char real[PATH_MAX], owner[PATH_MAX];
+    int r;
+
+    if (d == NULL)
+        return -ENOMEM;
+    if (realpath(tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp", real) == NULL ||
+        snprintf(d->path, sizeof(d->path), "%s/" RUNDIR_PREFIX "%d.XXXXXX", real, (int)getpid()) >=
+            (int)sizeof(d->path) - 64 ||
+        mkdtemp(d->path) == NULL) {
+        r = errno != 0 ? -errno : -ENAMETOOLONG;
+        free(d);
+        return r;
+    }
+    d->owner = open(rundir_file(d, "owner", owner, sizeof(owner)),
+                    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_APPEND, 0600);
+    if (d->owner < 0 || flock(d->owner, LOCK_EX | LOCK_NB) < 0) {
+        r = -errno;
+        if (d->owner >= 0)
+            (void)close(d->owner);
+        (void)unlink(owner);
+        (void)rmdir(d->path);
+        free(d);
+        return r;
+    }
+    *dir = d;
+    return 0;
+}
+
+const char *
+rundir_path(const struct rundir *d)
+{
+    return d->path;
+}
+
+const char *
+rundir_file(const struct rundir *d, const char *name, char *buf, size_t size)
+{
+    (void)snprintf(buf, size, "%s/%s", d->path, name);
+    return buf;
+}
+
+int
+rundir_note(struct rundir *d, pid_t pid)
+{
+    return dprintf(d->owner, "pid %d %" PRIu64 "\n", (int)pid, rundir_start_time(pid)) < 0 ? -EIO
+                                                                                           : 0;
+}
+
+/* --- taking down --- */
+
+/* Kill PID if it is the one that began at START, and wait for its end. */
+static bool
+rundir_kill(pid_t pid, uint64_t start)
+{
+    int fd = pid > 1 ? pidfd_open(pid, 0) : -1;
+    struct pollfd end = {.fd = fd, .events = POLLIN};
+    bool killed = false;
+
+    if (fd < 0)
+        return false;
+    if (start != 0 && rundir_start_time(pid) == start && pidfd_send_signal(fd, SIGKILL, NULL, 0) == 0) {
+        (void)poll(&end, 1, RUNDIR_KILL_MS);
+        killed = true;
+    }
+    (void)close(fd);
+    return killed;
+}
+
+static void
+rundir_kill_all(const char *path, struct rundir_swept *swept)
+{
+    char name[PATH_MAX], line[128];
+    FILE *f;
+
+    (void)snprintf(name, sizeof(name), "%s/owner", path);
+    f = fopen(name, "re");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        int pid;
+        uint64_t start;
+
+        /* NOLINTNEXTLINE(cert-err34-c): we wrote it; nonsense names no process that began then */
+        if (sscanf(line, "pid %d %" SCNu64, &pid, &start) == 2 && rundir_kill(pid, start))
+            swept->processes++;
+    }
+    if (f != NULL)
+        (void)fclose(f);
+}
+
+/* The octal escapes of mountinfo. */
+static void
+rundir_unescape(char *s)
+{
+    char *to = s;
+
+    for (; *s != '\0'; s++) {
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] != '\0' && s[3] != '\0') {
+            *to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+            s += 3;
+        } else {
+            *to++ = *s;
+        }
+    }
+    *to = '\0';
+}
+
+static bool
+rundir_is_below(const char *path, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    return strncmp(path, folder, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+/* A mount point below PATH, the last of them; *POINT is malloced. */
+static bool
+rundir_last_mount(const char *path, char **point)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    size_t cap = 0;
+
+    *point = NULL;
+    while (f != NULL && getline(&line, &cap, f) > 0) {
+        char *p = line, *end;
+
+        for (int field = 0; field < 4 && p != NULL; field++) {
+            p = strchr(p, ' ');
+            p = p != NULL ? p + 1 : NULL;
+        }
+        end = p != NULL ? strchr(p, ' ') : NULL;
+        if (end == NULL)
+            continue;
+        *end = '\0';
+        rundir_unescape(p);
+        if (rundir_is_below(p, path)) {
+            free(*point);
+            *point = strdup(p);
+        }
+    }
+    free(line);
+    if (f != NULL)
+        (void)fclose(f);
+    return *point != NULL;
+}
+
+/* Without root, fusermount3 takes a FUSE mount down. */
+static int
+rundir_unmount(const char *point)
+{
+    pid_t pid;
+    int status, error;
+
+    if (umount2(point, 0) == 0 || umount2(point, MNT_DETACH) == 0)
+        return 0;
+    error = errno;
+    pid = fork();
+    if (pid == 0) {
+        (void)execlp("fusermount3", "fusermount3", "-u", "-z", "-q", point, (char *)NULL);
+        _exit(127);
+    }
+    if (pid > 0 && waitpid(pid, &status, 0) == pid && status == 0)
+        return 0;
+    return -error;
+}
+
+static int
+rundir_unmount_all(const char *path, struct rundir_swept *swept)
+{
+    char *point;
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < RUNDIR_MOUNTS && rundir_last_mount(path, &point); i++) {
+        r = rundir_unmount(point);
+        if (r == 0)
+            swept->mounts++;
+        free(point);
+    }
+    return r;
+}
+
+static int
+rundir_detach(const char *name)
+{
+    char device[300];
+    int fd, r;
+
+    (void)snprintf(device, sizeof(device), "/dev/%s", name);
+    fd = open(device, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    r = ioctl(fd, LOOP_CLR_FD) < 0 && errno != ENXIO ? -errno : 0;
+    (void)close(fd);
+    return r;
+}
+
+static int
+rundir_detach_all(const char *path, struct rundir_swept *swept)
+{
+    DIR *sys = opendir("/sys/block");
+    struct dirent *e;
+    int r = 0;
+
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
+    while (sys != NULL && (e = readdir(sys)) != NULL) {
+        char name[PATH_MAX], file[PATH_MAX] = "";
+        FILE *f;
+
+        if (strncmp(e->d_name, "loop", 4) != 0)
+            continue;
+        (void)snprintf(name, sizeof(name), "/sys/block/%s/loop/backing_file", e->d_name);
+        f = fopen(name, "re");
+        if (f == NULL)
+            continue;
+        if (fgets(file, sizeof(file), f) == NULL)
+            file[0] = '\0';
+        file[strcspn(file, "\n")] = '\0';
+        (void)fclose(f);
+        if (rundir_is_below(file, path)) {
+            int failed = rundir_detach(e->d_name);
+
+            r = r == 0 ? failed : r;
+            swept->loops += failed == 0;
+        }
+    }
+    if (sys != NULL)
+        (void)closedir(sys);
+    return r;
+}
+
+static int
+rundir_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)ftw;
+    return (type == FTW_DP ? rmdir(path) : unlink(path)) < 0 ? errno : 0;
+}
+
+static int
+rundir_take_down(const char *path, struct rundir_swept *swept)
+{
+    int r, detached;
+
+    rundir_kill_all(path, swept);
+    r = rundir_unmount_all(path, swept);
+    detached = rundir_detach_all(path, swept);
+    r = r == 0 ? detached : r;
+    if (r < 0)
+        return r;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): this command has one thread */
+    r = nftw(path, rundir_remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    return r < 0 ? -errno : -r;
+}
+
+int
+rundir_close(struct rundir *d)
+{
+    struct rundir_swept swept = {0};
+    int r;
+
+    if (d == NULL)
+        return 0;
+    r = rundir_take_down(d->path, &swept);
+    (void)close(d->owner);
+    free(d);
+    return r;
+}
+
+/* --- sweeping --- */
+
+/* Is the run of folder PATH dead?  Then *LOCK holds its lock, or is -1 where there is none. */
+static bool
+rundir_is_dead(const char *path, int *lock)
+{
+    char owner[PATH_MAX];
+    const char *number = strrchr(path, '/') + 1 + strlen(RUNDIR_PREFIX);
+    pid_t pid = (pid_t)strtol(number, NULL, 10);
+
+    (void)snprintf(owner, sizeof(owner), "%s/owner", path);
+    *lock = open(owner, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (*lock < 0)
+        return errno == ENOENT && rundir_start_time(pid) == 0;
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0)
+        return true;
+    (void)close(*lock);
+    return false;
+}
+
+int
+rundir_sweep(const char *parent, bool only_look, void (*tell)(const char *path, int error),
+             struct rundir_swept *swept)
+{
+    char real[PATH_MAX], path[PATH_MAX];
+    struct dirent *e;
+    DIR *folder;
+    int first = 0;
+
+    if (realpath(parent, real) == NULL || (folder = opendir(real)) == NULL)
+        return -errno;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
+    while ((e = readdir(folder)) != NULL) {
+        struct stat st;
+        int lock, r = 0;
+
+        if (strncmp(e->d_name, RUNDIR_PREFIX, strlen(RUNDIR_PREFIX)) != 0 ||
+            e->d_name[strlen(RUNDIR_PREFIX)] < '0' || e->d_name[strlen(RUNDIR_PREFIX)] > '9' ||
+            snprintf(path, sizeof(path), "%s/%s", real, e->d_name) >= (int)sizeof(path) ||
+            lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+            !rundir_is_dead(path, &lock))
+            continue;
+        if (!only_look)
+            r = rundir_take_down(path, swept);
+        if (lock >= 0)
+            (void)close(lock);
+        swept->folders += r == 0;
+        first = first == 0 ? r : first;
+        if (tell != NULL)
+            tell(path, r);
+    }
+    (void)closedir(folder);
+    return first;
+}
