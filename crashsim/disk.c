@@ -23,9 +23,13 @@
  *    older kept.
  * 5. Whatever may need memory gets it in submit; only the two maps allocate later, and a change
  *    that they have no room for fails.
- * 6. The cache's cost counts changes, their data and the ranges of both maps.  Past the bound
- *    answered changes are destaged, one after the other, in seeded order among the older half; the
- *    oldest more often than others, so that none stays for good.
+ * 6. The cache's cost counts changes, their data and the ranges of both maps.  Before a change is
+ *    answered others are destaged until it fits, one after the other, in seeded order among the older
+ *    half; the oldest more often than others, so that none stays for good.  So the cache holds at
+ *    most one answered change beyond the bound, and what is in flight.
+ * 7. The base gets whole sectors, but for what a flush writes in order.  A change that begins or
+ *    ends inside a sector takes with it what older changes put there: a state in which it is there
+ *    and they are not would be half a sector.
  */
 #include "disk.h"
 
@@ -38,6 +42,7 @@
 
 #define DISK_COST_CHANGE 160       /* a change without its data */
 #define DISK_PIECE_MAX   (1u << 30) /* of one call to the base */
+#define DISK_SECTOR      ((uint64_t)512)
 
 struct crashsim_disk {
     struct crashsim_base base;
@@ -143,6 +148,45 @@ disk_put(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, 
     return r;
 }
 
+/* A disk writes sectors.  Where W begins or ends inside one, that sector goes down as it was when W
+ * was answered: with what older changes put there, before W itself. */
+static int
+disk_put_beside(struct crashsim_disk *d, uint64_t seq, uint64_t at)
+{
+    uint64_t sector = at / DISK_SECTOR * DISK_SECTOR;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && at != sector && i < d->done_count && d->done[i]->seq < seq; i++) {
+        const struct crashsim_write *old = d->done[i];
+        uint64_t start = old->offset > sector ? old->offset : sector;
+        uint64_t end = old->offset + old->count;
+
+        r = disk_put(d, old, old->seq, start,
+                     end < sector + DISK_SECTOR ? end : sector + DISK_SECTOR);
+    }
+    return r;
+}
+
+/* The same as disk_put(), by whole sectors. */
+static int
+disk_put_sectors(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq,
+                 uint64_t start, uint64_t end)
+{
+    int r = disk_put_beside(d, seq, start);
+
+    if (r == 0 && (end / DISK_SECTOR != start / DISK_SECTOR || start % DISK_SECTOR == 0))
+        r = disk_put_beside(d, seq, end);
+    return r < 0 ? r : disk_put(d, w, seq, start, end);
+}
+
+static uint64_t
+disk_sector_end(const struct crashsim_disk *d, uint64_t at)
+{
+    uint64_t end = (at + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
+
+    return end < d->size_bytes ? end : d->size_bytes;
+}
+
 /* SEQ is durable in [START, END): note it where nothing newer is. */
 static int
 disk_note_durable(struct crashsim_disk *d, uint64_t seq, uint64_t start, uint64_t end)
@@ -184,14 +228,19 @@ static int
 disk_retire(struct crashsim_disk *d, size_t i)
 {
     struct crashsim_write *w = d->done[i];
-    int r = disk_put(d, w, w->seq, w->offset, w->offset + w->count);
+    uint64_t end = w->offset + w->count;
+    int r = disk_put_sectors(d, w, w->seq, w->offset, end);
 
     if (r == 0 && i > 0) /* the oldest has none to keep away */
-        r = disk_note_durable(d, w->seq, w->offset, w->offset + w->count);
+        r = disk_note_durable(d, w->seq, w->offset / DISK_SECTOR * DISK_SECTOR,
+                              disk_sector_end(d, end));
     if (r == 0)
         r = disk_unsee(d, w);
     if (r < 0)
         return r;
+    d->destaged++;
+    if (d->base.destaged != NULL)
+        d->base.destaged(d->base.opaque, w);
     memmove(&d->done[i], &d->done[i + 1], (d->done_count - i - 1) * sizeof(void *));
     d->done_count--;
     disk_forget(d, w);
@@ -238,9 +287,6 @@ disk_destage(struct crashsim_disk *d)
         uint64_t n = crashsim_random(&d->random);
         size_t i = n % 4 == 0 ? 0 : (size_t)(n / 4 % ((d->done_count + 1) / 2));
 
-        if (d->base.destaged != NULL)
-            d->base.destaged(d->base.opaque, d->done[i]);
-        d->destaged++;
         r = disk_retire(d, i);
         if (r == 0 && d->done_count > 0)
             r = disk_prune(d);
@@ -337,7 +383,7 @@ disk_note_fua(struct crashsim_disk *d, uint64_t seq, uint64_t start, uint64_t en
 
 /* A change with FUA is written through: older open ones stay as open as they were. */
 static int
-disk_complete_fua(struct crashsim_disk *d, struct crashsim_write *w)
+disk_write_through(struct crashsim_disk *d, const struct crashsim_write *w)
 {
     uint64_t end = w->offset + w->count;
     int r = 0;
@@ -345,33 +391,43 @@ disk_complete_fua(struct crashsim_disk *d, struct crashsim_write *w)
     if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_FUA_BARRIER))
         r = crashsim_disk_flush(d, d->next_seq);
     if (r == 0)
-        r = disk_put_piece(d, w, w->offset, end);
+        r = disk_put_sectors(d, w, w->seq, w->offset, end);
     if (r == 0)
-        r = disk_note_fua(d, w->seq, w->offset, end);
+        r = disk_note_fua(d, w->seq, w->offset / DISK_SECTOR * DISK_SECTOR,
+                          disk_sector_end(d, end));
     if (r == 0)
         r = crashsim_map_erase(&d->visible, w->offset, end);
-    disk_forget(d, w);
-    return r < 0 ? r : disk_destage(d); /* the maps may have grown */
+    return r;
 }
 
 int
 crashsim_disk_complete(struct crashsim_disk *d, uint64_t id, uint64_t *seq)
 {
     struct crashsim_write *w = disk_land(d, id);
-    int r;
+    int r, failed = 0;
 
+    *seq = 0;
     if (w == NULL)
         return -ESHUTDOWN;
-    w->seq = *seq = ++d->next_seq;
-    if (w->fua)
-        return disk_complete_fua(d, w);
-    r = crashsim_map_set(&d->visible, w->offset, w->offset + w->count, w->seq);
-    if (r < 0) {
-        disk_forget(d, w);
-        return r;
+    r = disk_destage(d); /* before it is taken in: if the base takes nothing, nor does the cache */
+    if (r == 0) {
+        w->seq = ++d->next_seq;
+        failed = w->fua ? disk_write_through(d, w) : 0;
     }
-    d->done[d->done_count++] = w;
-    return disk_destage(d);
+    if (r == 0 && w->fua && failed == 0) {
+        *seq = w->seq;
+        disk_forget(d, w);
+    } else {
+        if (r == 0)
+            r = crashsim_map_set(&d->visible, w->offset, w->offset + w->count, w->seq);
+        if (r < 0) {
+            disk_forget(d, w);
+            return r;
+        }
+        *seq = w->seq;
+        d->done[d->done_count++] = w;
+    }
+    return failed;
 }
 
 void
@@ -535,7 +591,7 @@ disk_tear(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t 
         if (at / 512 <= spoilt && (stop - 1) / 512 >= spoilt)
             keep = false;
         if (keep)
-            r = disk_put(d, w, seq, at, stop);
+            r = disk_put_sectors(d, w, seq, at, stop);
     }
     return r;
 }
@@ -563,7 +619,7 @@ crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
             fate = CRASHSIM_DROPPED;
         if (fate == CRASHSIM_KEPT) {
             cut->kept++;
-            r = disk_put(d, w, seq, w->offset, w->offset + w->count);
+            r = disk_put_sectors(d, w, seq, w->offset, w->offset + w->count);
         } else if (fate == CRASHSIM_TORN) {
             cut->torn++;
             r = disk_tear(d, choice, i, w, seq, cut);

@@ -43,8 +43,7 @@ struct crashsim_base {
     int (*pread)(void *opaque, void *buf, uint32_t count, uint64_t offset);
     int (*pwrite)(void *opaque, const void *buf, uint32_t count, uint64_t offset);
     int (*zero)(void *opaque, uint32_t count, uint64_t offset, bool trim);
-    /* NULL, or told of each write that became durable only because the cache is full, before it
-     * does. */
+    /* NULL, or told of each change that became durable only because the cache is full. */
     void (*destaged)(void *opaque, const struct crashsim_write *w);
 };
 
@@ -72,7 +71,8 @@ void crashsim_disk_free(struct crashsim_disk *d);
 int crashsim_disk_submit(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t *id);
 
 /* It is about to be answered: reads see it from now on; with FUA it is durable.  After an error
- * other than -ESHUTDOWN (the base failed, or no memory) its range holds old or new. */
+ * *SEQ tells more.  0: nothing is left of it (the base took nothing from a full cache, or no
+ * memory).  Else it is open as one without FUA: the base failed to write it through. */
 int crashsim_disk_complete(struct crashsim_disk *d, uint64_t id, uint64_t *seq);
 
 /* It failed and leaves nothing behind. */

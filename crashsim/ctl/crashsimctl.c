@@ -7,6 +7,7 @@
  *     crashsimctl SOCKET power-on
  *     crashsimctl SOCKET mark NAME
  *     crashsimctl SOCKET stats [--json]
+ *     crashsimctl SOCKET wait [--json]
  *
  * The command goes over as one line (filter/control.h); the filter judges it, so that what is
  * good is said in one place.  Exit status: 0 done, 1 refused or nobody there, 2 usage.
@@ -31,6 +32,7 @@ static const char ctl_usage[] =
     "       crashsimctl SOCKET power-on\n"
     "       crashsimctl SOCKET mark NAME\n"
     "       crashsimctl SOCKET stats [--json]\n"
+    "       crashsimctl SOCKET wait [--json]\n"
     "MODE: drop-all, prefix[:N], leave-one-out[:N], only-one[:N], random, subset[:MASK].\n"
     "SECTOR: none, 512, 4096, byte, garbage.  nbdkit-crashsim-filter(1) says more.\n";
 
@@ -136,8 +138,9 @@ ctl_print(char *lines, bool json)
 int
 main(int argc, char **argv)
 {
-    static const char *const commands[] = {"cut", "power-on", "mark", "stats"};
+    static const char *const commands[] = {"cut", "power-on", "mark", "stats", "wait"};
     char line[CTL_LINE_MAX + 1], answer[CTL_ANSWER_MAX + 1];
+    const size_t count = sizeof(commands) / sizeof(commands[0]);
     size_t used = 0, known = 0;
     bool json;
     ssize_t n;
@@ -149,10 +152,10 @@ main(int argc, char **argv)
     }
     if (argc < 3)
         ctl_die(2, "a SOCKET and a command are wanted");
-    while (known < 4 && strcmp(argv[2], commands[known]) != 0)
+    while (known < count && strcmp(argv[2], commands[known]) != 0)
         known++;
-    if (known == 4)
-        ctl_die(2, "%s is none of cut, power-on, mark, stats", argv[2]);
+    if (known == count)
+        ctl_die(2, "%s is none of cut, power-on, mark, stats, wait", argv[2]);
     ctl_line(argc, argv, line, &json);
     (void)snprintf(line + strlen(line), 2, "\n");
     fd = ctl_connect(argv[1]);
@@ -167,7 +170,7 @@ main(int argc, char **argv)
         ctl_die(1, "%s", answer + 6);
     }
     if (strncmp(answer, "ok\n", 3) != 0)
-        ctl_die(1, "%s: no answer", argv[1]);
+        ctl_die(1, "%s: nbdkit has ended without an answer", argv[1]);
     ctl_print(answer + 3, json);
     return fflush(stdout) == 0 ? 0 : 1;
 }

@@ -2,8 +2,9 @@
  *
  * control.c - see control.h.
  *
- * 1. One thread answers one command after the other; a client has five seconds to say its line
- *    and to take the answer, so that no one keeps others out for good.
+ * 1. One thread serves all clients and never waits for one of them.  A client has five seconds to
+ *    say its line; only one that asked to wait for a cut may stay.  At most CONTROL_CLIENTS_MAX are
+ *    served at once, others queue at the socket.
  * 2. A socket at the path that nobody listens at was left by a process that was killed, and is
  *    replaced; anything else there is refused.
  */
@@ -13,15 +14,17 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <nbdkit-filter.h>
@@ -30,16 +33,28 @@
 #include "power.h"
 
 #define CONTROL_LINE_MAX    1024
-#define CONTROL_SECONDS_MAX 5
+#define CONTROL_PATIENCE_MS 5000
+#define CONTROL_CLIENTS_MAX 64
+
+struct client {
+    int fd; /* -1: nobody */
+    int64_t until_ms;
+    bool waits;
+    uint64_t cuts; /* of power_wait_begin() */
+    size_t used;
+    char line[CONTROL_LINE_MAX];
+};
 
 static struct {
-    int fd, stop; /* -1: none */
+    int fd, wake; /* -1: none */
     struct sockaddr_un addr;
     dev_t dev; /* of the socket that is ours */
     ino_t ino;
     pthread_t thread;
     bool running;
-} control = {.fd = -1, .stop = -1};
+    atomic_bool end;
+    struct client clients[CONTROL_CLIENTS_MAX];
+} control = {.fd = -1, .wake = -1};
 
 /* --- commands --- */
 
@@ -134,64 +149,162 @@ control_command(char *line, char *answer)
     return control_refuse(answer, "no such command", word);
 }
 
-/* --- the socket --- */
+/* --- clients --- */
 
 static void
-control_answer(int fd)
+control_drop(struct client *c)
 {
-    static const struct timeval patience = {.tv_sec = CONTROL_SECONDS_MAX};
-    char line[CONTROL_LINE_MAX], answer[POWER_ANSWER_MAX], *end;
-    char out[POWER_ANSWER_MAX + 16];
-    size_t used = 0, len;
-    ssize_t n;
+    (void)close(c->fd);
+    *c = (struct client){.fd = -1};
+}
 
-    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    do {
-        n = recv(fd, line + used, sizeof(line) - 1 - used, 0);
-        if (n <= 0)
-            return;
-        used += (size_t)n;
-        line[used] = '\0';
-        end = strchr(line, '\n');
-    } while (end == NULL && used < sizeof(line) - 1);
-    if (end != NULL)
-        *end = '\0';
-    if (end == NULL)
-        (void)snprintf(out, sizeof(out), "error the line is too long\n");
-    else if (control_command(line, answer) < 0)
-        (void)snprintf(out, sizeof(out), "error %s\n", answer);
-    else
-        (void)snprintf(out, sizeof(out), "ok\n%s", answer);
-    len = strlen(out);
-    for (used = 0; used < len; used += (size_t)n) {
-        n = send(fd, out + used, len - used, MSG_NOSIGNAL);
-        if (n <= 0)
-            return;
+/* The last that C hears.  It fits into the socket's buffer, so nobody is waited for. */
+static void
+control_tell(struct client *c, const char *head, const char *text)
+{
+    char out[POWER_ANSWER_MAX + 16];
+    int len = snprintf(out, sizeof(out), "%s%s%s", head, text, head[0] == 'e' ? "\n" : "");
+
+    (void)send(c->fd, out, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    control_drop(c);
+}
+
+static void
+control_line(struct client *c)
+{
+    char answer[POWER_ANSWER_MAX];
+
+    if (strcmp(c->line, "wait") == 0) {
+        c->cuts = power_wait_begin();
+        c->waits = true;
+        if (power_wait_is_over(c->cuts, answer))
+            control_tell(c, "ok\n", answer);
+    } else if (control_command(c->line, answer) < 0) {
+        control_tell(c, "error ", answer);
+    } else {
+        control_tell(c, "ok\n", answer);
     }
+}
+
+static void
+control_read(struct client *c)
+{
+    char *end;
+    ssize_t n = recv(c->fd, c->line + c->used, sizeof(c->line) - 1 - c->used, MSG_DONTWAIT);
+
+    if (n <= 0) {
+        if (n == 0 || (errno != EAGAIN && errno != EINTR))
+            control_drop(c);
+        return;
+    }
+    if (c->waits)
+        return; /* it has said all that it may */
+    c->used += (size_t)n;
+    end = memchr(c->line, '\n', c->used);
+    if (end != NULL) {
+        *end = '\0';
+        c->used = 0;
+        control_line(c);
+    } else if (c->used == sizeof(c->line) - 1) {
+        control_tell(c, "error ", "the line is too long");
+    }
+}
+
+static void
+control_accept(int64_t now_ms)
+{
+    struct client *c = control.clients;
+    int fd = accept4(control.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    while (c->fd >= 0) /* there is one: see control_poll() */
+        c++;
+    *c = (struct client){.fd = fd, .until_ms = now_ms + CONTROL_PATIENCE_MS};
+}
+
+static int64_t
+control_now_ms(void)
+{
+    struct timespec now = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Fills FDS for `wake`, the socket (while another client fits) and the clients; answers after how
+ * many milliseconds somebody's patience ends, -1: never. */
+static int
+control_prepare(struct pollfd *fds, int64_t now_ms)
+{
+    int64_t until_ms = INT64_MAX;
+    bool room = false;
+
+    for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *c = &control.clients[i];
+
+        fds[2 + i] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+        room = room || c->fd < 0;
+        if (c->fd >= 0 && !c->waits && c->until_ms < until_ms)
+            until_ms = c->until_ms;
+    }
+    fds[0] = (struct pollfd){.fd = control.wake, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = room ? control.fd : -1, .events = POLLIN};
+    if (until_ms == INT64_MAX)
+        return -1;
+    return until_ms > now_ms ? (int)(until_ms - now_ms) : 0;
+}
+
+static void
+control_serve(struct client *c, const struct pollfd *fd, int64_t now_ms)
+{
+    char answer[POWER_ANSWER_MAX];
+
+    if (fd->revents != 0)
+        control_read(c);
+    if (c->fd >= 0 && c->waits && power_wait_is_over(c->cuts, answer))
+        control_tell(c, "ok\n", answer);
+    if (c->fd >= 0 && !c->waits && c->until_ms <= now_ms)
+        control_tell(c, "error ", "no command came within 5 seconds");
 }
 
 static void *
 control_main(void *arg)
 {
-    struct pollfd fds[2] = {{.fd = control.stop, .events = POLLIN},
-                            {.fd = control.fd, .events = POLLIN}};
+    struct pollfd fds[2 + CONTROL_CLIENTS_MAX];
+    uint64_t count;
 
-    while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
-        int fd;
+    while (!atomic_load(&control.end)) {
+        int r = poll(fds, 2 + CONTROL_CLIENTS_MAX, control_prepare(fds, control_now_ms()));
+        int64_t now_ms = control_now_ms();
 
-        if (fds[0].revents != 0)
-            break;
-        if (fds[1].revents == 0)
+        if (r < 0)
             continue;
-        fd = accept4(control.fd, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0)
+        if (fds[0].revents != 0 && read(control.wake, &count, sizeof(count)) < 0)
             continue;
-        control_answer(fd);
-        (void)close(fd);
+        for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+            if (fds[2 + i].fd >= 0)
+                control_serve(&control.clients[i], &fds[2 + i], now_ms);
+        }
+        if (fds[1].revents != 0)
+            control_accept(now_ms);
+    }
+    for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        if (control.clients[i].fd >= 0)
+            control_drop(&control.clients[i]);
     }
     return arg;
 }
+
+static void
+control_wake(void)
+{
+    const uint64_t one = 1;
+
+    (void)!write(control.wake, &one, sizeof(one));
+}
+
+/* --- the socket --- */
 
 /* Somebody listens at ADDR; or nobody does, and the socket is removed. */
 static bool
@@ -230,7 +343,7 @@ control_listen(const char *path)
         r = control_is_taken(addr) ? -1 : bind(fd, (const struct sockaddr *)addr, sizeof(*addr));
         errno = EADDRINUSE;
     }
-    if (r < 0 || listen(fd, 16) < 0 || lstat(path, &st) < 0) {
+    if (r < 0 || listen(fd, 128) < 0 || lstat(path, &st) < 0) {
         if (errno == EADDRINUSE)
             nbdkit_error("crashsim-control=%s: there is a file, or another server listens", path);
         else
@@ -253,11 +366,14 @@ control_start(void)
 
     if (control.fd < 0)
         return 0;
-    control.stop = eventfd(0, EFD_CLOEXEC);
-    if (control.stop < 0) {
+    control.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (control.wake < 0) {
         nbdkit_error("eventfd: %m");
         return -1;
     }
+    for (int i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        control.clients[i].fd = -1;
+    power_watch(control_wake);
     (void)sigfillset(&all); /* nbdkit's signals are for its own threads */
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     r = pthread_create(&control.thread, NULL, control_main, NULL);
@@ -274,21 +390,22 @@ control_start(void)
 void
 control_end(void)
 {
-    uint64_t one = 1;
     struct stat st;
 
     if (control.running) {
-        if (write(control.stop, &one, sizeof(one)) == sizeof(one))
-            (void)pthread_join(control.thread, NULL);
+        atomic_store(&control.end, true);
+        control_wake();
+        (void)pthread_join(control.thread, NULL);
         control.running = false;
+        power_watch(NULL);
     }
-    if (control.stop >= 0)
-        (void)close(control.stop);
+    if (control.wake >= 0)
+        (void)close(control.wake);
     if (control.fd < 0)
         return;
     (void)close(control.fd);
     if (lstat(control.addr.sun_path, &st) == 0 && st.st_dev == control.dev &&
         st.st_ino == control.ino)
         (void)unlink(control.addr.sun_path);
-    control.fd = control.stop = -1;
+    control.fd = control.wake = -1;
 }

@@ -10,6 +10,7 @@
  *     power-on
  *     mark NAME
  *     stats
+ *     wait    until the power is off; answers as `cut`, at once if it is off already
  */
 #ifndef CRASHSIM_CONTROL_H
 #define CRASHSIM_CONTROL_H

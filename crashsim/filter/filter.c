@@ -75,11 +75,11 @@ static int
 filter_ask(nbdkit_next *next)
 {
     int can_write = next->can_write(next), can_flush = next->can_flush(next);
-    int can_zero, can_multi_conn = next->can_multi_conn(next);
+    int can_zero, can_fua = next->can_fua(next), can_multi_conn = next->can_multi_conn(next);
     int is_rotational = next->is_rotational(next);
 
     shared.size_bytes = next->get_size(next);
-    if (shared.size_bytes < 0 || can_write < 0 || can_flush < 0 || can_multi_conn < 0 ||
+    if (shared.size_bytes < 0 || can_write < 0 || can_flush < 0 || can_fua < 0 || can_multi_conn < 0 ||
         is_rotational < 0 ||
         next->block_size(next, &shared.minimum, &shared.preferred, &shared.maximum) < 0)
         return -1;
@@ -97,13 +97,13 @@ filter_ask(nbdkit_next *next)
         return -1;
     shared.can_multi_conn = can_multi_conn;
     shared.is_rotational = is_rotational;
-    return power_start(next, (uint64_t)shared.size_bytes, can_zero, can_flush);
+    return power_start(next, (uint64_t)shared.size_bytes, can_zero, can_flush, can_fua);
 }
 
 static int
 filter_after_fork(nbdkit_backend *backend)
 {
-    nbdkit_next *next = nbdkit_next_context_open(backend, 0, params.export, 1);
+    nbdkit_next *next = nbdkit_next_context_open(backend, 0, "", 1);
 
     if (next == NULL)
         return -1;
@@ -145,7 +145,7 @@ filter_list_exports(nbdkit_next_list_exports *next, nbdkit_backend *nxdata, int 
     (void)nxdata;
     (void)readonly;
     (void)is_tls;
-    return nbdkit_add_export(exports, params.export, NULL);
+    return nbdkit_add_export(exports, "", NULL);
 }
 
 static const char *
@@ -156,7 +156,7 @@ filter_default_export(nbdkit_next_default_export *next, nbdkit_backend *nxdata, 
     (void)nxdata;
     (void)readonly;
     (void)is_tls;
-    return params.export;
+    return "";
 }
 
 static void *
@@ -168,9 +168,8 @@ filter_open(nbdkit_next_open *next, nbdkit_context *context, int readonly, const
     (void)next;
     (void)context;
     (void)is_tls;
-    if (exportname[0] != '\0' && strcmp(exportname, params.export) != 0) {
-        nbdkit_error("crashsim serves the one export '%s', not '%s'; crashsim-export=NAME chooses",
-                     params.export, exportname);
+    if (exportname[0] != '\0') {
+        nbdkit_error("crashsim serves the plugin's default export alone, not '%s'", exportname);
         return NULL;
     }
     c = malloc(sizeof(*c));

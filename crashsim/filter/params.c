@@ -11,7 +11,6 @@
 #include <nbdkit-filter.h>
 
 struct params params = {
-    .export = "",
     .cache_bytes = (uint64_t)256 << 20,
     .seed = 1,
     .choice = {.survive = CRASHSIM_RANDOM, .tear = CRASHSIM_TEAR_512},
@@ -106,10 +105,6 @@ params_set(const char *key, const char *value)
         return params_path(value, &params.control);
     if (strcmp(key, "crashsim-record") == 0)
         return params_path(value, &params.record);
-    if (strcmp(key, "crashsim-export") == 0) {
-        params.export = value; /* nbdkit keeps its command line */
-        return 0;
-    }
     if (strcmp(key, "crashsim-seed") == 0) {
         if (!crashsim_parse_number(value, &params.seed))
             return params_refuse(key, value, "a number from 0 to 18446744073709551615");

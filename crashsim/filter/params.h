@@ -21,7 +21,6 @@ struct trigger {
 
 struct params {
     char *control, *record; /* paths; NULL: none */
-    const char *export;     /* "": the plugin's default */
     uint64_t cache_bytes, seed;
     bool fua_none;
     struct crashsim_choice choice;
@@ -33,7 +32,6 @@ extern struct params params;
 
 #define PARAMS_HELP \
     "crashsim-control=SOCKET         Where crashsimctl is listened to.\n" \
-    "crashsim-export=NAME            The plugin's export to serve (the default one).\n" \
     "crashsim-seed=N                 Of every choice (1).\n" \
     "crashsim-cache=SIZE             Of the volatile write cache (256M).\n" \
     "crashsim-fua=native|none        Whether the disk has FUA (native).\n" \

@@ -9,7 +9,9 @@
  *    what was answered when it came, not when it ends.
  * 3. The N-th write of "after N writes" has been answered, with success, when the power goes: the
  *    cut is made under the same lock as its completion, before the request returns.
- * 4. After a cut nothing reaches the plugin until the power is on again, but for bits that rot.
+ * 4. What is durable is so in the plugin too: flush and FUA go on to it, so that nbdkit may be
+ *    killed over a plugin that keeps something back itself.  After a cut nothing reaches it until
+ *    the power is on again, but for bits that rot.
  * 5. Each cut that was given no seed has one of its own, made of crashsim-seed and the number of
  *    the cut (the first has crashsim-seed itself); the answer and the statistics tell it.
  */
@@ -32,7 +34,8 @@ static struct {
     nbdkit_next *next;
     struct crashsim_disk *disk;
     uint64_t size_bytes;
-    int can_zero, can_flush;
+    int can_zero, can_flush, can_fua;
+    uint32_t base_flags; /* NBDKIT_FLAG_FUA while a change with FUA is written through */
     struct crashsim_record *record;
     unsigned records; /* begun */
     bool record_failed;
@@ -45,7 +48,8 @@ static struct {
     /* counters */
     uint64_t events, reads, writes, zeros, trims, flushes, fua, marks;
     uint64_t eio_reads, eio_writes, eio_flushes, lies, rotten_bits;
-    bool was_cut;
+    uint64_t cuts;
+    void (*on_cut)(void);
     struct crashsim_choice last_choice;
     struct crashsim_cut last;
 } power = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -79,7 +83,7 @@ power_base_pwrite(void *opaque, const void *buf, uint32_t count, uint64_t offset
     nbdkit_next *next = opaque;
     int err = EIO;
 
-    return next->pwrite(next, buf, count, offset, 0, &err) < 0 ? -err : 0;
+    return next->pwrite(next, buf, count, offset, power.base_flags, &err) < 0 ? -err : 0;
 }
 
 /* A trim may leave what it likes; here it leaves zeros, so that what is read is known. */
@@ -91,7 +95,8 @@ power_base_zero(void *opaque, uint32_t count, uint64_t offset, bool trim)
     int err = EIO, r = 0;
 
     if (power.can_zero != NBDKIT_ZERO_NONE) {
-        r = next->zero(next, count, offset, trim ? NBDKIT_FLAG_MAY_TRIM : 0, &err);
+        r = next->zero(next, count, offset,
+                       power.base_flags | (trim ? NBDKIT_FLAG_MAY_TRIM : 0), &err);
         return r < 0 ? -err : 0;
     }
     while (r == 0 && count > 0) {
@@ -102,6 +107,14 @@ power_base_zero(void *opaque, uint32_t count, uint64_t offset, bool trim)
         count -= n;
     }
     return r;
+}
+
+static int
+power_base_flush(void)
+{
+    int err = EIO;
+
+    return power.can_flush && power.next->flush(power.next, 0, &err) < 0 ? -err : 0;
 }
 
 static void
@@ -218,15 +231,14 @@ power_rot(void)
 static int
 power_cut_now(const struct crashsim_choice *wanted, bool seeded)
 {
-    struct crashsim_disk_stats stats;
     struct crashsim_choice choice = *wanted;
-    int r, err = 0;
+    size_t open = crashsim_disk_open_count(power.disk);
+    int r;
 
-    crashsim_disk_stats(power.disk, &stats);
     if (!seeded)
-        choice.seed = stats.cuts == 0 ? params.seed : crashsim_hash2(params.seed, stats.cuts);
-    if (choice.survive == CRASHSIM_SUBSET && stats.open > CRASHSIM_SUBSET_MAX) {
-        nbdkit_error("%" PRIu64 " writes are open, subset is for %d: random instead", stats.open,
+        choice.seed = power.cuts == 0 ? params.seed : crashsim_hash2(params.seed, power.cuts);
+    if (choice.survive == CRASHSIM_SUBSET && open > CRASHSIM_SUBSET_MAX) {
+        nbdkit_error("%zu writes are open, subset is for %d: random instead", open,
                      CRASHSIM_SUBSET_MAX);
         choice.survive = CRASHSIM_RANDOM;
     }
@@ -234,12 +246,14 @@ power_cut_now(const struct crashsim_choice *wanted, bool seeded)
     if (power.record != NULL)
         crashsim_record_cut(power.record, power.disk, &choice);
     r = crashsim_disk_cut(power.disk, &choice, &power.last);
-    power.was_cut = true;
     power.last_choice = choice;
     power_record_end();
     power_rot();
-    if (r == 0 && power.can_flush && power.next->flush(power.next, 0, &err) < 0)
-        r = -err;
+    if (r == 0)
+        r = power_base_flush();
+    power.cuts++;
+    if (power.on_cut != NULL)
+        power.on_cut();
     if (r < 0) {
         errno = -r;
         nbdkit_error("the cut's surviving state could not be written: %m");
@@ -323,12 +337,16 @@ power_count_change(const struct crashsim_write *w, bool fua)
 static int
 power_complete(struct crashsim_write *w, bool fua, bool fails)
 {
-    int r = crashsim_disk_complete(power.disk, w->id, &w->seq);
+    int r;
 
+    power.base_flags = w->fua && power.can_fua != NBDKIT_FUA_NONE ? NBDKIT_FLAG_FUA : 0;
+    r = crashsim_disk_complete(power.disk, w->id, &w->seq);
+    power.base_flags = 0;
     if (r == -ESHUTDOWN)
         return r;
+    w->fua = w->fua && r == 0;
     if (power.record != NULL) {
-        if (r == 0)
+        if (w->seq != 0)
             crashsim_record_write(power.record, power.disk, w);
         if (r < 0 || fails)
             crashsim_record_fail(power.record, w->id, r < 0 ? -r : EIO);
@@ -375,9 +393,7 @@ power_change(struct crashsim_write *w, int *err)
 int
 power_flush(uint32_t conn, int *err)
 {
-    uint64_t bound, ns;
-    uint64_t cuts;
-    struct crashsim_disk_stats stats;
+    uint64_t bound, ns, cuts;
     bool lies;
     int r;
 
@@ -385,8 +401,7 @@ power_flush(uint32_t conn, int *err)
     r = crashsim_disk_flush_begin(power.disk, &bound);
     if (r < 0)
         return power_answer(r, err);
-    crashsim_disk_stats(power.disk, &stats);
-    cuts = stats.cuts;
+    cuts = power.cuts;
     ns = fault_delay_ns(&params.faults, FAULT_FLUSH, 0, &power.random);
     if (fault_happens(params.faults.eio[FAULT_FLUSH], &power.random)) {
         power.eio_flushes++;
@@ -396,14 +411,15 @@ power_flush(uint32_t conn, int *err)
     power_unlock();
     power_delay(ns);
     power_lock();
-    crashsim_disk_stats(power.disk, &stats);
-    if (stats.cuts != cuts) /* and the power may be on again */
+    if (power.cuts != cuts) /* and the power may be on again */
         return power_answer(-ESHUTDOWN, err);
     lies = fault_happens(params.faults.lying_flush, &power.random);
     if (lies)
         power.lies++;
     else
         r = crashsim_disk_flush(power.disk, bound);
+    if (r == 0 && !lies)
+        r = power_base_flush();
     if (r == 0) {
         if (power.record != NULL)
             crashsim_record_flush(power.record, conn, bound, lies);
@@ -486,6 +502,41 @@ power_cut(const struct crashsim_choice *choice, bool seeded, char *answer)
     return power_command(0);
 }
 
+void
+power_watch(void (*on_cut)(void))
+{
+    power_lock();
+    power.on_cut = on_cut;
+    power_unlock();
+}
+
+uint64_t
+power_wait_begin(void)
+{
+    uint64_t cuts;
+
+    power_lock();
+    cuts = power.cuts - (crashsim_disk_is_off(power.disk) ? 1 : 0);
+    power_unlock();
+    return cuts;
+}
+
+bool
+power_wait_is_over(uint64_t cuts, char *answer)
+{
+    bool over;
+
+    power_lock();
+    over = power.cuts > cuts;
+    answer[0] = '\0';
+    if (over) {
+        power_print_cut(answer, "", &power.last);
+        power_print_choice(answer, "", &power.last_choice);
+    }
+    power_unlock();
+    return over;
+}
+
 int
 power_arm(const struct crashsim_choice *choice, bool seeded, const struct trigger *trigger,
           char *answer)
@@ -552,7 +603,7 @@ power_stats(char *answer)
         power.writes, power.zeros, power.trims, power.flushes, power.fua, power.marks,
         power.eio_reads, power.eio_writes, power.eio_flushes, power.lies, power.rotten_bits,
         power.record_failed ? "failed" : power.record != NULL ? "on" : "off", stats.cuts);
-    if (power.was_cut) {
+    if (power.cuts > 0) {
         power_print_cut(answer, "cut_", &power.last);
         power_print_choice(answer, "cut_", &power.last_choice);
     }
@@ -563,7 +614,7 @@ power_stats(char *answer)
 /* --- the process --- */
 
 int
-power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush)
+power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush, int can_fua)
 {
     struct crashsim_base base = {
         .opaque = next,
@@ -579,6 +630,7 @@ power_start(nbdkit_next *next, uint64_t size_bytes, int can_zero, int can_flush)
     power.size_bytes = size_bytes;
     power.can_zero = can_zero;
     power.can_flush = can_flush;
+    power.can_fua = can_fua;
     power.random = crashsim_hash2(params.seed, 0xfa);
 #ifdef CRASHSIM_TEST_BUGS
     if (getenv("CRASHSIM_BUG") != NULL) // NOLINT(concurrency-mt-unsafe): before the threads
@@ -600,13 +652,13 @@ void
 power_end(void)
 {
     uint64_t bound;
-    int err = 0, r = 0;
+    int r = 0;
 
     power_lock();
     if (power.disk != NULL && crashsim_disk_flush_begin(power.disk, &bound) == 0) {
         r = crashsim_disk_flush(power.disk, bound);
-        if (r == 0 && power.can_flush && power.next->flush(power.next, 0, &err) < 0)
-            r = -err;
+        if (r == 0)
+            r = power_base_flush();
         if (r < 0) {
             errno = -r;
             nbdkit_error("what was in the cache could not be written: %m");

@@ -112,11 +112,38 @@ model_byte(struct model *m, const struct change *c, uint32_t at)
     m->durable_seq[at] = seq;
 }
 
+/* The sector around AT, if AT is inside one, goes down with what was answered before C. */
+static void
+model_beside(struct model *m, const struct change *c, uint32_t at)
+{
+    uint32_t start = at / 512 * 512;
+
+    for (unsigned i = 0; i < m->open_count && at != start; i++) {
+        const struct change *old = &m->open[i];
+
+        if (old->seq == 0 || (c->seq != 0 && old->seq >= c->seq))
+            continue;
+        for (uint32_t k = start; k < start + 512; k++) {
+            if (k >= old->offset && k < old->offset + old->count)
+                model_byte(m, old, k);
+        }
+    }
+}
+
 static void
 model_make_durable(struct model *m, const struct change *c)
 {
     for (uint32_t at = c->offset; at < c->offset + c->count; at++)
         model_byte(m, c, at);
+}
+
+/* Alone, without all that is older. */
+static void
+model_write_through(struct model *m, const struct change *c)
+{
+    model_beside(m, c, c->offset);
+    model_beside(m, c, c->offset + c->count);
+    model_make_durable(m, c);
 }
 
 static void
@@ -130,7 +157,7 @@ model_destaged(void *opaque, const struct crashsim_write *w)
         model_wrong(m, "destaged what is not open, change", w->id);
         return;
     }
-    model_make_durable(m, c);
+    model_write_through(m, c);
     model_drop(m, c);
 }
 
@@ -228,7 +255,7 @@ model_complete(struct model *m)
     memcpy(m->view + c->offset, c->data, c->count);
     if (c->fua) {
         m->counts->fua++;
-        model_make_durable(m, c);
+        model_write_through(m, c);
         model_drop(m, c);
     }
     if (crashsim_disk_complete(m->disk, id, &seq) < 0 || seq != m->next_seq)
@@ -294,9 +321,14 @@ model_survive(struct model *m, const struct crashsim_choice *choice)
         m->counts->dropped += fate == CRASHSIM_DROPPED;
         m->counts->in_flight_kept += fate == CRASHSIM_KEPT && c->seq == 0;
         for (uint32_t at = c->offset; fate != CRASHSIM_DROPPED && at < c->offset + c->count; at++) {
-            if (fate == CRASHSIM_KEPT ||
-                crashsim_choice_piece(choice, i, c->offset, c->count, at, &end))
-                model_byte(m, c, at);
+            if (fate == CRASHSIM_TORN &&
+                !crashsim_choice_piece(choice, i, c->offset, c->count, at, &end))
+                continue;
+            if (at == c->offset)
+                model_beside(m, c, at);
+            if (at == c->offset + c->count - 1)
+                model_beside(m, c, at + 1);
+            model_byte(m, c, at);
         }
     }
 }
