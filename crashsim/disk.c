@@ -546,6 +546,17 @@ crashsim_disk_open(const struct crashsim_disk *d, size_t i)
     return i < d->done_count ? d->done[i] : d->flight[i - d->done_count];
 }
 
+/* [START, END) of W survives.  What was not answered is noted: the next such may share a sector with
+ * it, and must not put older changes over it. */
+static int
+disk_survive(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, uint64_t start,
+             uint64_t end)
+{
+    int r = disk_put_sectors(d, w, seq, start, end);
+
+    return r == 0 && w->seq == 0 ? disk_note_durable(d, seq, start, end) : r;
+}
+
 /* The sector that a tear spoils, where the change may write at all. */
 static int
 disk_spoil(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t i,
@@ -591,7 +602,7 @@ disk_tear(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t 
         if (at / 512 <= spoilt && (stop - 1) / 512 >= spoilt)
             keep = false;
         if (keep)
-            r = disk_put_sectors(d, w, seq, at, stop);
+            r = disk_survive(d, w, seq, at, stop);
     }
     return r;
 }
@@ -612,14 +623,14 @@ crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
     cut->in_flight = d->flight_count;
     for (size_t i = 0; r == 0 && i < n; i++) {
         const struct crashsim_write *w = crashsim_disk_open(d, i);
-        uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX;
+        uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX - n + i;
         enum crashsim_fate fate = crashsim_choice_fate(choice, i, n);
 
         if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_UNANSWERED) && w->seq == 0)
             fate = CRASHSIM_DROPPED;
         if (fate == CRASHSIM_KEPT) {
             cut->kept++;
-            r = disk_put_sectors(d, w, seq, w->offset, w->offset + w->count);
+            r = disk_survive(d, w, seq, w->offset, w->offset + w->count);
         } else if (fate == CRASHSIM_TORN) {
             cut->torn++;
             r = disk_tear(d, choice, i, w, seq, cut);

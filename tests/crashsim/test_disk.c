@@ -241,8 +241,8 @@ sectors__of_small_writes__never_half_old(void **state)
                 b.bytes[250] == 'b' && b.bytes[1249] == 'b' && b.bytes[1250] == 0);
     assert_int_equal(crashsim_disk_power_on(d), 0);
     plain_change(d, CRASHSIM_WRITE, 'c', 1024, 3584, false);
-    plain_change(d, CRASHSIM_ZERO, 0, 100, 4196, true); /* FUA: its sector, not the one before */
-    assert_true(b.bytes[3584] == 0 && b.bytes[4096] == 'c' && b.bytes[4196] == 0 &&
+    plain_change(d, CRASHSIM_WRITE, 'f', 100, 4196, true); /* FUA: its sector, not the one before */
+    assert_true(b.bytes[3584] == 0 && b.bytes[4096] == 'c' && b.bytes[4196] == 'f' &&
                 b.bytes[4296] == 'c' && b.bytes[4608] == 0);
     assert_int_equal(crashsim_disk_cut(d, &drop, &cut), 0);
     crashsim_disk_free(d);
