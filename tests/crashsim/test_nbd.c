@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * test_nbd.c - the filter in a real nbdkit, over the memory and the file plugin, by libnbd.
+ * test_nbd.c - the filter in a real nbdkit, by libnbd: over the memory and the file plugin, and
+ * with KVFS_CRASHSIM_OVER=kvfs over a disk in a volume.
  *
  * The property test keeps requests of several connections under way, cuts the power by
  * command or by itself, reads the disk when the power is back and judges each sector by what the
@@ -406,8 +407,27 @@ run_judge(struct run *run, struct nbd_handle *nbd)
     }
 }
 
+/* The power is back, with the same process or with another; ARGS NULL: the same. */
 static void
-run_once(struct run *run, const struct world *w, struct nbd_handle **nbd)
+run_power_on(struct run *run, struct world *w, struct nbd_handle **nbd, const char *const *args)
+{
+    if (args == NULL) {
+        assert_int_equal(world_ctl(w, "power-on", NULL), 0);
+        return;
+    }
+    for (int i = 0; i < CONNECTIONS; i++)
+        nbd_close(nbd[i]);
+    if (crashsim_random(&run->random) % 2)
+        world_kill(w);
+    else
+        world_stop(w);
+    world_start(w, args);
+    for (int i = 0; i < CONNECTIONS; i++)
+        nbd[i] = world_connect(w);
+}
+
+static void
+run_once(struct run *run, struct world *w, struct nbd_handle **nbd, const char *const *args)
 {
     unsigned ops = 20 + (unsigned)(crashsim_random(&run->random) % (OPS_MAX - 20));
     uint64_t how = crashsim_random(&run->random);
@@ -434,7 +454,7 @@ run_once(struct run *run, const struct world *w, struct nbd_handle **nbd)
         assert_true(how % 3 != 0);
     while (run_under_way(run) > 0)
         run_poll(run, nbd);
-    assert_int_equal(world_ctl(w, "power-on", NULL), 0);
+    run_power_on(run, w, nbd, args);
     run_judge(run, nbd[0]);
     for (unsigned i = 1; i <= run->count; i++)
         free(run->ops[i].buf);
@@ -462,7 +482,7 @@ cuts__under_several_connections__only_legal_states(void **state)
         for (int i = 0; i < CONNECTIONS; i++)
             nbd[i] = world_connect(&w);
         for (unsigned i = 0; i < 20 * model_scale() && !run->bad; i++)
-            run_once(run, &w, nbd);
+            run_once(run, &w, nbd, NULL);
         printf("latency %d: %llu cuts, %llu writes, %llu flushes, %llu FUA\n", latency,
                (unsigned long long)world_stat(&w, "cuts"),
                (unsigned long long)world_stat(&w, "writes"),
@@ -480,9 +500,81 @@ cuts__under_several_connections__only_legal_states(void **state)
     world_end(&w);
 }
 
+/* --- over a volume of KVFS --- */
+
+static char kvfs_volume[96], kvfs_seed[64];
+static const char *kvfs_args[] = {NULL, kvfs_volume, "file=disk", "create=64K", kvfs_seed, NULL};
+
+static void
+kvfs_begin(struct world *w, uint64_t seed)
+{
+    char command[256];
+
+    world_begin(w);
+    (void)snprintf(kvfs_volume, sizeof(kvfs_volume), "%s/volume", w->dir);
+    (void)snprintf(kvfs_seed, sizeof(kvfs_seed), "crashsim-seed=%llu", (unsigned long long)seed);
+    kvfs_args[0] = getenv("KVFS_PLUGIN");
+    (void)snprintf(command, sizeof(command), "'%s' format '%s'", getenv("KVFS_BIN"), kvfs_volume);
+    if (system(command) != 0) // NOLINT(cert-env33-c): the command of the same build
+        world_die("%s failed", command);
+    world_start(w, kvfs_args);
+}
+
+static void
+kvfs__killed__has_what_was_durable_and_no_more(void **state)
+{
+    struct nbd_handle *a;
+    struct world w;
+
+    (void)state;
+    kvfs_begin(&w, 1);
+    a = world_connect(&w);
+    write_byte(a, 'f', 0, 512, 0);
+    nbd_must(nbd_flush(a, 0));
+    write_byte(a, 'u', 8192, 512, LIBNBD_CMD_FLAG_FUA);
+    nbd_must(nbd_zero(a, 512, 0, LIBNBD_CMD_FLAG_FUA));
+    write_byte(a, 'o', 16384, 512, 0);
+    nbd_close(a);
+    world_kill(&w);
+    world_start(&w, kvfs_args);
+    a = world_connect(&w);
+    assert_true(read_byte(a, 0) == 0 && read_byte(a, 8192) == 'u' && read_byte(a, 16384) == 0);
+    nbd_close(a);
+    world_stop(&w);
+    world_end(&w);
+}
+
+static void
+kvfs__cut_and_started_again__only_legal_states(void **state)
+{
+    uint64_t seed = model_seed();
+    struct nbd_handle *nbd[CONNECTIONS];
+    struct run *run = calloc(1, sizeof(*run));
+    struct world w;
+
+    (void)state;
+    assert_non_null(run);
+    run->random = seed;
+    kvfs_begin(&w, seed);
+    for (int i = 0; i < CONNECTIONS; i++)
+        nbd[i] = world_connect(&w);
+    for (unsigned i = 0; i < 12 * model_scale() && !run->bad; i++)
+        run_once(run, &w, nbd, i % 3 == 0 ? NULL : kvfs_args);
+    assert_false(run->bad);
+    for (int i = 0; i < CONNECTIONS; i++)
+        nbd_close(nbd[i]);
+    world_stop(&w);
+    world_end(&w);
+    free(run);
+}
+
 int
 main(void)
 {
+    const struct CMUnitTest kvfs[] = {
+        cmocka_unit_test(kvfs__killed__has_what_was_durable_and_no_more),
+        cmocka_unit_test(kvfs__cut_and_started_again__only_legal_states),
+    };
     const struct CMUnitTest property[] = {
         cmocka_unit_test(cuts__under_several_connections__only_legal_states),
     };
@@ -495,6 +587,8 @@ main(void)
         cmocka_unit_test(cuts__under_several_connections__only_legal_states),
     };
 
+    if (getenv("KVFS_CRASHSIM_OVER") != NULL)
+        return cmocka_run_group_tests(kvfs, NULL, NULL);
     if (getenv("CRASHSIM_BUG") != NULL)
         return cmocka_run_group_tests(property, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
