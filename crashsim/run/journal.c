@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * journal.c - see journal.h.  A saved journal is the memory's own bytes up to the last operation,
+ * good for this machine's build of the program.
+ */
+#include "journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char journal_magic[16] = "crashsim-ops 1\n";
+
+uint64_t
+journal_now(void)
+{
+    struct timespec t = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+struct journal *
+journal_new(void)
+{
+    struct journal *j = mmap(NULL, sizeof(*j), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return j == MAP_FAILED ? NULL : j;
+}
+
+void
+journal_free(struct journal *j)
+{
+    if (j != NULL)
+        (void)munmap(j, sizeof(*j));
+}
+
+int
+journal_issue(struct journal *j, const struct journal_op *op)
+{
+    uint32_t n = atomic_load(&j->count);
+
+    if (n == JOURNAL_MAX)
+        return -ENOSPC;
+    j->ops[n] = *op;
+    atomic_store(&j->ops[n].acked_ns, 0);
+    j->ops[n].issued_ns = journal_now();
+    atomic_store(&j->count, n + 1);
+    return (int)n;
+}
+
+void
+journal_ack(struct journal *j, int number)
+{
+    atomic_store(&j->ops[number].acked_ns, journal_now());
+}
+
+uint32_t
+journal_issued_at(const struct journal *j, uint64_t t_ns)
+{
+    uint32_t lo = 0, hi = atomic_load(&j->count);
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if (j->ops[mid].issued_ns < t_ns)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+bool
+journal_acked_at(const struct journal *j, uint32_t op, uint64_t t_ns)
+{
+    uint64_t acked = atomic_load(&j->ops[op].acked_ns);
+
+    return acked != 0 && acked < t_ns;
+}
+
+static size_t
+journal_bytes(uint32_t count)
+{
+    return offsetof(struct journal, ops) + count * sizeof(struct journal_op);
+}
+
+int
+journal_save(const struct journal *j, const char *path, struct kvfs_error *err)
+{
+    size_t bytes = journal_bytes(atomic_load(&j->count));
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool good = fd >= 0 && write(fd, journal_magic, sizeof(journal_magic)) == sizeof(journal_magic) &&
+                write(fd, j, bytes) == (ssize_t)bytes;
+
+    if (fd >= 0 && close(fd) < 0)
+        good = false;
+    return good ? 0 : kvfs_error_set(err, -EIO, "%s cannot be written", path);
+}
+
+int
+journal_load(struct journal *j, const char *path, struct kvfs_error *err)
+{
+    char magic[sizeof(journal_magic)];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = -1;
+
+    if (fd < 0)
+        return kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
+    if (read(fd, magic, sizeof(magic)) == sizeof(magic) &&
+        memcmp(magic, journal_magic, sizeof(magic)) == 0)
+        n = read(fd, j, sizeof(*j));
+    (void)close(fd);
+    j->scenario[sizeof(j->scenario) - 1] = j->engine[sizeof(j->engine) - 1] = '\0';
+    if (n < (ssize_t)journal_bytes(0) || atomic_load(&j->count) > JOURNAL_MAX ||
+        (size_t)n != journal_bytes(atomic_load(&j->count)))
+        return kvfs_error_set(err, -EINVAL, "%s: not the journal of a run", path);
+    return 0;
+}

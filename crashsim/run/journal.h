@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * journal.h - what a workload did, told outside the disk.
+ *
+ * The worker, a process of its own, writes each operation into shared memory before it begins,
+ * and its answer when it has it, with times of the clock that the recording has, too.  So it is known
+ * for every instant of the recording what had been acknowledged, and what not even begun.
+ *
+ * 1. Operations stand in the order of their issue.
+ * 2. A time is taken before the operation begins and after its answer came: what counts as
+ *    acknowledged at T was, and what counts as not issued at T was not.
+ */
+#ifndef CRASHSIM_JOURNAL_H
+#define CRASHSIM_JOURNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <kvfs/error.h>
+
+#define JOURNAL_MAX ((uint32_t)1 << 16) /* operations */
+
+struct journal_op {
+    uint64_t issued_ns;
+    _Atomic uint64_t acked_ns; /* 0: no good answer was seen */
+    uint32_t kind, a, b, c;    /* the scenario's */
+    uint64_t offset, count;
+};
+
+struct journal {
+    uint64_t seed;
+    char scenario[32], engine[96];
+    uint64_t size_bytes; /* of what the scenario works on */
+    _Atomic uint32_t count;
+    struct journal_op ops[JOURNAL_MAX];
+};
+
+/* Shared with the children that are forked later.  NULL: no memory. */
+struct journal *journal_new(void);
+void journal_free(struct journal *j);
+
+/* The number of the operation; -ENOSPC: full. */
+int journal_issue(struct journal *j, const struct journal_op *op);
+void journal_ack(struct journal *j, int number);
+
+/* As they stood at T_NS. */
+uint32_t journal_issued_at(const struct journal *j, uint64_t t_ns);
+bool journal_acked_at(const struct journal *j, uint32_t op, uint64_t t_ns);
+
+int journal_save(const struct journal *j, const char *path, struct kvfs_error *err);
+int journal_load(struct journal *j, const char *path, struct kvfs_error *err);
+
+uint64_t journal_now(void); /* CLOCK_MONOTONIC, nanoseconds */
+
+#endif /* CRASHSIM_JOURNAL_H */

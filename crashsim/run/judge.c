@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * judge.c - what is demanded of every recovered volume; see scenario.h.
+ *
+ * Open, look (the scenario's oracle), write on durably, close, `kvfs check`, open again, look again:
+ * the second look must see what the first saw, and what was written after it.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "random.h"
+#include "scenario.h"
+
+void
+judge_bad(struct judge *j, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (j->verdict->status == VERDICT_VIOLATION)
+        return;
+    va_start(ap, fmt);
+    (void)vsnprintf(j->verdict->text, sizeof(j->verdict->text), fmt, ap);
+    va_end(ap);
+    j->verdict->status = VERDICT_VIOLATION;
+}
+
+bool
+judge_expects_durable(const struct judge *j)
+{
+    return (j->s->caps & KVFS_CAP_DURABLE) != 0;
+}
+
+bool
+judge_expects_order(const struct judge *j)
+{
+    return (j->s->caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0;
+}
+
+void
+subject_options(const struct subject *s, uint64_t seed, struct kvfs_volume_options *o)
+{
+    static const unsigned intervals[] = {2, 10, 50, 5000};
+    static const size_t batches[] = {64 << 10, 256 << 10, 0};
+    uint64_t r = crashsim_hash(seed ^ 0x6f7074696f6e73u);
+
+    *o = (struct kvfs_volume_options){
+        .engine_params = s->engine_params,
+        .commit_interval_ms = intervals[r % 4],
+        .batch_bytes = batches[(r >> 8) % 3],
+        .cache_bytes = (r >> 16) % 2 == 0 ? KVFS_CACHE_BYTES_MIN : 0,
+    };
+}
+
+static void
+judge_phase(struct judge *j, const char *phase)
+{
+    (void)snprintf(j->verdict->phase, sizeof(j->verdict->phase), "%s", phase);
+}
+
+static void
+judge_finding(void *arg, const char *where, const char *what)
+{
+    judge_bad(arg, "kvfs check: %s: %s", where, what);
+}
+
+static int
+judge_write_on(struct judge *j, struct kvfs_error *err)
+{
+    struct kvfs_create create = {.mode = S_IFREG | 0600};
+    struct kvfs_attr attr;
+    struct kvfs_file *f;
+    int r = kvfs_create(j->v, KVFS_ROOT_INO, JUDGE_AFTER, &create, &attr, err);
+
+    if (r == -EEXIST) /* of a recovery that was cut */
+        r = kvfs_lookup(j->v, KVFS_ROOT_INO, JUDGE_AFTER, &attr, err);
+    if (r < 0)
+        return r;
+    r = kvfs_file_open(j->v, attr.ino, KVFS_OPEN_WRITE, &f, err);
+    if (r < 0)
+        return r;
+    r = kvfs_file_pwrite(f, "recovered", 9, 0, KVFS_EXTEND, err);
+    kvfs_file_close(f);
+    return r < 0 ? r : kvfs_volume_sync(j->v, err);
+}
+
+static int
+judge_after(struct judge *j, struct kvfs_error *err)
+{
+    char text[9] = "";
+    struct kvfs_attr attr;
+    struct kvfs_file *f;
+    int r = kvfs_lookup(j->v, KVFS_ROOT_INO, JUDGE_AFTER, &attr, err);
+
+    if (r == 0)
+        r = kvfs_file_open(j->v, attr.ino, KVFS_OPEN_READ, &f, err);
+    if (r < 0)
+        return r;
+    r = kvfs_file_pread(f, text, sizeof(text), 0, err);
+    kvfs_file_close(f);
+    if (r == 0 && memcmp(text, "recovered", sizeof(text)) != 0)
+        judge_bad(j, "what was written after the recovery is not there");
+    return r;
+}
+
+static int
+judge_look(const struct scenario *scenario, struct judge *j, bool again, struct kvfs_error *err)
+{
+    struct kvfs_volume_options options = {.engine_params = j->s->engine_params};
+    uint64_t begin = journal_now(), digest = j->digest;
+    int r, closed;
+
+    judge_phase(j, again ? "opening again" : "opening");
+    r = kvfs_volume_open(j->volume, &options, &j->v, err);
+    j->verdict->open_ns += journal_now() - begin;
+    if (r < 0)
+        return r;
+    judge_phase(j, again ? "reading again" : "reading");
+    begin = journal_now();
+    r = scenario->judge(j, err);
+    j->verdict->judge_ns += journal_now() - begin;
+    if (r == 0 && again && digest != j->digest && j->verdict->status != VERDICT_VIOLATION)
+        judge_bad(j, "opened a second time it holds something else");
+    if (r == 0 && again)
+        r = judge_after(j, err);
+    if (r == 0 && !again) {
+        judge_phase(j, "writing on");
+        r = judge_write_on(j, err);
+        if (r == 0 && scenario->write_on != NULL)
+            r = scenario->write_on(j, err);
+    }
+    closed = kvfs_volume_close(j->v, r == 0 ? err : NULL);
+    j->v = NULL;
+    return r < 0 ? r : closed;
+}
+
+void
+judge_all(const struct scenario *scenario, struct judge *j)
+{
+    struct kvfs_check_options options = {.finding = judge_finding, .finding_arg = j};
+    struct kvfs_check_result result;
+    struct kvfs_error err = {0};
+    uint64_t begin;
+    int r = judge_look(scenario, j, false, &err);
+
+    if (r == 0 && j->verdict->status != VERDICT_VIOLATION) {
+        judge_phase(j, "kvfs check");
+        begin = journal_now();
+        r = kvfs_check(j->volume, &options, &result, &err);
+        j->verdict->check_ns += journal_now() - begin;
+    }
+    if (r == 0 && j->verdict->status != VERDICT_VIOLATION)
+        r = judge_look(scenario, j, true, &err);
+    if (r < 0)
+        judge_bad(j, "%s: %s", j->verdict->phase, err.msg);
+    if (j->verdict->status == VERDICT_NONE)
+        j->verdict->status = VERDICT_GOOD;
+    judge_phase(j, "");
+}
