@@ -20,7 +20,7 @@
 #define LOOP_TRIES 100 /* another process may take the free one before us */
 
 int
-loop_attach(const struct place *p, const char *path, struct loop *l, struct kvfs_error *err)
+loop_attach(const char *path, struct loop *l, struct kvfs_error *err)
 {
     struct loop_config config = {.info.lo_flags = LO_FLAGS_AUTOCLEAR};
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
@@ -51,7 +51,7 @@ loop_attach(const struct place *p, const char *path, struct loop *l, struct kvfs
     if (r < 0)
         r = kvfs_error_set(err, -errno, "no loop device over %s: %s", path, strerrordesc_np(errno));
     else
-        place_note(p, "loop", l->name);
+        r = 0;
 out:
     if (control >= 0)
         (void)close(control);
@@ -115,18 +115,20 @@ disks_umount(const char *mnt)
 static int
 disks_copy_data(int in, int out, off_t size)
 {
+    static uint8_t buf[1 << 18];
     off_t at = 0, end;
 
     while ((at = lseek(in, at, SEEK_DATA)) >= 0 && at < size) {
         end = lseek(in, at, SEEK_HOLE);
-        if (end < 0 || lseek(in, at, SEEK_SET) < 0)
+        if (end < 0)
             return -1;
         while (at < end) {
-            off_t to = at;
-            ssize_t n = copy_file_range(in, &at, out, &to, (size_t)(end - at), 0);
+            size_t want = (size_t)(end - at) < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
+            ssize_t n = pread(in, buf, want, at);
 
-            if (n <= 0)
+            if (n <= 0 || pwrite(out, buf, (size_t)n, at) != n)
                 return -1;
+            at += n;
         }
     }
     return at < 0 && errno != ENXIO ? -1 : 0;

@@ -15,7 +15,7 @@ struct loop {
 };
 
 /* A loop device over the file PATH. */
-int loop_attach(const struct place *p, const char *path, struct loop *l, struct kvfs_error *err);
+int loop_attach(const char *path, struct loop *l, struct kvfs_error *err);
 /* Forget what the kernel has cached of it: the file below was written behind its back. */
 int loop_forget(const struct loop *l, struct kvfs_error *err);
 void loop_detach(struct loop *l);

@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <kvfs/error.h>
@@ -31,7 +32,7 @@ struct journal_op {
 struct journal {
     uint64_t seed;
     char scenario[32], engine[96];
-    uint64_t size_bytes; /* of what the scenario works on */
+    char ended[256];     /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];
 };

@@ -219,3 +219,23 @@ replay_write(const struct replay *r, int fd, struct kvfs_error *err)
     }
     return 0;
 }
+
+int
+replay_compare(const struct replay *r, const char *file, struct kvfs_error *err)
+{
+    uint64_t size = r->t->size_bytes;
+    int fd = open(file, O_RDONLY | O_CLOEXEC), rc = 0;
+    uint8_t *map = fd < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+    if (fd >= 0)
+        (void)close(fd);
+    if (map == MAP_FAILED)
+        return kvfs_error_set(err, -errno, "%s: %s", file, strerrordesc_np(errno));
+    for (uint64_t at = 0; rc == 0 && at < size; at += REPLAY_PAGE) {
+        if (r->used[at / REPLAY_PAGE] && memcmp(map + at, r->image + at, REPLAY_PAGE) != 0)
+            rc = kvfs_error_set(err, -EILSEQ, "the disk holds at %llu what its recording does not",
+                                (unsigned long long)at);
+    }
+    (void)munmap(map, size);
+    return rc;
+}

@@ -101,11 +101,10 @@ stack_attach(struct stack *s, struct kvfs_error *err)
     (void)snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", stack_beside(s, ".sock", sock));
     (void)snprintf(file, sizeof(file), "%s/disk", stack_beside(s, ".fuse", fuse));
     (void)stack_beside(s, ".fuse-ready", ready);
-    place_note(s->place, "mount", fuse);
     r = tool_serve(s->place, argv, strrchr(ready, '/') + 1, NULL, &s->fuse, err);
     if (r < 0)
         return r;
-    return loop_attach(s->place, file, &s->loop, err);
+    return loop_attach(file, &s->loop, err);
 }
 
 int
@@ -113,7 +112,6 @@ stack_mount(struct stack *s, struct kvfs_error *err)
 {
     int r;
 
-    place_note(s->place, "mount", s->mnt);
     r = disks_mount(&s->loop, s->mnt, err);
     s->mounted = r == 0;
     return r;
@@ -174,4 +172,16 @@ stack_tell(const struct stack *s, const char *command, char *answer, size_t cap,
     if (answer != NULL)
         (void)snprintf(answer, cap, "%s", buf + 3);
     return 0;
+}
+
+void
+stack_remove(const struct stack *s)
+{
+    static const char *const ends[] = {"", ".side", ".1", ".1.side"};
+    char path[PLACE_NAME_MAX + 8];
+
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        (void)snprintf(path, sizeof(path), "%s%s", s->record, ends[i]);
+        (void)unlink(path);
+    }
 }

@@ -30,6 +30,8 @@ const char *stack_filter(void);
 int stack_start(struct stack *s, const struct place *p, const char *name, const char *file,
                 const char *preset, struct kvfs_error *err);
 void stack_stop(struct stack *s);
+/* Its recordings, when it has stopped. */
+void stack_remove(const struct stack *s);
 
 /* Attach, in two steps because they are timed apart, and mount. */
 int stack_attach(struct stack *s, struct kvfs_error *err);

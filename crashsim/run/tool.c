@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +36,21 @@ tool_become(const struct place *p, const char *const argv[], const char *preload
     (void)dup2(log, 2);
     if (preload != NULL && *preload != '\0')
         (void)setenv("LD_PRELOAD", preload, 1); // NOLINT(concurrency-mt-unsafe): one thread
-    (void)execvp(argv[0], (char *const *)argv);
+    (void)execvp(argv[0], (char *const *)(uintptr_t)argv); /* it only reads them */
     (void)fprintf(stderr, "%s: %s\n", argv[0], strerrordesc_np(errno));
     _exit(127);
+}
+
+void
+tool_quiet(const struct place *p)
+{
+    char path[PLACE_NAME_MAX];
+    int log = open(place_name(p, "tools.err", path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    if (log >= 0) {
+        (void)dup2(log, STDERR_FILENO);
+        (void)close(log);
+    }
 }
 
 /* The end of what the tools said, on one line. */

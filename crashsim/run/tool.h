@@ -18,6 +18,9 @@ int tool_run(const struct place *p, const char *const argv[], struct kvfs_error 
 int tool_serve(const struct place *p, const char *const argv[], const char *ready,
                const char *preload, pid_t *pid, struct kvfs_error *err);
 
+/* In a child of ours: what engines say when their disk dies goes where tools complain. */
+void tool_quiet(const struct place *p);
+
 /* Send SIGNAL (0: none) and wait for the end; its status as waitpid(2) tells. */
 int tool_end(pid_t pid, int signal);
 

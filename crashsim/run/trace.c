@@ -120,6 +120,29 @@ trace_data(struct trace_reader *rd, const char *line, uint64_t id)
     return true;
 }
 
+/* The value of a field that is a word. */
+static bool
+trace_word(const char *line, const char *name, char word[64])
+{
+    const char *p = strstr(line, name);
+
+    if (p == NULL)
+        return false;
+    p += strlen(name);
+    (void)snprintf(word, 64, "%.*s", (int)strcspn(p, " "), p);
+    return true;
+}
+
+static bool
+trace_cut(const char *line, struct crashsim_choice *c)
+{
+    char word[64];
+
+    return trace_word(line, " survive=", word) && crashsim_choice_parse_survive(word, c) &&
+           trace_word(line, " tear=", word) && crashsim_choice_parse_tear(word, &c->tear) &&
+           trace_field(line, "seed", &c->seed);
+}
+
 static bool
 trace_line(struct trace_reader *rd, const char *line)
 {
@@ -146,11 +169,13 @@ trace_line(struct trace_reader *rd, const char *line)
     if (e->type == 'F')
         return trace_field(line, "bound", &e->bound) && trace_field(line, "lies", &lies) &&
                (lies == 0 || (e->bound = 0) == 0);
-    if (e->type == 'X')
+    if (e->type == 'X') {
         rd->t->cut_ns = e->t;
+        return trace_cut(line, &rd->t->cut);
+    }
     if (e->type == 'C' && !trace_field(line, "seq", &e->bound))
         return false;
-    return e->type == 'X' || (id < rd->taken_cap && rd->taken[id] != 0);
+    return id < rd->taken_cap && rd->taken[id] != 0;
 }
 
 static int
@@ -244,7 +269,7 @@ void
 trace_close(struct trace *t)
 {
     if (t->map != NULL)
-        (void)munmap((void *)t->map, t->map_bytes);
+        (void)munmap((void *)(uintptr_t)t->map, t->map_bytes);
     free(t->events);
     *t = (struct trace){0};
 }

@@ -29,6 +29,7 @@ struct trace {
     struct trace_event *events;
     size_t count;
     uint64_t cut_ns; /* when its own cut fell; UINT64_MAX: none */
+    struct crashsim_choice cut; /* what that kept */
     uint64_t ids_max;
     const uint8_t *map;
     size_t map_bytes;
@@ -55,5 +56,7 @@ int replay_cut(struct replay *r, const struct crashsim_choice *choice, struct cr
                struct kvfs_error *err);
 /* Write the disk into the open file FD, all of it. */
 int replay_write(const struct replay *r, int fd, struct kvfs_error *err);
+/* Does FILE hold the same?  -EILSEQ: no. */
+int replay_compare(const struct replay *r, const char *file, struct kvfs_error *err);
 
 #endif /* CRASHSIM_TRACE_H */

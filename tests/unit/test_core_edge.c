@@ -397,6 +397,38 @@ scatterer_run(void *arg)
     return NULL;
 }
 
+/* What an earlier handle wrote is in the engine after its close, but not durable yet. */
+static void
+flush__by_a_later_handle__covers_what_an_earlier_one_wrote(void **state)
+{
+    struct kvfs_volume_options options = {.commit_interval_ms = 3600000};
+    struct kvfs_volume_stat before, after, again;
+    struct kvfs_error err = {0};
+    struct kvfs_volume *v;
+    struct kvfs_file *f;
+    uint64_t ino;
+    char path[64];
+
+    (void)state;
+    core_format(path, engine_name, 0);
+    v = core_open(path, &options);
+    ino = core_create(v, "file", 4096, 4096);
+    f = core_file(v, ino, KVFS_OPEN_WRITE);
+    CORE_OK(kvfs_file_pwrite(f, "earlier", 7, 0, 0, &err));
+    kvfs_file_close(f);
+    CORE_OK(kvfs_volume_stat(v, &before, &err));
+    f = core_file(v, ino, KVFS_OPEN_READ);
+    CORE_OK(kvfs_file_flush(f, &err));
+    CORE_OK(kvfs_volume_stat(v, &after, &err));
+    assert_true(after.commits_durable > before.commits_durable);
+    CORE_OK(kvfs_file_flush(f, &err));
+    CORE_OK(kvfs_volume_stat(v, &again, &err));
+    assert_int_equal(again.commits_durable, after.commits_durable);
+    kvfs_file_close(f);
+    CORE_OK(kvfs_volume_close(v, &err));
+    core_remove(path);
+}
+
 /* Scattered small blocks cost an engine several times their size in its index. */
 static void
 full__scattered_blocks__nothing_acknowledged_is_lost(void **state)
@@ -609,6 +641,7 @@ main(void)
         cmocka_unit_test(resize__beside_extending_writes__nothing_stays_behind_the_end),
         cmocka_unit_test(full__many_writers__nothing_acknowledged_is_lost),
         cmocka_unit_test(full__scattered_blocks__nothing_acknowledged_is_lost),
+        cmocka_unit_test(flush__by_a_later_handle__covers_what_an_earlier_one_wrote),
     };
     const struct CMUnitTest shared[] = {
         /* engines for several processes */

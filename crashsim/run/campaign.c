@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * campaign.c - see campaign.h.
+ *
+ * Which instants and which choices are tried follows from the seed; of the workload itself only
+ * what it does, not when (docs/CRASHSIM.md): so a finding is kept with its recording.
+ */
+#include "campaign.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "finding.h"
+#include "random.h"
+#include "tool.h"
+
+#define CUTS_A_ROUND  24
+#define STATES_A_CUT  10
+#define WORK_MS       60000
+#define FINDINGS_KEPT 3 /* of one campaign */
+
+const char *const campaign_kind_names[CAMPAIGN_KINDS] = {
+    "drop-all", "keep-all", "prefix", "leave-one-out", "only-one", "random",
+};
+
+struct round {
+    struct campaign *c;
+    struct campaign_stats *stats;
+    struct bench *bench;
+    struct journal *journal;
+    struct verdict *live; /* shared */
+    struct stack stack;
+    char base[PLACE_NAME_MAX]; /* what the disk held before the recording */
+    char record[PLACE_NAME_MAX + 8];
+    uint64_t seed, t_ns_max;
+};
+
+/* --- the volume as it is before --- */
+
+static void
+template_child(struct campaign *c, const char *mnt, int out)
+{
+    struct kvfs_format_options options = {.engine = c->subject.engine};
+    struct kvfs_volume_options open = {.engine_params = c->subject.engine_params};
+    char volume[PLACE_NAME_MAX + 16];
+    struct kvfs_error err = {0};
+    struct kvfs_volume *v;
+    int r;
+
+    (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
+    r = kvfs_format(volume, &options, &err);
+    if (r == 0 && c->scenario->prepare != NULL) {
+        r = kvfs_volume_open(volume, &open, &v, &err);
+        if (r == 0) {
+            r = c->scenario->prepare(v, NULL, &err);
+            (void)kvfs_volume_close(v, NULL);
+        }
+    }
+    if (r < 0)
+        (void)!write(out, err.msg, strlen(err.msg));
+    _exit(r < 0);
+}
+
+/* A file system with a new volume, at PATH. */
+static int
+template_make(struct campaign *c, const char *path, struct kvfs_error *err)
+{
+    char mnt[PLACE_NAME_MAX], text[256] = "";
+    struct loop loop;
+    int pipes[2], status, r;
+    pid_t pid;
+
+    r = disks_make(c->place, path, c->disk_bytes, err);
+    if (r == 0)
+        r = loop_attach(path, &loop, err);
+    if (r < 0)
+        return r;
+    (void)place_name(c->place, "template.mnt", mnt);
+    if (mkdir(mnt, 0700) < 0 && errno != EEXIST)
+        r = kvfs_error_set(err, -errno, "%s: %s", mnt, strerrordesc_np(errno));
+    if (r == 0)
+        r = disks_mount(&loop, mnt, err);
+    if (r == 0 && pipe2(pipes, O_CLOEXEC) == 0) {
+        (void)fflush(NULL);
+        pid = fork();
+        if (pid == 0)
+            template_child(c, mnt, pipes[1]);
+        (void)close(pipes[1]);
+        (void)tool_wait(pid, WORK_MS, &status);
+        if (status != 0) {
+            (void)!read(pipes[0], text, sizeof(text) - 1);
+            r = kvfs_error_set(err, -EIO, "%s: no volume: %s", c->subject.engine, text);
+        }
+        (void)close(pipes[0]);
+        disks_umount(mnt);
+    }
+    loop_detach(&loop);
+    return r;
+}
+
+/* --- what was judged --- */
+
+static enum campaign_kind
+campaign_kind(const struct crashsim_choice *c)
+{
+    switch (c->survive) {
+    case CRASHSIM_DROP_ALL: return CAMPAIGN_DROP;
+    case CRASHSIM_PREFIX: return c->indexed ? CAMPAIGN_KEEP : CAMPAIGN_PREFIX;
+    case CRASHSIM_LEAVE_ONE_OUT: return CAMPAIGN_LEAVE;
+    case CRASHSIM_ONLY_ONE: return CAMPAIGN_ONLY;
+    default: return CAMPAIGN_RANDOM;
+    }
+}
+
+static void
+round_keep(struct round *rd, const struct state *s, const char *why)
+{
+    struct campaign_stats *stats = rd->stats;
+    struct finding f = {.base = rd->base, .record = rd->record, .journal = rd->journal,
+                        .t_ns_max = rd->t_ns_max, .why = why};
+    struct kvfs_error err = {0};
+    char dir[300], text[STATE_TEXT];
+
+    (void)snprintf(f.state, sizeof(f.state), "%s", state_text(s, text));
+    if (stats->violations == 1)
+        (void)snprintf(stats->first, sizeof(stats->first), "%s", why);
+    if (stats->violations > FINDINGS_KEPT)
+        return;
+    (void)snprintf(dir, sizeof(dir), "%s", rd->c->findings);
+    if (finding_save(&f, dir, sizeof(dir), &err) < 0)
+        (void)fprintf(stderr, "crashsim: the finding is not kept: %s\n", err.msg);
+    else if (stats->violations == 1)
+        (void)snprintf(stats->command, sizeof(stats->command), "crashsim run --replay=%s", dir);
+}
+
+static void
+round_judged(void *arg, const struct state *s, const struct verdict *v)
+{
+    struct round *rd = arg;
+    struct campaign_stats *stats = rd->stats;
+
+    stats->states++;
+    stats->duplicates += v->duplicate;
+    stats->kinds[campaign_kind(&s->choice)]++;
+    stats->build_ns += v->build_ns;
+    stats->mount_ns += v->mount_ns;
+    stats->open_ns += v->open_ns;
+    stats->judge_ns += v->judge_ns;
+    stats->check_ns += v->check_ns;
+    stats->umount_ns += v->umount_ns;
+    if (v->status == VERDICT_VIOLATION) {
+        stats->violations++;
+        round_keep(rd, s, v->text);
+    } else if (v->status != VERDICT_GOOD) {
+        if (stats->troubles++ == 0 && stats->first[0] == '\0')
+            (void)snprintf(stats->first, sizeof(stats->first), "the simulator failed: %s", v->text);
+    }
+    stats->distinct = bench_distinct(rd->bench);
+    if (rd->c->tell != NULL)
+        rd->c->tell(rd->c, stats);
+}
+
+static bool
+round_enough(const struct round *rd)
+{
+    const struct campaign *c = rd->c;
+
+    return rd->stats->states >= c->states_max || (c->end_ns != 0 && journal_now() > c->end_ns) ||
+           (c->stop != NULL && c->stop());
+}
+
+/* --- states of a recording --- */
+
+/* Of twenty states: drop all and keep all once each, prefixes 4, one left out 4, one only 3,
+ * random 7. */
+static void
+round_choice(uint64_t r, size_t open, struct crashsim_choice *c)
+{
+    static const enum crashsim_tear tears[] = {CRASHSIM_TEAR_NONE, CRASHSIM_TEAR_512,
+                                               CRASHSIM_TEAR_4096};
+    unsigned dice = (unsigned)(r % 20);
+
+    *c = (struct crashsim_choice){.tear = tears[r / 20 % 3], .seed = r >> 8};
+    c->survive = dice < 1    ? CRASHSIM_DROP_ALL
+                 : dice < 6  ? CRASHSIM_PREFIX
+                 : dice < 10 ? CRASHSIM_LEAVE_ONE_OUT
+                 : dice < 13 ? CRASHSIM_ONLY_ONE
+                             : CRASHSIM_RANDOM;
+    if (dice == 1) {
+        c->indexed = true;
+        c->index = open;
+    }
+}
+
+static int
+round_compare(const void *a, const void *b)
+{
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* The first event that the workload can have caused. */
+static size_t
+round_first(const struct trace *t, const struct journal *j)
+{
+    size_t i = 0;
+
+    if (atomic_load(&j->count) == 0) /* cut while the volume was being opened */
+        return 0;
+    while (i < t->count && t->events[i].t < j->ops[0].issued_ns && i < t->count / 2)
+        i++;
+    return i;
+}
+
+static int
+round_states_at(struct round *rd, const struct bench_job *job, struct replay *r, size_t at,
+                uint64_t t_ns, struct kvfs_error *err)
+{
+    size_t open = replay_open_count(r);
+    unsigned n = open < 3 ? 1 + (unsigned)open : STATES_A_CUT;
+    uint64_t seed = crashsim_hash2(rd->seed, at);
+    int rc = 0;
+
+    rd->stats->cuts++;
+    for (unsigned i = 0; rc == 0 && i < n && !round_enough(rd); i++) {
+        struct state s = {.at = at};
+
+        round_choice(crashsim_hash2(seed, i), open, &s.choice);
+        rc = bench_begin(rd->bench, job, r, &s, t_ns, err);
+    }
+    return rc;
+}
+
+static int
+round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_error *err)
+{
+    struct bench_job job = {.scenario = rd->c->scenario,
+                            .subject = &rd->c->subject,
+                            .journal = rd->journal,
+                            .t_ns_max = rd->t_ns_max,
+                            .judged = round_judged,
+                            .judged_arg = rd};
+    size_t cuts[CUTS_A_ROUND];
+    uint64_t seed = crashsim_hash2(rd->seed, 0x63757473), begin = journal_now();
+    struct replay *r = NULL;
+    int rc = replay_new(t, rd->base, &r, err);
+
+    for (int i = 0; i < CUTS_A_ROUND; i++)
+        cuts[i] = first + (size_t)(crashsim_random(&seed) % (t->count - first));
+    qsort(cuts, CUTS_A_ROUND, sizeof(cuts[0]), round_compare);
+    for (int i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
+        if (i > 0 && cuts[i] == cuts[i - 1])
+            continue;
+        rc = replay_go(r, cuts[i], err);
+        if (rc == 0)
+            rc = round_states_at(rd, &job, r, cuts[i], trace_time(t, cuts[i]), err);
+    }
+    bench_wait(rd->bench);
+    replay_free(r);
+    rd->stats->states_ns += journal_now() - begin;
+    return rc;
+}
+
+/* --- the real disk --- */
+
+static int
+round_work(struct round *rd, struct kvfs_error *err)
+{
+    char volume[PLACE_NAME_MAX + 16], command[64];
+    uint64_t r = crashsim_hash2(rd->seed, 0x776f726b);
+    pid_t self = getpid(), pid;
+    int status, rc;
+
+    (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64 " within=%" PRIu64, r >> 20,
+                   20 + r % 500);
+    rc = stack_tell(&rd->stack, command, NULL, 0, err);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, rd->stack.mnt);
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        struct kvfs_error failed = {0};
+
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        tool_quiet(rd->c->place);
+        if (getppid() == self)
+            rc = rd->c->scenario->work(&rd->c->subject, volume, rd->journal, &failed);
+        if (rc < 0)
+            (void)snprintf(rd->journal->ended, sizeof(rd->journal->ended), "%s", failed.msg);
+        _exit(0); /* never in order */
+    }
+    if (pid < 0)
+        return kvfs_error_set(err, -errno, "fork: %s", strerrordesc_np(errno));
+    (void)tool_wait(pid, WORK_MS, &status);
+    (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64, r >> 20);
+    /* Refused if it has fallen already; then the worker may have ended any way. */
+    rc = stack_tell(&rd->stack, command, NULL, 0, NULL);
+    stack_detach(&rd->stack);
+    if (rc == 0 && (status != 0 || rd->journal->ended[0] != '\0'))
+        return kvfs_error_set(err, -EIO, "the workload failed before the cut (status 0x%x): %s",
+                              (unsigned)status, rd->journal->ended);
+    return 0;
+}
+
+/* Power on, and judge what the disk itself kept. */
+static int
+round_recover(struct round *rd, const struct trace *t, struct kvfs_error *err)
+{
+    struct bench_job job = {.scenario = rd->c->scenario, .subject = &rd->c->subject,
+                            .journal = rd->journal, .t_ns_max = t->cut_ns};
+    struct verdict *v = rd->live;
+    struct state s = {.at = t->count - 1, .choice = t->cut};
+    int rc = stack_tell(&rd->stack, "power-on", NULL, 0, err);
+
+    if (rc == 0)
+        rc = stack_attach(&rd->stack, err);
+    if (rc == 0)
+        rc = stack_mount(&rd->stack, err);
+    if (rc < 0)
+        return rc;
+    *v = (struct verdict){0};
+    state_judge(&job, rd->stack.mnt, t->cut_ns, v);
+    rd->stats->live++;
+    rd->stats->cuts++;
+    round_judged(rd, &s, v);
+    stack_detach(&rd->stack);
+    return 0;
+}
+
+/* The recording must say of the disk what is true: its state at the cut is the disk's. */
+static int
+round_compare_disk(struct round *rd, const struct trace *t, struct kvfs_error *err)
+{
+    struct replay *r = NULL;
+    struct crashsim_cut cut;
+    int rc = replay_new(t, rd->base, &r, err);
+
+    if (rc == 0)
+        rc = replay_go(r, t->count, err);
+    if (rc == 0)
+        rc = replay_cut(r, &t->cut, &cut, err);
+    if (rc == 0)
+        rc = replay_compare(r, rd->stack.file, err);
+    replay_free(r);
+    return rc;
+}
+
+static void
+round_count(struct round *rd, const struct trace *t)
+{
+    uint32_t n = journal_issued_at(rd->journal, UINT64_MAX);
+
+    rd->stats->operations += n;
+    rd->stats->events += t->count;
+    for (uint32_t i = 0; i < n; i++)
+        rd->stats->acknowledged += journal_acked_at(rd->journal, i, t->cut_ns);
+}
+
+/* The workload, the cut and the recovery; *T is the recording of the first. */
+static int
+round_live(struct round *rd, struct trace *t, struct kvfs_error *err)
+{
+    int rc = stack_attach(&rd->stack, err);
+
+    if (rc == 0)
+        rc = stack_mount(&rd->stack, err);
+    if (rc == 0)
+        rc = round_work(rd, err);
+    if (rc == 0)
+        rc = trace_open(rd->stack.record, t, err);
+    if (rc < 0)
+        return rc;
+    if (t->cut_ns == UINT64_MAX)
+        rc = kvfs_error_set(err, -EIO, "the recording has no cut");
+    if (rc == 0)
+        rc = round_compare_disk(rd, t, err);
+    if (rc == 0 && rd->c->twice)
+        rc = disks_copy(rd->stack.file, rd->base, err);
+    if (rc == 0)
+        rc = round_recover(rd, t, err);
+    if (rc < 0)
+        trace_close(t);
+    return rc;
+}
+
+/* One round; the files of the last are gone. */
+static int
+round_run(struct round *rd, const char *template, struct kvfs_error *err)
+{
+    char file[PLACE_NAME_MAX], name[32];
+    uint64_t begin = journal_now();
+    struct trace t, second;
+    int rc;
+
+    (void)snprintf(name, sizeof(name), "r%" PRIu64, rd->stats->rounds++);
+    (void)place_name(rd->c->place, "live.img", file);
+    (void)place_name(rd->c->place, "base.img", rd->base);
+    rc = disks_copy(template, file, err);
+    if (rc == 0)
+        rc = disks_copy(template, rd->base, err);
+    if (rc == 0)
+        rc = stack_start(&rd->stack, rd->c->place, name, file, NULL, err);
+    if (rc < 0)
+        return rc;
+    (void)snprintf(rd->record, sizeof(rd->record), "%s", rd->stack.record);
+    rc = round_live(rd, &t, err);
+    stack_stop(&rd->stack);
+    if (rc == 0) {
+        round_count(rd, &t);
+        rd->stats->work_ns += journal_now() - begin;
+        rd->t_ns_max = t.cut_ns;
+        if (!rd->c->twice) {
+            rc = round_states(rd, &t, round_first(&t, rd->journal), err);
+        } else {
+            (void)snprintf(rd->record, sizeof(rd->record), "%s.1", rd->stack.record);
+            rc = trace_open(rd->record, &second, err);
+            if (rc == 0 && second.count > 1)
+                rc = round_states(rd, &second, 0, err);
+            if (rc == 0)
+                trace_close(&second);
+        }
+        trace_close(&t);
+    }
+    stack_remove(&rd->stack);
+    return rc;
+}
+
+int
+campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error *err)
+{
+    struct round rd = {.c = c, .stats = stats};
+    char template[PLACE_NAME_MAX];
+    int rc;
+
+    *stats = (struct campaign_stats){0};
+    rd.journal = journal_new();
+    rd.live = mmap(NULL, sizeof(*rd.live), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (rd.journal == NULL || rd.live == MAP_FAILED)
+        return kvfs_error_set(err, -ENOMEM, "no memory");
+    rc = template_make(c, place_name(c->place, "template.img", template), err);
+    if (rc == 0)
+        rc = bench_new(c->place, c->slots, c->disk_bytes, &rd.bench, err);
+    while (rc == 0 && !round_enough(&rd)) {
+        rd.seed = crashsim_hash2(c->seed, stats->rounds);
+        memset(rd.journal, 0, offsetof(struct journal, ops));
+        rd.journal->seed = rd.seed;
+        (void)snprintf(rd.journal->scenario, sizeof(rd.journal->scenario), "%s", c->scenario->name);
+        (void)snprintf(rd.journal->engine, sizeof(rd.journal->engine), "%s", c->subject.engine);
+        rc = round_run(&rd, template, err);
+    }
+    bench_free(rd.bench);
+    journal_free(rd.journal);
+    (void)munmap(rd.live, sizeof(*rd.live));
+    return rc;
+}
+
+/* --- again --- */
+
+static void
+again_judged(void *arg, const struct state *s, const struct verdict *v)
+{
+    (void)s;
+    *(struct verdict *)arg = *v;
+}
+
+int
+campaign_of(const char *dir, char scenario[32], char engine[96], struct kvfs_error *err)
+{
+    struct journal *j = journal_new();
+    struct finding f = {.journal = j};
+    int rc = j == NULL ? -ENOMEM : finding_load(&f, dir, err);
+
+    if (rc == 0) {
+        memcpy(scenario, j->scenario, 32);
+        memcpy(engine, j->engine, 96);
+    }
+    journal_free(j);
+    return rc;
+}
+
+int
+campaign_again(struct campaign *c, const char *dir, const char *text, struct verdict *v,
+               struct kvfs_error *err)
+{
+    struct journal *j = journal_new();
+    struct finding f = {.journal = j};
+    struct bench_job job = {.scenario = c->scenario, .subject = &c->subject, .journal = j,
+                            .all = true, .judged = again_judged, .judged_arg = v};
+    struct trace t = {0};
+    struct replay *r = NULL;
+    struct bench *b = NULL;
+    struct state s;
+    int rc = j == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : finding_load(&f, dir, err);
+
+    if (rc == 0 && !state_parse(text != NULL ? text : f.state, &s))
+        rc = kvfs_error_set(err, -EINVAL, "'%s' names no state", text != NULL ? text : f.state);
+    job.t_ns_max = f.t_ns_max;
+    if (rc == 0)
+        rc = trace_open(f.record_path, &t, err);
+    if (rc == 0)
+        rc = replay_new(&t, f.base_path, &r, err);
+    if (rc == 0)
+        rc = bench_new(c->place, 1, t.size_bytes, &b, err);
+    if (rc == 0)
+        rc = replay_go(r, s.at, err);
+    if (rc == 0)
+        rc = bench_begin(b, &job, r, &s, trace_time(&t, s.at), err);
+    bench_free(b);
+    replay_free(r);
+    trace_close(&t);
+    journal_free(j);
+    return rc;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * campaign.h - rounds of one scenario over one engine.
+ *
+ * A round: a fresh file system with a fresh volume, a workload, a cut; the disk is powered on, the
+ * volume recovered and judged there (the whole of it is real); then crash states of many other instants of
+ * the same workload are built from the recording and judged.
+ */
+#ifndef CRASHSIM_CAMPAIGN_H
+#define CRASHSIM_CAMPAIGN_H
+
+#include "stack.h"
+#include "state.h"
+
+enum campaign_kind { CAMPAIGN_DROP, CAMPAIGN_KEEP, CAMPAIGN_PREFIX, CAMPAIGN_LEAVE, CAMPAIGN_ONLY,
+                     CAMPAIGN_RANDOM, CAMPAIGN_KINDS };
+extern const char *const campaign_kind_names[CAMPAIGN_KINDS];
+
+struct campaign_stats {
+    uint64_t rounds, cuts, live; /* live: cuts of a running disk among the states */
+    uint64_t states, duplicates, distinct, violations, troubles;
+    uint64_t kinds[CAMPAIGN_KINDS];
+    uint64_t operations, acknowledged, events;
+    uint64_t work_ns, states_ns; /* of the clock; states_ns: building and judging */
+    uint64_t build_ns, mount_ns, open_ns, judge_ns, check_ns, umount_ns; /* of the states, added up */
+    char first[440];   /* what was first found */
+    char command[440]; /* and how to see it again */
+};
+
+struct campaign {
+    const struct scenario *scenario;
+    struct subject subject;
+    const struct place *place;
+    uint64_t seed, states_max, end_ns; /* end_ns: 0, or stop then */
+    uint64_t disk_bytes;
+    const char *findings; /* folder for recordings */
+    bool twice;           /* cut again while recovering */
+    unsigned slots;
+    bool (*stop)(void); /* asked often */
+    void (*tell)(const struct campaign *c, const struct campaign_stats *s); /* of progress */
+};
+
+/* 0 whatever was found; a negative errno: it could not be done. */
+int campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error *err);
+
+/* Judge the state TEXT (NULL: the one that was found) of the finding in folder DIR. */
+int campaign_again(struct campaign *c, const char *dir, const char *text, struct verdict *v,
+                   struct kvfs_error *err);
+/* The scenario and the engine of a finding. */
+int campaign_of(const char *dir, char scenario[32], char engine[96], struct kvfs_error *err);
+
+#endif /* CRASHSIM_CAMPAIGN_H */

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * finding.c - see finding.h.
+ */
+#include "finding.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "disks.h"
+
+static int
+finding_folder(const struct finding *f, char *dir, size_t cap, struct kvfs_error *err)
+{
+    char parent[512], engine[96];
+
+    (void)snprintf(parent, sizeof(parent), "%s", dir);
+    (void)snprintf(engine, sizeof(engine), "%s", f->journal->engine);
+    for (char *p = engine; *p != '\0'; p++)
+        *p = *p == ':' || *p == '/' || *p == '+' ? '-' : *p;
+    if (mkdir(parent, 0755) < 0 && errno != EEXIST)
+        return kvfs_error_set(err, -errno, "%s: %s", parent, strerrordesc_np(errno));
+    for (int n = 1; n < 10000; n++) {
+        (void)snprintf(dir, cap, "%s/%s-%s-%" PRIu64 "-%d", parent, f->journal->scenario, engine,
+                       f->journal->seed % 1000000, n);
+        if (mkdir(dir, 0755) == 0)
+            return 0;
+        if (errno != EEXIST)
+            break;
+    }
+    return kvfs_error_set(err, -errno, "%s: %s", dir, strerrordesc_np(errno));
+}
+
+int
+finding_save(const struct finding *f, char *dir, size_t cap, struct kvfs_error *err)
+{
+    char from[512], to[512];
+    int r = finding_folder(f, dir, cap, err);
+    FILE *text;
+
+    (void)snprintf(to, sizeof(to), "%s/base.img", dir);
+    if (r == 0)
+        r = disks_copy(f->base, to, err);
+    (void)snprintf(to, sizeof(to), "%s/recording", dir);
+    if (r == 0)
+        r = disks_copy(f->record, to, err);
+    (void)snprintf(from, sizeof(from), "%s.side", f->record);
+    (void)snprintf(to, sizeof(to), "%s/recording.side", dir);
+    if (r == 0)
+        r = disks_copy(from, to, err);
+    (void)snprintf(to, sizeof(to), "%s/operations", dir);
+    if (r == 0)
+        r = journal_save(f->journal, to, err);
+    (void)snprintf(to, sizeof(to), "%s/state", dir);
+    if (r < 0)
+        return r;
+    text = fopen(to, "we");
+    if (text == NULL ||
+        fprintf(text, "%s\n%" PRIu64 "\n%s\ncrashsim run --replay=%s\n", f->state, f->t_ns_max,
+                f->why, dir) < 0)
+        r = kvfs_error_set(err, -EIO, "%s cannot be written", to);
+    if (text != NULL && fclose(text) != 0 && r == 0)
+        r = kvfs_error_set(err, -EIO, "%s cannot be written", to);
+    return r;
+}
+
+int
+finding_load(struct finding *f, const char *dir, struct kvfs_error *err)
+{
+    char path[512], number[32] = "";
+    FILE *text;
+
+    (void)snprintf(f->base_path, sizeof(f->base_path), "%s/base.img", dir);
+    (void)snprintf(f->record_path, sizeof(f->record_path), "%s/recording", dir);
+    (void)snprintf(path, sizeof(path), "%s/state", dir);
+    text = fopen(path, "re");
+    if (text == NULL)
+        return kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
+    if (fgets(f->state, sizeof(f->state), text) == NULL ||
+        fgets(number, sizeof(number), text) == NULL) {
+        (void)fclose(text);
+        return kvfs_error_set(err, -EINVAL, "%s: no finding", path);
+    }
+    (void)fclose(text);
+    f->state[strcspn(f->state, "\n")] = '\0';
+    f->t_ns_max = strtoull(number, NULL, 10);
+    (void)snprintf(path, sizeof(path), "%s/operations", dir);
+    return journal_load(f->journal, path, err);
+}

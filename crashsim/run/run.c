@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * run.c - `crashsim run`: a scenario over one engine or all of them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "campaign.h"
+#include "cmd/cmd.h"
+
+#define RUN_ENGINES_MAX 32
+#define RUN_STATES      200
+#define RUN_DISK        ((uint64_t)256 << 20)
+
+static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
+                   *run_state, *run_tmp;
+static uint64_t run_states, run_seconds, run_seed, run_jobs;
+static bool run_json, run_quiet, run_strict;
+static struct cmd_progress run_progress;
+static struct json_object *run_list;
+
+static const struct {
+    const char *name;
+    const struct scenario *scenario;
+    bool twice;
+} run_scenarios[] = {
+    {"kvfs", &scenario_kvfs, false},
+    {"recovery-of-recovery", &scenario_kvfs, true},
+};
+#define RUN_SCENARIOS (sizeof(run_scenarios) / sizeof(run_scenarios[0]))
+
+/* --- engines --- */
+
+/* All that keep a store: each, behind a log, and one pair. */
+static size_t
+run_all_engines(char names[RUN_ENGINES_MAX][96])
+{
+    const struct kvfs_engine *e, *lmdb, *rocksdb;
+    size_t n = 0, plain;
+
+    for (size_t i = 0; (e = kvfs_engine_at(i)) != NULL && n < RUN_ENGINES_MAX / 2 - 1; i++) {
+        if ((e->caps & KVFS_CAP_PERSISTENT) != 0 && strchr(e->name, ':') == NULL &&
+            strcmp(e->name, "log") != 0 && strcmp(e->name, "hybrid") != 0)
+            (void)snprintf(names[n++], 96, "%s", e->name);
+    }
+    if (kvfs_engine_find("lmdb", &lmdb, NULL) == 0 && kvfs_engine_find("rocksdb", &rocksdb, NULL) == 0)
+        (void)snprintf(names[n++], 96, "hybrid:lmdb+rocksdb");
+    plain = n;
+    for (size_t i = 0; i < plain; i++, n++) {
+        char name[96];
+
+        memcpy(name, names[i], sizeof(name));
+        (void)snprintf(names[n], 96, "log:%.90s", name);
+    }
+    return n;
+}
+
+static size_t
+run_list_engines(char names[RUN_ENGINES_MAX][96])
+{
+    const char *p = run_engines;
+    size_t n = 0;
+
+    if (p == NULL)
+        p = "log:lmdb";
+    if (strcmp(p, "all") == 0)
+        return run_all_engines(names);
+    while (n < RUN_ENGINES_MAX && *p != '\0') {
+        size_t len = strcspn(p, ",");
+
+        (void)snprintf(names[n++], 96, "%.*s", (int)len, p);
+        p += len + (p[len] == ',');
+    }
+    return n;
+}
+
+static const char *
+run_promise(uint32_t caps)
+{
+    return (caps & KVFS_CAP_DURABLE) != 0   ? "durable"
+           : (caps & KVFS_CAP_ORDERED) != 0 ? "ordered"
+                                            : "none";
+}
+
+/* --- telling --- */
+
+static void
+run_tell(const struct campaign *c, const struct campaign_stats *s)
+{
+    cmd_progress_show(&run_progress, "%s over %s: %llu of %llu states, %llu cuts, %llu violations",
+                      c->scenario->name, c->subject.engine, (unsigned long long)s->states,
+                      (unsigned long long)c->states_max, (unsigned long long)s->cuts,
+                      (unsigned long long)s->violations);
+}
+
+static double
+run_ms(uint64_t ns, uint64_t n)
+{
+    return n == 0 ? 0 : (double)ns / (double)n / 1e6;
+}
+
+static void
+run_print(const struct campaign *c, const struct campaign_stats *s)
+{
+    double seconds = (double)s->states_ns / 1e9;
+    const char *promise = run_promise(c->subject.caps);
+
+    cmd_progress_end(&run_progress);
+    (void)printf("%-24s %-7s %6llu states %6llu distinct %5llu cuts (%llu live) %6.1f states/s  %llu %s\n",
+                 c->subject.engine, promise, (unsigned long long)s->states,
+                 (unsigned long long)s->distinct, (unsigned long long)s->cuts,
+                 (unsigned long long)s->live,
+                 seconds > 0 ? (double)(s->states - s->live) / seconds : 0,
+                 (unsigned long long)s->violations,
+                 strcmp(promise, "none") == 0 && !run_strict ? "beyond what it promises"
+                                                             : "violations");
+    if (s->first[0] != '\0')
+        (void)printf("    %s\n", s->first);
+    if (s->command[0] != '\0')
+        (void)printf("    %s\n", s->command);
+    (void)fflush(stdout);
+}
+
+static void
+run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t seed)
+{
+    struct json_object *o = json_object_new_object(), *kinds = json_object_new_object();
+    struct json_object *ms = json_object_new_object();
+
+    cmd_json_text(o, "scenario", c->scenario->name);
+    cmd_json_text(o, "engine", c->subject.engine);
+    cmd_json_text(o, "promise", run_promise(c->subject.caps));
+    cmd_json_u64(o, "seed", seed);
+    cmd_json_u64(o, "rounds", s->rounds);
+    cmd_json_u64(o, "cuts", s->cuts);
+    cmd_json_u64(o, "live_cuts", s->live);
+    cmd_json_u64(o, "states", s->states);
+    cmd_json_u64(o, "distinct", s->distinct);
+    cmd_json_u64(o, "duplicates", s->duplicates);
+    cmd_json_u64(o, "violations", s->violations);
+    cmd_json_u64(o, "troubles", s->troubles);
+    cmd_json_u64(o, "operations", s->operations);
+    cmd_json_u64(o, "acknowledged", s->acknowledged);
+    cmd_json_u64(o, "events", s->events);
+    for (int i = 0; i < CAMPAIGN_KINDS; i++)
+        cmd_json_u64(kinds, campaign_kind_names[i], s->kinds[i]);
+    (void)json_object_object_add(o, "kinds", kinds);
+    (void)json_object_object_add(
+        o, "states_per_second",
+        json_object_new_double(s->states_ns == 0 ? 0
+                                                 : (double)(s->states - s->live) /
+                                                       ((double)s->states_ns / 1e9)));
+    (void)json_object_object_add(ms, "build", json_object_new_double(run_ms(s->build_ns, s->states)));
+    (void)json_object_object_add(ms, "mount", json_object_new_double(run_ms(s->mount_ns, s->states)));
+    (void)json_object_object_add(ms, "open", json_object_new_double(run_ms(s->open_ns, s->states)));
+    (void)json_object_object_add(ms, "judge", json_object_new_double(run_ms(s->judge_ns, s->states)));
+    (void)json_object_object_add(ms, "check", json_object_new_double(run_ms(s->check_ns, s->states)));
+    (void)json_object_object_add(ms, "unmount",
+                                 json_object_new_double(run_ms(s->umount_ns, s->states)));
+    (void)json_object_object_add(ms, "round", json_object_new_double(run_ms(s->work_ns, s->rounds)));
+    (void)json_object_object_add(o, "milliseconds", ms);
+    if (s->first[0] != '\0')
+        cmd_json_text(o, "first", s->first);
+    if (s->command[0] != '\0')
+        cmd_json_text(o, "command", s->command);
+    (void)json_object_array_add(run_list, o);
+}
+
+/* --- running --- */
+
+static bool
+run_stop(void)
+{
+    return cmd_interrupted();
+}
+
+static int
+run_engine(struct campaign *c, const char *engine, unsigned share)
+{
+    const struct kvfs_engine *e;
+    struct campaign_stats stats;
+    struct kvfs_error err = {0};
+
+    if (kvfs_engine_find(engine, &e, &err) < 0)
+        return cmd_error("%s", err.msg);
+    if ((e->caps & KVFS_CAP_PERSISTENT) == 0)
+        return cmd_error("%s keeps nothing", engine);
+    c->subject.engine = engine;
+    c->subject.caps = e->caps;
+    if (run_strict)
+        c->subject.caps |= KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
+    c->end_ns = run_seconds == 0 ? 0 : journal_now() + run_seconds * 1000000000u / share;
+    if (campaign_run(c, &stats, &err) < 0) {
+        cmd_progress_end(&run_progress);
+        return cmd_error("%s: %s", engine, err.msg);
+    }
+    if (run_json)
+        run_json_add(c, &stats, c->seed);
+    else
+        run_print(c, &stats);
+    if (stats.troubles > 0)
+        return CMD_USAGE;
+    return stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0
+               ? CMD_VIOLATIONS
+               : CMD_OK;
+}
+
+static int
+run_again(struct campaign *c)
+{
+    char scenario[32], engine[96];
+    const struct kvfs_engine *e;
+    struct kvfs_error err = {0};
+    struct verdict v = {0};
+    int r = campaign_of(run_replay, scenario, engine, &err);
+
+    for (size_t i = 0; r == 0 && i < RUN_SCENARIOS; i++) {
+        if (strcmp(run_scenarios[i].scenario->name, scenario) == 0)
+            c->scenario = run_scenarios[i].scenario;
+    }
+    if (r == 0 && c->scenario == NULL)
+        return cmd_error("%s: a scenario that is not known: %s", run_replay, scenario);
+    if (r == 0)
+        r = kvfs_engine_find(engine, &e, &err);
+    if (r == 0) {
+        c->subject.engine = engine;
+        c->subject.caps = e->caps | KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
+        r = campaign_again(c, run_replay, run_state, &v, &err);
+    }
+    if (r < 0)
+        return cmd_error("%s", err.msg);
+    (void)printf("%s\n", v.status == VERDICT_GOOD ? "no violation" : v.text);
+    return v.status == VERDICT_GOOD ? CMD_OK : v.status == VERDICT_VIOLATION ? CMD_VIOLATIONS : CMD_USAGE;
+}
+
+static int
+run_scenario(struct campaign *c, const char *name)
+{
+    static char names[RUN_ENGINES_MAX][96];
+    size_t count = run_list_engines(names), found = RUN_SCENARIOS;
+    int status = CMD_OK;
+
+    for (size_t i = 0; i < RUN_SCENARIOS; i++) {
+        if (strcmp(run_scenarios[i].name, name) == 0)
+            found = i;
+    }
+    if (found == RUN_SCENARIOS)
+        return cmd_error("unknown scenario: %s; try 'crashsim run --help'", name);
+    c->scenario = run_scenarios[found].scenario;
+    c->twice = run_scenarios[found].twice;
+    if (!run_json)
+        (void)printf("%s, seed %llu\n", name, (unsigned long long)c->seed);
+    for (size_t i = 0; i < count && !cmd_interrupted(); i++) {
+        int one = run_engine(c, names[i], (unsigned)count);
+
+        status = one == CMD_OK ? status : status == CMD_USAGE ? status : one;
+    }
+    return status;
+}
+
+static int
+run_run(int argc, char **argv)
+{
+    struct campaign c = {0};
+    struct kvfs_error err = {0};
+    struct place place;
+    int status;
+
+    if (run_replay == NULL && argc == 0)
+        return cmd_error("which scenario? try 'crashsim run --help'");
+    if (geteuid() != 0) {
+        (void)cmd_error("mounting needs root");
+        return CMD_NEEDS_ROOT;
+    }
+    if (place_make(&place, run_tmp, &err) < 0)
+        return cmd_error("%s", err.msg);
+    cmd_signals_catch();
+    cmd_progress_start(&run_progress, run_quiet);
+    if (run_seed == 0 && getrandom(&run_seed, 4, 0) < 0)
+        run_seed = 1;
+    run_list = json_object_new_array();
+    c.place = &place;
+    c.subject.place = &place;
+    c.subject.engine_params = run_params;
+    c.seed = run_seed;
+    c.states_max = run_states != 0 ? run_states : run_seconds != 0 ? UINT64_MAX : RUN_STATES;
+    c.disk_bytes = RUN_DISK;
+    c.findings = run_findings;
+    c.slots = run_jobs != 0 ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    c.stop = run_stop;
+    c.tell = run_tell;
+    status = run_replay != NULL ? run_again(&c) : run_scenario(&c, argv[0]);
+    cmd_progress_end(&run_progress);
+    place_remove(&place);
+    if (run_json && run_replay == NULL)
+        cmd_json_print_take(run_list);
+    else
+        (void)json_object_put(run_list);
+    return status;
+}
+
+static const struct cmd_option run_options[] = {
+    {"engine", CMD_TEXT, 0, "NAME", "one or several with commas between, or all (log:lmdb)",
+     &run_engines},
+    {"states", CMD_NUMBER, 0, "N", "crash states to judge for each engine (200)", &run_states},
+    {"seconds", CMD_NUMBER, 0, "N", "stop after so long, all engines together", &run_seconds},
+    {"seed", CMD_NUMBER, 0, "N", "of all choices (random)", &run_seed},
+    {"jobs", CMD_NUMBER, 0, "N", "states judged at once (as many as processors)", &run_jobs},
+    {"findings", CMD_TEXT, 0, "FOLDER", "where violations are kept (crashsim-findings)",
+     &run_findings},
+    {"replay", CMD_TEXT, 0, "FOLDER", "judge the state of a kept violation again", &run_replay},
+    {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording", &run_state},
+    {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability",
+     &run_strict},
+    {"engine-params", CMD_TEXT, 0, "TEXT", "for the engine, as unsafe-nosync=1; for tests",
+     &run_params},
+    {"tmp", CMD_TEXT, 0, "FOLDER", "for the disks (/dev/shm)", &run_tmp},
+    {"json", CMD_SWITCH, 0, NULL, "print JSON", &run_json},
+    {"quiet", CMD_SWITCH, 'q', NULL, "no progress", &run_quiet},
+    {NULL, CMD_SWITCH, 0, NULL, NULL, NULL},
+};
+
+const struct cmd cmd_run = {
+    .name = "run",
+    .synopsis = "[SCENARIO]",
+    .summary = "Run a workload, cut the power, judge what is recovered",
+    .details = "Scenarios:\n"
+               "  kvfs                  creates, renames, unlinks, links, writes and sizes through "
+               "libkvfs\n"
+               "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
+    .options = run_options,
+    .args_max = 1,
+    .run = run_run,
+};

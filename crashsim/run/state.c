@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * state.c - see state.h.
+ *
+ * 1. The judge of a state may hang, crash or be killed by what it opens: it is a process of its
+ *    own with a time limit, and its end is a verdict.
+ * 2. Engines are opened in judges only, so the processes that fork have none of their threads.
+ */
+#include "state.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "tool.h"
+
+#define STATE_JUDGE_MS 60000
+#define SLOTS_MAX      64
+#define SEEN_MAX       ((size_t)1 << 20) /* power of two */
+
+struct slot {
+    pid_t pid; /* 0: free */
+    int pidfd, fd;
+    struct loop loop;
+    char image[PLACE_NAME_MAX], mnt[PLACE_NAME_MAX], name[16];
+    struct verdict *verdict; /* shared */
+    struct state state;
+    const struct bench_job *job;
+};
+
+struct shared {
+    _Atomic uint64_t distinct;
+    _Atomic uint64_t seen[SEEN_MAX];
+    struct verdict verdicts[SLOTS_MAX];
+};
+
+struct bench {
+    const struct place *place;
+    struct shared *shared;
+    unsigned count;
+    struct slot slots[SLOTS_MAX];
+};
+
+/* --- names of states --- */
+
+const char *
+state_text(const struct state *s, char buf[STATE_TEXT])
+{
+    char index[24] = "";
+
+    if (s->choice.indexed)
+        (void)snprintf(index, sizeof(index), ":%" PRIu64, s->choice.index);
+    (void)snprintf(buf, STATE_TEXT, "%zu,%s%s,%s,%" PRIu64, s->at,
+                   crashsim_choice_survive_name(s->choice.survive), index,
+                   crashsim_choice_tear_name(s->choice.tear), s->choice.seed);
+    return buf;
+}
+
+bool
+state_parse(const char *text, struct state *s)
+{
+    char copy[STATE_TEXT], *rest = copy, *at, *survive, *tear;
+    uint64_t n;
+
+    if (snprintf(copy, sizeof(copy), "%s", text) >= (int)sizeof(copy))
+        return false;
+    copy[strcspn(copy, "\n")] = '\0';
+    *s = (struct state){0};
+    at = strsep(&rest, ",");
+    survive = strsep(&rest, ",");
+    tear = strsep(&rest, ",");
+    if (rest == NULL || !crashsim_parse_number(at, &n) ||
+        !crashsim_choice_parse_survive(survive, &s->choice) ||
+        !crashsim_choice_parse_tear(tear, &s->choice.tear) ||
+        !crashsim_parse_number(rest, &s->choice.seed))
+        return false;
+    s->at = (size_t)n;
+    return true;
+}
+
+/* --- which bytes were seen --- */
+
+/* Put KEY into the set; true: it is new. */
+static bool
+seen_add(struct shared *sh, uint64_t key)
+{
+    key |= 1; /* 0 is an empty place */
+    for (size_t i = 0; i < SEEN_MAX; i++) {
+        uint64_t old = 0;
+        _Atomic uint64_t *place = &sh->seen[(key + i * 0x9e3779b1u) >> 1 & (SEEN_MAX - 1)];
+
+        if (atomic_compare_exchange_strong(place, &old, key))
+            return true;
+        if (old == key)
+            return false;
+    }
+    return true;
+}
+
+struct hash {
+    uint64_t all, stored; /* stored: without what engines keep for locks and for people */
+};
+
+static void
+hash_file(int dir, const char *name, struct hash *h)
+{
+    static const char *const aside[] = {"lock", "lock.mdb", "log.lock", "holder", "LOCK", "LOG"};
+    static uint8_t buf[1 << 18];
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    uint64_t one = XXH3_64bits(name, strlen(name)), at = 0;
+    bool stored = strncmp(name, "LOG.old", 7) != 0;
+    ssize_t n;
+
+    while (fd >= 0 && (n = read(fd, buf, sizeof(buf))) > 0) {
+        one = XXH3_64bits_withSeed(buf, (size_t)n, one);
+        at += (uint64_t)n;
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    one ^= at * 0x9e3779b97f4a7c15u;
+    for (size_t i = 0; i < sizeof(aside) / sizeof(aside[0]); i++)
+        stored = stored && strcmp(name, aside[i]) != 0;
+    h->all += one; /* whatever order the folder tells them in */
+    if (stored)
+        h->stored += one;
+}
+
+static void
+hash_folder(int dir, struct hash *h, int depth)
+{
+    DIR *d = fdopendir(dir);
+    struct dirent *e;
+
+    if (d == NULL) {
+        (void)close(dir);
+        return;
+    }
+    while ((e = readdir(d)) != NULL) { // NOLINT(concurrency-mt-unsafe): a stream of our own
+        struct stat st;
+
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        if (S_ISDIR(st.st_mode) && depth < 8) {
+            int sub = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+            if (sub >= 0)
+                hash_folder(sub, h, depth + 1);
+        } else if (S_ISREG(st.st_mode)) {
+            hash_file(dir, e->d_name, h);
+        }
+    }
+    (void)closedir(d);
+}
+
+/* --- in the processes of a state --- */
+
+void
+state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v)
+{
+    char volume[PLACE_NAME_MAX + 16];
+    pid_t self = getpid(), pid;
+    int status;
+
+    (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        struct judge j = {.s = job->subject,
+                          .j = job->journal,
+                          .t_ns = t_ns < job->t_ns_max ? t_ns : job->t_ns_max,
+                          .volume = volume,
+                          .verdict = v};
+
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        tool_quiet(job->subject->place);
+        if (getppid() == self)
+            judge_all(job->scenario, &j);
+        _exit(0);
+    }
+    if (pid < 0) {
+        v->status = VERDICT_TROUBLE;
+        (void)snprintf(v->text, sizeof(v->text), "fork: %s", strerrordesc_np(errno));
+        return;
+    }
+    if (tool_wait(pid, STATE_JUDGE_MS, &status) && status == 0 && v->status != VERDICT_NONE)
+        return;
+    v->status = VERDICT_VIOLATION;
+    if (!WIFEXITED(status) && WTERMSIG(status) == SIGKILL)
+        (void)snprintf(v->text, sizeof(v->text), "%s: hangs (%d s)", v->phase,
+                       STATE_JUDGE_MS / 1000);
+    else
+        (void)snprintf(v->text, sizeof(v->text), "%s: the process died (status 0x%x)", v->phase,
+                       (unsigned)status);
+}
+
+/* What is in the engine's files, so that the same bytes are not judged twice for the same
+ * acknowledgements. */
+static bool
+state_is_new(struct shared *sh, const struct bench_job *job, const char *mnt, uint64_t t_ns,
+             struct verdict *v)
+{
+    char volume[PLACE_NAME_MAX + 16];
+    struct hash h = {0};
+    uint64_t acked = 0;
+    int fd;
+
+    (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
+    fd = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        hash_folder(fd, &h, 0);
+    for (uint32_t i = 0; i < atomic_load(&job->journal->count); i++)
+        acked += journal_acked_at(job->journal, i, t_ns);
+    v->hash = h.stored;
+    if (seen_add(sh, XXH3_64bits(&h.stored, sizeof(h.stored))))
+        (void)atomic_fetch_add(&sh->distinct, 1);
+    h.stored = acked + (uint64_t)job->journal->seed * 1000003u;
+    return seen_add(sh, XXH3_64bits(&h, sizeof(h)));
+}
+
+static void
+state_trouble(struct verdict *v, const struct kvfs_error *err)
+{
+    v->status = VERDICT_TROUBLE;
+    (void)snprintf(v->text, sizeof(v->text), "%s", err->msg);
+}
+
+static void
+state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
+{
+    struct verdict *v = s->verdict;
+    struct kvfs_error err = {0};
+    uint64_t begin = journal_now(), now;
+    struct crashsim_cut cut;
+
+    if (replay_cut(r, &s->state.choice, &cut, &err) < 0 || replay_write(r, s->fd, &err) < 0 ||
+        loop_forget(&s->loop, &err) < 0) {
+        state_trouble(v, &err);
+        return;
+    }
+    now = journal_now();
+    v->build_ns = now - begin;
+    if (disks_mount(&s->loop, s->mnt, &err) < 0) {
+        state_trouble(v, &err);
+        return;
+    }
+    begin = journal_now();
+    v->mount_ns = begin - now;
+    if (t_ns > s->job->t_ns_max)
+        t_ns = s->job->t_ns_max;
+    if (state_is_new(b->shared, s->job, s->mnt, t_ns, v) || s->job->all) {
+        state_judge(s->job, s->mnt, t_ns, v);
+    } else {
+        v->duplicate = true;
+        v->status = VERDICT_GOOD;
+    }
+    begin = journal_now();
+    disks_umount(s->mnt);
+    v->umount_ns = journal_now() - begin;
+}
+
+/* --- the slots --- */
+
+int
+bench_new(const struct place *p, unsigned slots, uint64_t disk_bytes, struct bench **bench,
+          struct kvfs_error *err)
+{
+    struct bench *b = calloc(1, sizeof(*b));
+    char name[16];
+    int r = 0;
+
+    if (b == NULL)
+        return kvfs_error_set(err, -ENOMEM, "no memory");
+    b->place = p;
+    b->shared = mmap(NULL, sizeof(*b->shared), PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (b->shared == MAP_FAILED) {
+        free(b);
+        return kvfs_error_set(err, -ENOMEM, "no memory");
+    }
+    for (unsigned i = 0; r == 0 && i < slots && i < SLOTS_MAX; i++) {
+        struct slot *s = &b->slots[i];
+
+        s->loop.fd = s->fd = s->pidfd = -1;
+        b->count = i + 1;
+        s->verdict = &b->shared->verdicts[i];
+        (void)snprintf(s->name, sizeof(s->name), "slot%u", i);
+        (void)snprintf(name, sizeof(name), "slot%u.img", i);
+        (void)place_name(p, name, s->image);
+        (void)snprintf(name, sizeof(name), "slot%u.mnt", i);
+        (void)place_name(p, name, s->mnt);
+        s->fd = open(s->image, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (s->fd < 0 || ftruncate(s->fd, (off_t)disk_bytes) < 0 || mkdir(s->mnt, 0700) < 0)
+            r = kvfs_error_set(err, -errno, "%s: %s", s->image, strerrordesc_np(errno));
+        else
+            r = loop_attach(s->image, &s->loop, err);
+    }
+    if (r < 0)
+        bench_free(b);
+    else
+        *bench = b;
+    return r;
+}
+
+void
+bench_free(struct bench *b)
+{
+    if (b == NULL)
+        return;
+    bench_wait(b);
+    for (unsigned i = 0; i < b->count; i++) {
+        loop_detach(&b->slots[i].loop);
+        if (b->slots[i].fd >= 0)
+            (void)close(b->slots[i].fd);
+        (void)unlink(b->slots[i].image);
+        (void)rmdir(b->slots[i].mnt);
+    }
+    (void)munmap(b->shared, sizeof(*b->shared));
+    free(b);
+}
+
+uint64_t
+bench_distinct(const struct bench *b)
+{
+    return atomic_load(&b->shared->distinct);
+}
+
+static void
+bench_collect(struct slot *s)
+{
+    int status = tool_end(s->pid, 0);
+
+    (void)close(s->pidfd);
+    s->pid = 0;
+    if (status != 0 && s->verdict->status != VERDICT_VIOLATION) {
+        s->verdict->status = VERDICT_TROUBLE;
+        (void)snprintf(s->verdict->text, sizeof(s->verdict->text),
+                       "the process of a state ended with status 0x%x", (unsigned)status);
+    }
+    s->job->judged(s->job->judged_arg, &s->state, s->verdict);
+}
+
+/* Wait until one of the running states is done; false: none runs. */
+static bool
+bench_next(struct bench *b)
+{
+    struct pollfd fds[SLOTS_MAX];
+    unsigned n = 0;
+    int r;
+
+    for (unsigned i = 0; i < b->count; i++) {
+        fds[i] = (struct pollfd){.fd = b->slots[i].pid > 0 ? b->slots[i].pidfd : -1,
+                                 .events = POLLIN};
+        n += b->slots[i].pid > 0;
+    }
+    if (n == 0)
+        return false;
+    do
+        r = poll(fds, b->count, -1);
+    while (r < 0 && errno == EINTR);
+    for (unsigned i = 0; i < b->count; i++) {
+        if (b->slots[i].pid > 0 && (fds[i].revents & POLLIN) != 0)
+            bench_collect(&b->slots[i]);
+    }
+    return true;
+}
+
+void
+bench_wait(struct bench *b)
+{
+    while (bench_next(b))
+        ;
+}
+
+int
+bench_begin(struct bench *b, const struct bench_job *job, struct replay *r, const struct state *st,
+            uint64_t t_ns, struct kvfs_error *err)
+{
+    struct slot *s = NULL;
+    pid_t self = getpid();
+
+    while (s == NULL) {
+        for (unsigned i = 0; i < b->count && s == NULL; i++) {
+            if (b->slots[i].pid == 0)
+                s = &b->slots[i];
+        }
+        if (s == NULL)
+            (void)bench_next(b);
+    }
+    s->state = *st;
+    s->job = job;
+    *s->verdict = (struct verdict){0};
+    (void)fflush(NULL);
+    s->pid = fork();
+    if (s->pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() == self)
+            state_run(b, s, r, t_ns);
+        _exit(0);
+    }
+    if (s->pid < 0) {
+        s->pid = 0;
+        return kvfs_error_set(err, -errno, "fork: %s", strerrordesc_np(errno));
+    }
+    s->pidfd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+    return 0;
+}

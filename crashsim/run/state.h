@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * state.h - crash states of a recording, built and judged, several at once.
+ *
+ * A state is an instant of a recording and a choice of the changes that were open then.  Each is
+ * judged in a process of its own, forked off the replayed disk: it has a copy of that in memory, cuts it,
+ * writes what survived into the image of a slot, mounts that, and forks the judge.
+ */
+#ifndef CRASHSIM_STATE_H
+#define CRASHSIM_STATE_H
+
+#include "disks.h"
+#include "scenario.h"
+#include "trace.h"
+
+struct state {
+    size_t at; /* instant: so many events have happened */
+    struct crashsim_choice choice;
+};
+
+#define STATE_TEXT 96
+/* "AT,SURVIVE,TEAR,SEED" */
+const char *state_text(const struct state *s, char buf[STATE_TEXT]);
+bool state_parse(const char *text, struct state *s);
+
+struct bench; /* the slots */
+
+int bench_new(const struct place *p, unsigned slots, uint64_t disk_bytes, struct bench **b,
+              struct kvfs_error *err);
+void bench_free(struct bench *b);
+
+/* Told of each state when it was judged. */
+typedef void bench_judged(void *arg, const struct state *s, const struct verdict *v);
+
+struct bench_job {
+    const struct scenario *scenario;
+    const struct subject *subject;
+    const struct journal *journal;
+    uint64_t t_ns_max; /* the workload's own cut; later acknowledgements are another's */
+    bool all;          /* judge those too whose bytes were judged already */
+    bench_judged *judged;
+    void *judged_arg;
+};
+
+/* Judge S of the replayed disk, which is at its instant; returns when a slot is free and the work
+ * has begun. */
+int bench_begin(struct bench *b, const struct bench_job *job, struct replay *r,
+                const struct state *s, uint64_t t_ns, struct kvfs_error *err);
+/* Wait for all that were begun. */
+void bench_wait(struct bench *b);
+
+/* So many different bytes in the engines' files were judged since the bench was made. */
+uint64_t bench_distinct(const struct bench *b);
+
+/* The judge, in a child, of a file system that is mounted at MNT. */
+void state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v);
+
+#define STATE_VOLUME "volume" /* its folder, below the mount point */
+
+#endif /* CRASHSIM_STATE_H */
