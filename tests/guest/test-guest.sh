@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The real nbd-client: Debian's kernel, booted by QEMU without any acceleration, attaches our disk.
 #
-# Three boots.  `make`: trim a disk of 1 TiB; on another one mkfs.ext4, copy a tree, checksum, trim,
+# Four boots.  `make`: trim a disk of 1 TiB; on another one mkfs.ext4, copy a tree, checksum, trim,
 # unmount; then the server ends and starts again.  `crash`: writes file after file with fsync until
 # the host kills the server (and then the guest, so that nothing but the disk survives).  `verify`:
 # the journal is replayed, every file that was acknowledged as synced is compared, and e2fsck finds
-# nothing.
+# nothing.  `make` once more, over the crash simulator's disk: what nbd.ko sends as FUA is recorded as FUA,
+# and when all that was not durable is dropped, the unmounted file system is whole.
 #
 # nbdkit's log filter listens in, to show that the kernel's flush and FUA reach the plugin.
 #
@@ -83,7 +84,7 @@ guest_boot()
         -nodefaults -no-user-config -no-reboot -display none -serial stdio \
         -netdev user,id=net -device virtio-net-pci,netdev=net,romfile= \
         -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" \
-        -append "console=$console quiet panic=-1 kvfs.port=$port kvfs.phase=$1 ${*:2}" \
+        -append "console=$console quiet panic=-1 kvfs.port=$port kvfs.phase=${1%-*} ${*:2}" \
         </dev/null >&7 2>&1 7<&- &
     qemu_pid=$!
 }
@@ -145,6 +146,17 @@ check_attached()
     [[ $line != *"discard=0 "* ]] || die "the guest cannot trim: $line"
 }
 
+# The recording of the crash simulator: FUA and flushes of nbd.ko on several connections.
+check_recording()
+{
+    local fua flushes connections
+    fua=$(grep -c '^S .* fua=1 ' "$1" || true)
+    flushes=$(grep -c '^F ' "$1" || true)
+    connections=$(sed -n 's/^S .* conn=\([0-9]*\) .*/\1/p' "$1" | sort -u | wc -l)
+    say "recorded $fua changes with FUA, $flushes flushes, changes of $connections connections"
+    ((fua > 0 && flushes > 0)) || die "flush or FUA did not arrive"
+}
+
 check_log()
 {
     local connections flushes fua trims
@@ -203,4 +215,18 @@ guest_await "found $synced"
 guest_await 'done'
 guest_end
 serve_stop
+say "boot 4: over the crash simulator's disk"
+export KVFS_TEST_SERVER=file
+volume=$work/crashsim server_log=''
+server_params=("crashsim-control=$work/control" "crashsim-record=$work/recording")
+serve_start $size_bytes -i 127.0.0.1 -p "$port" --filter="${KVFS_CRASHSIM_FILTER:?}"
+guest_boot make-crashsim kvfs.export=default
+guest_await 'attached *'
+check_attached
+guest_await 'done'
+"${KVFS_CRASHSIMCTL:?}" "$work/control" cut --survive=drop-all | tr '\n' ' '
+guest_end
+serve_stop
+check_recording "$work/recording.side"
+e2fsck -fn "$volume/disk0" >"$work/fsck" 2>&1 || { cat "$work/fsck" && die "fsck found something"; }
 say "ok"

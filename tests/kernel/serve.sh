@@ -13,7 +13,7 @@
 # that arrives in a pipe, a child that ends) under a time limit; nothing sleeps.
 set -euo pipefail
 
-work='' server='' server_job='' server_log='' cleanups=()
+work='' server='' server_job='' server_log='' server_params=() cleanups=()
 
 say() { printf '%s\n' "$*"; }
 skip() { printf 'skipped: %s\n' "$*"; exit 77; }
@@ -83,7 +83,7 @@ serve_plugin()
 }
 
 # serve_start SIZE [nbdkit option...]: serve the disk, made SIZE large the first time, on $socket, and
-# return when it listens.  Further nbdkit options may say --filter, -i or -p instead of the socket.
+# return when it listens.  What filters want to know is in server_params.  Further nbdkit options may say --filter, -i or -p instead of the socket.
 serve_start()
 {
     local size=$1 where=(-U "$socket") answer
@@ -98,7 +98,7 @@ serve_start()
         exec 8<&-
         status=0
         LD_PRELOAD=${KVFS_PRELOAD:-} nbdkit -f -P "$work/ready" "${where[@]}" "$@" \
-            "${plugin[@]}" ${server_log:+"logfile=$server_log"} || status=$?
+            "${plugin[@]}" ${server_log:+"logfile=$server_log"} "${server_params[@]}" || status=$?
         echo ended 1<>"$work/ready"
         exit "$status"
     ) 2>>"$work/server.err" &
