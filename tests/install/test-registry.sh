@@ -5,7 +5,7 @@ set -euo pipefail
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/src"
-(cd "$KVFS_SOURCE_DIR" && cp -a CMakeLists.txt cmake kvfs engines plugin cli vfs tools bench "$tmp/src/")
+(cd "$KVFS_SOURCE_DIR" && cp -a CMakeLists.txt cmake kvfs engines plugin cli vfs tools bench crashsim "$tmp/src/")
 for name in last first; do
     mkdir "$tmp/src/engines/$name"
     echo "kvfs_add_engine($name SOURCES $name.c)" >"$tmp/src/engines/$name/CMakeLists.txt"
