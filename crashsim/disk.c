@@ -645,6 +645,72 @@ crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
     return r;
 }
 
+static int
+disk_tear_picked(struct crashsim_disk *d, const struct crashsim_pick *pick, size_t i,
+                 const struct crashsim_write *w, uint64_t seq)
+{
+    uint64_t at = w->offset, end = w->offset + w->count, stop;
+    int r = 0;
+
+    for (size_t piece = 0; r == 0 && at < end; piece++, at = stop) {
+        stop = crashsim_pick_piece_end(pick, w->offset, w->count, at);
+        if (crashsim_pick_keeps(pick, i, piece))
+            r = disk_survive(d, w, seq, at, stop);
+    }
+    return r;
+}
+
+static int
+disk_survive_picked(struct crashsim_disk *d, const struct crashsim_pick *pick, size_t i)
+{
+    const struct crashsim_write *w = crashsim_disk_open(d, i);
+    uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX - pick->count + i;
+    const struct crashsim_pick_fate *f = &pick->fates[i];
+    struct crashsim_cut cut = {0};
+
+    if (f->fate == CRASHSIM_KEPT)
+        return disk_survive(d, w, seq, w->offset, w->offset + w->count);
+    if (f->fate == CRASHSIM_TORN)
+        return f->pieces != NULL ? disk_tear_picked(d, pick, i, w, seq)
+                                 : disk_tear(d, &pick->choice, i, w, seq, &cut);
+    return 0;
+}
+
+int
+crashsim_disk_peek(struct crashsim_disk *d, const struct crashsim_pick *pick,
+                   const struct crashsim_base *sink)
+{
+    struct crashsim_base base = d->base;
+    struct crashsim_map durable = d->durable, copy = {.root = NULL};
+    struct crashsim_range range;
+    int r = 0;
+
+    if (d->flight_count > 0) { /* disk_survive() notes those */
+        for (uint64_t at = 0; r == 0 && crashsim_map_next(&durable, at, &range); at = range.end)
+            r = crashsim_map_set(&copy, range.start, range.end, range.value);
+        d->durable = copy;
+    }
+    d->base = *sink;
+    for (size_t i = 0; r == 0 && i < pick->count; i++)
+        r = disk_survive_picked(d, pick, i);
+    d->base = base;
+    if (d->flight_count > 0) {
+        crashsim_map_reset(&d->durable);
+        d->durable = durable;
+    }
+    return r;
+}
+
+int
+crashsim_disk_destage(struct crashsim_disk *d, uint64_t id)
+{
+    for (size_t i = 0; i < d->done_count; i++) {
+        if (d->done[i]->id == id)
+            return disk_retire(d, i);
+    }
+    return -ENOENT;
+}
+
 bool
 crashsim_disk_is_off(const struct crashsim_disk *d)
 {

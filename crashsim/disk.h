@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "choice.h"
+#include "pick.h"
 
 enum crashsim_kind { CRASHSIM_WRITE, CRASHSIM_ZERO, CRASHSIM_TRIM };
 
@@ -93,6 +94,12 @@ const struct crashsim_write *crashsim_disk_open(const struct crashsim_disk *d, s
  * after an error what survived is not a legal state, and the disk stays off. */
 int crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
                       struct crashsim_cut *cut);
+/* What a cut would pass down if PICK (pick.h, of as many as are open) decided, given to SINK
+ * instead of the base; nothing else happens. */
+int crashsim_disk_peek(struct crashsim_disk *d, const struct crashsim_pick *pick,
+                       const struct crashsim_base *sink);
+/* For replayers: the answered change ID becomes durable now.  -ENOENT: it is not open. */
+int crashsim_disk_destage(struct crashsim_disk *d, uint64_t id);
 bool crashsim_disk_is_off(const struct crashsim_disk *d);
 /* Serve the base again, with an empty cache.  -EALREADY: it was on; -EIO: see above. */
 int crashsim_disk_power_on(struct crashsim_disk *d);
