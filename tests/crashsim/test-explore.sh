@@ -151,7 +151,7 @@ for command in $commands; do
     grep -q "^\.SS $command\$" "$manual" || fail "crashsim(1) has no section on $command"
     "$crashsim" $command --help | grep -o -- '--[a-z][a-z-]*' | sort -u >"$dir/help"
     sed -n "/^\.SS $command\$/,/^\.S[SH]/p" "$manual" | sed 's/\\-/-/g' |
-        grep '^\.\(B\|BR\|BI\|TP\) ' | grep -o -- '--[a-z][a-z-]*' | sort -u >"$dir/man"
+        grep -A1 '^\.TP' | grep -o -- '--[a-z][a-z-]*' | sort -u >"$dir/man"
     grep -vx -- '--help' "$dir/help" | diff - <(grep -vx -- '--help' "$dir/man" || true) ||
         fail "crashsim(1) on $command"
 done
