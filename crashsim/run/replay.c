@@ -141,7 +141,6 @@ replay_free(struct replay *r)
     free(r);
 }
 
-/* A disk whose cache was full is not replayed: the runner gives it room enough. */
 static int
 replay_event(struct replay *r, const struct trace_event *e)
 {
@@ -158,7 +157,7 @@ replay_event(struct replay *r, const struct trace_event *e)
         while (seq > 0 && r->seqs[seq - 1] > e->bound)
             seq--;
         return seq == 0 ? 0 : crashsim_disk_flush(r->disk, seq);
-    case 'D': return -EOPNOTSUPP;
+    case 'D': return crashsim_disk_destage(r->disk, r->ids[e->id]);
     default: return 0;
     }
 }
@@ -172,8 +171,7 @@ replay_go(struct replay *r, size_t at, struct kvfs_error *err)
 
         if (rc < 0)
             return kvfs_error_set(err, rc, "event %zu (%c) of the recording: %s", r->at, e->type,
-                                  rc == -EOPNOTSUPP ? "the cache of the disk was full"
-                                                    : strerrordesc_np(-rc));
+                                  strerrordesc_np(-rc));
     }
     return 0;
 }

@@ -202,6 +202,118 @@ record__random_changes__replayed_is_the_disk(void **state)
     }
 }
 
+/* --- the sidecar: with its lines alone another disk comes to the same state --- */
+
+static void
+record_destaged(void *opaque, const struct crashsim_write *w)
+{
+    crashsim_record_destage(*(struct crashsim_record **)opaque, w->id);
+}
+
+static uint64_t
+side_field(const char *line, const char *key)
+{
+    const char *at = strstr(line, key);
+
+    assert_non_null(at);
+    return strtoull(at + strlen(key), NULL, 10);
+}
+
+static void
+side_line(struct crashsim_disk *d, const char *line, const uint8_t *log, struct crashsim_write *ws)
+{
+    uint64_t id = strchr("SCID", line[0]) == NULL || line[0] == '\0' ? 0 : side_field(line, " id=");
+    struct crashsim_write *w = &ws[id];
+    uint64_t out;
+
+    switch (line[0]) {
+    case 'S':
+        *w = (struct crashsim_write){.offset = side_field(line, " offset="),
+                                     .count = (uint32_t)side_field(line, " count="),
+                                     .fua = side_field(line, " fua=") == 1,
+                                     .kind = strstr(line, " kind=w") != NULL   ? CRASHSIM_WRITE
+                                             : strstr(line, " kind=z") != NULL ? CRASHSIM_ZERO
+                                                                               : CRASHSIM_TRIM};
+        break;
+    case 'C': /* one request after the other: submitted now, when the data are known */
+    case 'I':
+        if (w->kind == CRASHSIM_WRITE)
+            w->data = log + side_field(line, " at=") + 512 + w->offset % 512;
+        assert_int_equal(crashsim_disk_submit(d, w, &out), 0);
+        assert_int_equal(out, id);
+        if (line[0] == 'C')
+            assert_int_equal(crashsim_disk_complete(d, id, &out), 0);
+        break;
+    case 'D':
+        assert_int_equal(crashsim_disk_destage(d, id), 0);
+        break;
+    case 'F':
+        assert_int_equal(crashsim_disk_flush(d, side_field(line, " bound=")), 0);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+sidecar__of_a_full_cache__replayed_and_cut_is_the_disk(void **state)
+{
+    static uint8_t first[SIZE];
+    static struct crashsim_write ws[256];
+    struct crashsim_record *r;
+    struct crashsim_base base = {&r, base_pread, base_pwrite, base_zero, record_destaged};
+    uint64_t seed = model_seed(), destaged = 0;
+
+    (void)state;
+    for (unsigned round = 0; round < 40; round++) {
+        struct crashsim_choice choice = {.survive = CRASHSIM_RANDOM, .tear = CRASHSIM_TEAR_512,
+                                         .seed = seed + round};
+        uint64_t random = seed + round, bound;
+        struct crashsim_disk_stats stats;
+        struct crashsim_disk *d;
+        struct crashsim_cut cut;
+        struct file f, side;
+
+        memset(disk_bytes, 0, SIZE);
+        file_begin(&f);
+        side = f;
+        base.destaged = record_destaged;
+        assert_int_equal(crashsim_disk_new(&base, SIZE, 12000, seed, &d), 0);
+        assert_int_equal(crashsim_record_new(f.log, SIZE, seed, &r), 0);
+        for (unsigned i = 0; i < 100; i++) {
+            change(r, d, &random, true);
+            if (i % 40 == 39) {
+                assert_int_equal(crashsim_disk_flush_begin(d, &bound), 0);
+                assert_int_equal(crashsim_disk_flush(d, bound), 0);
+                crashsim_record_flush(r, 1, bound, false);
+            }
+        }
+        change(r, d, &random, false);
+        crashsim_disk_stats(d, &stats);
+        destaged += stats.destaged;
+        crashsim_record_cut(r, d, &choice);
+        assert_int_equal(crashsim_disk_cut(d, &choice, &cut), 0);
+        crashsim_disk_free(d);
+        assert_int_equal(crashsim_record_free(r), 0);
+        memcpy(first, disk_bytes, SIZE);
+
+        memset(disk_bytes, 0, SIZE);
+        base.destaged = NULL;
+        assert_int_equal(crashsim_disk_new(&base, SIZE, 1 << 30, 0, &d), 0);
+        file_load(&f, f.log);
+        file_load(&side, f.side);
+        for (char *rest = (char *)side.bytes, *line; (line = strsep(&rest, "\n")) != NULL;)
+            side_line(d, line, f.bytes, ws);
+        assert_int_equal(crashsim_disk_cut(d, &choice, &cut), 0);
+        assert_memory_equal(first, disk_bytes, SIZE);
+        crashsim_disk_free(d);
+        free(f.bytes);
+        free(side.bytes);
+        file_end(&f);
+    }
+    assert_true(destaged > 100);
+}
+
 static void
 words__of_choices_and_faults__as_documented(void **state)
 {
@@ -270,6 +382,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(record__random_changes__replayed_is_the_disk),
+        cmocka_unit_test(sidecar__of_a_full_cache__replayed_and_cut_is_the_disk),
         cmocka_unit_test(words__of_choices_and_faults__as_documented),
         cmocka_unit_test(choice__all_subsets_and_indexes__each_state_once),
     };
