@@ -2,6 +2,7 @@
 # Recordings and other people's tools: QEMU's blklogwrites reads ours and goes on with it; one reader,
 # which judges an entry as xfstests' replay-log does, replays ours and QEMU's.  And a full disk: below
 # the recording, which then ends while the disk goes on, and below the disk, which then says so.
+# Last, that a state follows from the seed.
 set -euo pipefail
 for tool in nbdkit qemu-io python3; do
     command -v $tool >/dev/null || exit 77
@@ -110,3 +111,14 @@ qemu-io -t writeback -f raw -c 'read -q -P 1 0 64k' -c 'read -q -P 2 512k 64k' "
 qemu-io -t writeback -f raw -c 'read -q -P 1 0 64k' -c 'read -q -P 0 512k 64k' "$uri"
 SCRIPT
 full 100 "$dir/full-disk.sh" file "$dir/small" || fail "$(cat "$dir/said")"
+
+# The same seed and the same requests of one client: the same state.  Another seed: another.
+for seed in 7 7 8; do
+    rm -f "$dir/disk"
+    truncate -s 1M "$dir/disk"
+    nbdkit -f -U - --filter="$KVFS_CRASHSIM_FILTER" file "$dir/disk" crashsim-seed=$seed \
+        crashsim-cache=16K crashsim-cut-after-writes=7 crashsim-lying-flush=50% \
+        crashsim-rot=0,1048576,3 --run 'export uri; ! bash "$dir/work.sh" -f raw "$uri"' 2>"$dir/said"
+    sha256sum <"$dir/disk" >>"$dir/sums"
+done
+[ "$(uniq "$dir/sums" | wc -l)" = 2 ] || fail "$(cat "$dir/sums")"
