@@ -294,16 +294,6 @@ disk_destage(struct crashsim_disk *d)
     return r;
 }
 
-int
-crashsim_disk_destage(struct crashsim_disk *d, uint64_t id)
-{
-    for (size_t i = 0; i < d->done_count; i++) {
-        if (d->done[i]->id == id)
-            return disk_retire(d, i);
-    }
-    return -ENOENT;
-}
-
 /* --- changes --- */
 
 static int

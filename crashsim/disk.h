@@ -79,10 +79,6 @@ int crashsim_disk_complete(struct crashsim_disk *d, uint64_t id, uint64_t *seq);
 /* It failed and leaves nothing behind. */
 void crashsim_disk_abandon(struct crashsim_disk *d, uint64_t id);
 
-/* Make the answered change ID durable by itself, as a full cache does: to follow a recording.
- * -ENOENT: no such is open. */
-int crashsim_disk_destage(struct crashsim_disk *d, uint64_t id);
-
 int crashsim_disk_read(struct crashsim_disk *d, void *buf, uint32_t count, uint64_t offset);
 
 /* A flush that comes now will cover what has been answered up to *BOUND … */

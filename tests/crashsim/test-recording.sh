@@ -117,7 +117,7 @@ for seed in 7 7 8; do
     rm -f "$dir/disk"
     truncate -s 1M "$dir/disk"
     nbdkit -f -U - --filter="$KVFS_CRASHSIM_FILTER" file "$dir/disk" crashsim-seed=$seed \
-        crashsim-cache=16K crashsim-cut-after-writes=7 crashsim-lying-flush=50% \
+        crashsim-cache=16K crashsim-cut-after-writes=5 crashsim-lying-flush=50% \
         crashsim-rot=0,1048576,3 --run 'export uri; ! bash "$dir/work.sh" -f raw "$uri"' 2>"$dir/said"
     sha256sum <"$dir/disk" >>"$dir/sums"
 done
