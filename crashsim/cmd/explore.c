@@ -242,7 +242,7 @@ explore_cut(struct explore *e, size_t c, uint64_t quota, bool *news)
         struct crashsim_pick pick;
         bool fresh;
 
-        r = crashsim_pick_choose(&pick, &choice, open);
+        r = source_choose(e->s, &choice, &pick);
         if (r < 0)
             return explore_error(e, r);
         status = explore_state(e, &pick, kind, &fresh);

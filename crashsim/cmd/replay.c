@@ -12,6 +12,7 @@
 #include "cmd.h"
 #include "rundir.h"
 #include "source.h"
+#include "tree.h"
 
 static const char *replay_base, *replay_at = "end", *replay_choice, *replay_out, *replay_marks,
                   *replay_tmp;
@@ -109,8 +110,8 @@ replay_run(int argc, char **argv)
             replay_at = "cut";
         status = replay_build(s);
         source_close(s);
-        if (status != CMD_OK && lstat(replay_out, &st) == 0 && S_ISREG(st.st_mode))
-            (void)unlink(replay_out); /* it was not there before */
+        if (status != CMD_OK)
+            (void)tree_remove(replay_out); /* it was not there before */
     }
     r = rundir_close(dir);
     if (r < 0 && status == CMD_OK)

@@ -5,10 +5,13 @@
 #include "source.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cmd.h"
+#include "trace_file.h"
 
 void
 source_close(struct source *s)
@@ -16,7 +19,6 @@ source_close(struct source *s)
     if (s == NULL)
         return;
     free(s->cuts);
-    free(s->marks);
     s->ops->close(s);
 }
 
@@ -24,7 +26,29 @@ int
 source_open(const char *file, const char *base, uint64_t size, const char *folder,
             struct source **source)
 {
-    return source_open_disk(file, base, size, folder, source);
+    char magic[sizeof(TRACE_MAGIC)] = "";
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    bool trace = fd >= 0 && read(fd, magic, strlen(TRACE_MAGIC)) > 0 &&
+                 strcmp(magic, TRACE_MAGIC) == 0;
+
+    if (fd >= 0)
+        (void)close(fd);
+    if (!trace)
+        return source_open_disk(file, base, size, folder, source);
+    if (base != NULL || size != 0)
+        return cmd_error("%s: a trace has its own base; --base and --size are for disks", file);
+    return source_open_trace(file, source);
+}
+
+int
+source_choose(const struct source *s, const struct crashsim_choice *choice,
+              struct crashsim_pick *pick)
+{
+    int r = crashsim_pick_choose(pick, choice, s->ops->open_count(s));
+
+    if (r == 0 && s->ops->adapt != NULL)
+        s->ops->adapt(s, pick);
+    return r;
 }
 
 int
@@ -85,7 +109,9 @@ source_parse_choice(const struct source *s, const char *text, struct crashsim_pi
     if (text == NULL && s->own_cut == NULL)
         return cmd_error("%s: no cut was recorded; --choice=CHOICE is needed", s->file);
     r = text != NULL ? crashsim_pick_parse(pick, text, n, s->ops->shape, s)
-                     : crashsim_pick_choose(pick, s->own_cut, n);
+                     : source_choose(s, s->own_cut, pick);
+    if (r == 0 && text != NULL && pick->rule && s->ops->adapt != NULL)
+        s->ops->adapt(s, pick);
     if (r == -EINVAL)
         return cmd_error("'%s' is no choice; see crashsim(1)", text);
     if (r == -ERANGE)

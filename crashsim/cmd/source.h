@@ -26,6 +26,8 @@ struct source_ops {
     /* A crashsim_pick_shape_fn. */
     void (*shape)(const void *source, size_t i, uint64_t *offset, uint64_t *count);
     void (*describe)(const struct source *s, size_t i, char *text, size_t size);
+    /* NULL, or: PICK was made by a rule; change it where that makes better states. */
+    void (*adapt)(const struct source *s, struct crashsim_pick *pick);
     /* Take PICK up, and answer what names the state's bytes. */
     int (*prepare)(struct source *s, const struct crashsim_pick *pick, uint64_t *hash);
     /* Let PATH be the state that was prepared last; it may hold an older one. */
@@ -58,6 +60,7 @@ struct source {
 /* Each prints one line and answers CMD_USAGE if it cannot.  FOLDER is for files of its own. */
 int source_open_disk(const char *file, const char *base, uint64_t size, const char *folder,
                      struct source **source);
+int source_open_trace(const char *file, struct source **source);
 /* Any kind, told apart by how FILE begins. */
 int source_open(const char *file, const char *base, uint64_t size, const char *folder,
                 struct source **source);
@@ -67,6 +70,9 @@ void source_close(struct source *s);
 int source_parse_at(const struct source *s, const char *text, uint32_t *at);
 /* Parse a choice at the present cut; NULL is the recording's own.  CMD_OK or CMD_USAGE. */
 int source_parse_choice(const struct source *s, const char *text, struct crashsim_pick *pick);
+/* What CHOICE makes of the changes that are open at the present cut. */
+int source_choose(const struct source *s, const struct crashsim_choice *choice,
+                  struct crashsim_pick *pick);
 /* How many marks lie in front of the present cut. */
 size_t source_marks(const struct source *s);
 /* Write them, a line each. */

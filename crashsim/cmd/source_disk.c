@@ -109,13 +109,20 @@ disk_close(struct source *s)
     struct source_disk *d = (struct source_disk *)s;
 
     crashsim_disk_free(d->disk);
+    free(d->s.marks);
     image_close(d->image);
     crashsim_history_close(d->history);
     free(d);
 }
 
 static const struct source_ops disk_ops = {
-    disk_seek, disk_open_count, disk_shape, disk_describe, disk_prepare, disk_build, disk_close,
+    .seek = disk_seek,
+    .open_count = disk_open_count,
+    .shape = disk_shape,
+    .describe = disk_describe,
+    .prepare = disk_prepare,
+    .build = disk_build,
+    .close = disk_close,
 };
 
 /* Marks, and cuts in front of what makes something durable. */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * trace_calls.h - what a system call does to the files of a trace.
+ */
+#ifndef CRASHSIM_TRACE_CALLS_H
+#define CRASHSIM_TRACE_CALLS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "trace_record.h"
+
+struct call_name { /* an entry of a folder */
+    uint32_t parent; /* TRACE_NONE: not below ours */
+    char name[NAME_MAX + 1];
+    char path[PATH_MAX + NAME_MAX + 80]; /* by which we reach it */
+    bool exists;
+    struct stat st; /* if it does, not followed */
+};
+
+struct call { /* a thread that is inside a system call, or NULLs */
+    pid_t tid;
+    const struct call_kind *kind; /* NULL: outside */
+    uint64_t args[6];
+    uint32_t bound; /* events when it began */
+    uint32_t obj;
+    struct call_name a, b;
+    uint8_t *data;
+    uint64_t count;   /* of data */
+    int64_t offset;   /* -1: where the descriptor stands */
+    bool sync, is_mark;
+};
+
+struct calls {
+    struct trace_record *record;
+    struct stat marks; /* of the file that takes marks */
+};
+
+struct call_kind {
+    int number;
+    /* At the beginning: false, it is of no interest.  At the end, if it did not fail. */
+    bool (*enter)(struct calls *calls, struct call *c);
+    void (*leave)(struct calls *calls, struct call *c, int64_t result);
+};
+
+/* All of them; *COUNT. */
+const struct call_kind *calls_kinds(size_t *count);
+void calls_begin(struct calls *calls, struct call *c, int number, const uint64_t args[6]);
+void calls_end(struct calls *calls, struct call *c, int64_t result);
+
+#endif /* CRASHSIM_TRACE_CALLS_H */

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# crashsim trace, and explore of what it recorded: which states of files there may be and which not;
+# stores that keep what they promise pass, those that do not are found out.
+set -euo pipefail
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/tmp"
+export TMPDIR=$dir/tmp LC_ALL=C
+crashsim=$KVFS_CRASHSIM
+bank=$KVFS_CRASHSIM_BANK
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+strace -o /dev/null true 2>/dev/null || { # nothing can be traced here
+    echo "ptrace is not allowed"
+    exit 77
+}
+
+# --- the model: all states of a few calls, each as one line of text ---------------------------------
+states() { # BEFORE COMMAND: into $dir/states, sorted
+    rm -rf "$dir/w" "$dir/trace" "$dir/states"
+    mkdir "$dir/w"
+    (cd "$dir/w" && eval "$1")
+    "$crashsim" trace -o "$dir/trace" -C "$dir/w" -- sh -c "cd '$dir/w' && $2"
+    cat >"$dir/show" <<'SHOW'
+cd "$1" || exit 1
+all=
+for f in *; do
+    [ ! -f "$f" ] || all="$all$f=$(tr '\0' 0 <"$f") "
+    [ ! -d "$f" ] || all="$all$f/ "
+done
+echo "${all% }" >>"$STATES"
+SHOW
+    STATES=$dir/states "$crashsim" explore "$dir/trace" -q -j1 --states=300 -- sh "$dir/show" >/dev/null
+    sort -u -o "$dir/states" "$dir/states"
+}
+there() {
+    grep -qxF -- "$1" "$dir/states" || fail "no state '$1' among: $(cat "$dir/states")"
+}
+among() { # STATE...: no others
+    printf '%s\n' "$@" | sort -u | comm -13 - "$dir/states" | grep . && fail "not among '$*'" || true
+}
+# Two writes into one sector: the second never without the first.
+states : 'printf aaaa >f; printf bbbb >>f'
+among '' f= f=0000 f=00000000 f=aaaa f=aaaa0000 f=aaaabbbb
+there ''
+there f=aaaa
+there f=aaaabbbb
+# Neither rename nor close syncs: an old file may become an empty one.
+states 'printf old >f' 'printf new >t; mv t f'
+among 'f=' f=000 f=new f=old 'f=old t=' 'f=old t=000' 'f=old t=new'
+there f=
+there f=new
+there 'f=old t=new'
+# With fsync it does not.
+states 'printf old >f' 'printf new | dd of=t conv=fsync status=none; mv t f'
+there f=old
+there f=new
+grep -q 'f=0\|f= ' "$dir/states" && fail "lost what was synced: $(cat "$dir/states")"
+# What is written behind a truncation is not where the old bytes were.
+states 'printf older >f' ': >f; printf new >f'
+among 'f=' f=000 f=new f=older
+there f=
+there f=older
+# Names survive in order.
+states : 'mkdir a; mv a b; mkdir c'
+among '' a/ b/ 'b/ c/'
+there a/
+there b/
+# sync makes all durable.
+states : 'printf 1 >a; sync; printf 2 >b'
+grep -v 'a=1' "$dir/states" | grep -q b && fail "what was synced is gone: $(cat "$dir/states")"
+there a=1
+there 'a=1 b=2'
+
+# --- stores ------------------------------------------------------------------------------------------
+judge() { # STATUS WHAT STORE MODE
+    local rc=0
+    rm -rf "$dir/w" "$dir/trace"
+    mkdir "$dir/w"
+    (cd "$dir/w" && "$bank" "$3" "$4" write 0 &&
+        "$crashsim" trace -o "$dir/trace" -- "$bank" "$3" "$4" write 12) || fail "$3 $4: no trace"
+    said=$("$crashsim" explore "$dir/trace" --states="${STATES:-200}" -- "$bank" "$3" "$4" check 2>&1) ||
+        rc=$?
+    [ $rc = "$1" ] || fail "$3 $4: status $rc, not $1: $said"
+    grep -q -- "$2" <<<"$said" || fail "$3 $4: not '$2' but $said"
+    tail -1 <<<"$said" | sed "s/^/$3 $4: /"
+}
+if [[ $KVFS_CRASHSIM_STORES == *lmdb* ]]; then
+    judge 0 ' 0 violations' lmdb default
+    judge 0 ' 0 violations' lmdb writemap
+    judge 1 lost lmdb nosync
+    judge 1 'violation 1' lmdb nosync+
+fi
+if [[ $KVFS_CRASHSIM_STORES == *sqlite* ]]; then
+    judge 0 ' 0 violations' sqlite wal-full
+    judge 0 ' 0 violations' sqlite delete-extra
+    judge 0 ' 0 violations' sqlite delete-full+ # it may lose the last commit, as its manual says
+    judge 1 lost sqlite delete-full
+    judge 1 'violation 1' sqlite delete-off+
+    judge 1 'violation 1' sqlite wal-off+
+    again=$(sed -n 's/^  again: crashsim //p' <<<"$said")
+    rc=0
+    eval "\"$crashsim\" $again" >/dev/null 2>&1 || rc=$?
+    [ $rc = 1 ] || fail "$again: status $rc"
+    choice=$(sed -n 's/.*\(--at=[0-9]* --choice=[^ ]*\).*/\1/p' <<<"$again")
+    # shellcheck disable=SC2086 # two words
+    "$crashsim" replay "$dir/trace" $choice -o "$dir/state" >/dev/null
+    "$bank" sqlite wal-off+ check "$dir/state" 2>/dev/null && fail "replay made another state"
+fi
+
+# --- bad input ---------------------------------------------------------------------------------------
+refused() { # WANTED-PATTERN ARG...
+    local wanted=$1 said rc=0
+    shift
+    said=$("$crashsim" "$@" 2>&1 </dev/null) || rc=$?
+    [ $rc = 2 ] || fail "crashsim $*: status $rc: $said"
+    grep -q -- "$wanted" <<<"$said" || fail "crashsim $*: says '$said', not '$wanted'"
+    [ "$(grep -c . <<<"$said")" = 1 ] || fail "crashsim $*: says more than a line: $said"
+}
+states : 'printf 1 >a'
+head -c -1 "$dir/trace" >"$dir/short"
+sed '2s/parent=0/parent=9/' "$dir/trace" >"$dir/wrong"
+sed '3s/^a$/../' "$dir/trace" | sed '2s/n=1/n=2/' >"$dir/out"
+refused 'truncated' explore "$dir/short" -- true
+refused 'what cannot be' explore "$dir/wrong" -- true
+refused 'what cannot be' explore "$dir/out" -- true
+refused 'its own base' explore "$dir/trace" --base="$dir/short" -- true
+refused 'File exists' trace -o "$dir/short" -C "$dir/w" -- true
+refused 'No such file' trace -o "$dir/new" -C "$dir/none" -- true
+refused 'out=TRACE is missing' trace -- true
+rm -f "$dir/new"
+rc=0
+said=$("$crashsim" trace -o "$dir/new" -C "$dir/w" -- false 2>&1) || rc=$?
+[ $rc = 2 ] && grep -q 'exit status 1' <<<"$said" || fail "false: $rc: $said"
+[ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
