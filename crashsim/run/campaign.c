@@ -59,12 +59,14 @@ template_child(struct campaign *c, const char *mnt, int out)
 
     (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
     r = kvfs_format(volume, &options, &err);
-    if (r == 0 && c->scenario->prepare != NULL) {
+    if (r == 0)
         r = kvfs_volume_open(volume, &open, &v, &err);
-        if (r == 0) {
-            r = c->scenario->prepare(v, NULL, &err);
-            (void)kvfs_volume_close(v, NULL);
-        }
+    if (r == 0) {
+        if (c->scenario->prepare != NULL)
+            r = c->scenario->prepare(v, &err);
+        else if (c->scenario->prepare_in != NULL)
+            r = c->scenario->prepare_in(v, c->place, &err);
+        (void)kvfs_volume_close(v, NULL);
     }
     if (r < 0)
         (void)!write(out, err.msg, strlen(err.msg));
@@ -151,6 +153,7 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
 
     stats->states++;
     stats->duplicates += v->duplicate;
+    stats->undecided += v->undecided;
     stats->kinds[campaign_kind(&s->choice)]++;
     stats->build_ns += v->build_ns;
     stats->mount_ns += v->mount_ns;
@@ -283,7 +286,7 @@ round_work(struct round *rd, struct kvfs_error *err)
     int status, rc;
 
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64 " within=%" PRIu64, r >> 20,
-                   20 + r % 500);
+                   20 + (r >> 2) % (r % 3 == 0 ? 400 : 3000));
     rc = stack_tell(&rd->stack, command, NULL, 0, err);
     if (rc < 0)
         return rc;

@@ -18,7 +18,7 @@ extern const char *const campaign_kind_names[CAMPAIGN_KINDS];
 
 struct campaign_stats {
     uint64_t rounds, cuts, live; /* live: cuts of a running disk among the states */
-    uint64_t states, duplicates, distinct, violations, troubles;
+    uint64_t states, duplicates, distinct, violations, troubles, undecided;
     uint64_t kinds[CAMPAIGN_KINDS];
     uint64_t operations, acknowledged, events;
     uint64_t work_ns, states_ns; /* of the clock; states_ns: building and judging */

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <xxhash.h>
+
 #include "random.h"
 #include "scenario.h"
 
@@ -25,6 +27,12 @@ judge_bad(struct judge *j, const char *fmt, ...)
     (void)vsnprintf(j->verdict->text, sizeof(j->verdict->text), fmt, ap);
     va_end(ap);
     j->verdict->status = VERDICT_VIOLATION;
+}
+
+uint64_t
+judge_digest(const void *bytes, size_t count)
+{
+    return XXH3_64bits(bytes, count);
 }
 
 bool

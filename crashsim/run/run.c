@@ -29,6 +29,11 @@ static const struct {
     bool twice;
 } run_scenarios[] = {
     {"kvfs", &scenario_kvfs, false},
+    {"nbd", &scenario_nbd, false},
+#ifdef CRASHSIM_SQLITE
+    {"sqlite", &scenario_sqlite, false},
+#endif
+    {"guest", &scenario_guest, false},
     {"recovery-of-recovery", &scenario_kvfs, true},
 };
 #define RUN_SCENARIOS (sizeof(run_scenarios) / sizeof(run_scenarios[0]))
@@ -143,6 +148,7 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(o, "duplicates", s->duplicates);
     cmd_json_u64(o, "violations", s->violations);
     cmd_json_u64(o, "troubles", s->troubles);
+    cmd_json_u64(o, "undecided", s->undecided);
     cmd_json_u64(o, "operations", s->operations);
     cmd_json_u64(o, "acknowledged", s->acknowledged);
     cmd_json_u64(o, "events", s->events);
@@ -331,6 +337,12 @@ const struct cmd cmd_run = {
     .details = "Scenarios:\n"
                "  kvfs                  creates, renames, unlinks, links, writes and sizes through "
                "libkvfs\n"
+               "  nbd                   writes, zeros, trims, flushes and FUA on a served disk, from "
+               "several\n"
+               "                        connections\n"
+               "  sqlite                account transfers over three databases through the SQLite "
+               "VFS\n"
+               "  guest                 ext4 inside a disk of the volume; one cut takes both\n"
                "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
     .options = run_options,
     .args_max = 1,

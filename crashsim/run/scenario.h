@@ -23,7 +23,7 @@ struct subject {
 
 struct verdict {
     int status; /* enum verdict_status */
-    bool duplicate;
+    bool duplicate, undecided; /* undecided: the oracle's search was too long */
     uint64_t hash;   /* of the engine's files, before anything was opened */
     char phase[48];  /* what is being done */
     char text[400];
@@ -52,7 +52,9 @@ struct judge {
 struct scenario {
     const char *name, *summary;
     /* Fill a volume that was just formatted. */
-    int (*prepare)(struct kvfs_volume *v, struct journal *j, struct kvfs_error *err);
+    int (*prepare)(struct kvfs_volume *v, struct kvfs_error *err);
+    /* The same, with a folder to work in. */
+    int (*prepare_in)(struct kvfs_volume *v, const struct place *place, struct kvfs_error *err);
     /* Work until all is done or the disk is dead.  VOLUME: its folder. */
     int (*work)(const struct subject *s, const char *volume, struct journal *j,
                 struct kvfs_error *err);
@@ -64,10 +66,15 @@ struct scenario {
     int (*write_on)(struct judge *j, struct kvfs_error *err);
 };
 
-extern const struct scenario scenario_kvfs;
+extern const struct scenario scenario_kvfs, scenario_nbd, scenario_guest;
+#ifdef CRASHSIM_SQLITE
+extern const struct scenario scenario_sqlite;
+#endif
 
 /* Say why; the first reason stays. */
 void judge_bad(struct judge *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A hash of what was read. */
+uint64_t judge_digest(const void *bytes, size_t count);
 /* What the engine promises of acknowledged operations. */
 bool judge_expects_durable(const struct judge *j);
 bool judge_expects_order(const struct judge *j);

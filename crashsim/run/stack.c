@@ -23,25 +23,33 @@
 
 #define FILTER_FILE "nbdkit-crashsim-filter.so"
 
+bool
+stack_beside_program(const char *name, char *path, size_t cap)
+{
+    char self[3000];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    char *slash;
+
+    self[n < 0 ? 0 : n] = '\0';
+    slash = strrchr(self, '/');
+    if (slash == NULL)
+        return false;
+    *slash = '\0';
+    (void)snprintf(path, cap, "%s/%s", self, name);
+    return access(path, R_OK) == 0;
+}
+
 const char *
 stack_filter(void)
 {
     static char path[4096];
     const char *said = getenv("KVFS_CRASHSIM_FILTER"); // NOLINT(concurrency-mt-unsafe)
-    ssize_t n;
-    char *slash;
 
     if (said != NULL && *said != '\0')
         return said;
-    n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(FILTER_FILE) - 1);
-    path[n < 0 ? 0 : n] = '\0';
-    slash = strrchr(path, '/');
-    if (slash != NULL) {
-        memcpy(slash + 1, FILTER_FILE, sizeof(FILTER_FILE));
-        if (access(path, R_OK) == 0)
-            return path;
-    }
-    return CRASHSIM_FILTER_DIR "/" FILTER_FILE;
+    return stack_beside_program(FILTER_FILE, path, sizeof(path))
+               ? path
+               : CRASHSIM_FILTER_DIR "/" FILTER_FILE;
 }
 
 static void

@@ -26,6 +26,9 @@ struct stack {
 /* The filter's file: $KVFS_CRASHSIM_FILTER, else beside this program, else as installed. */
 const char *stack_filter(void);
 
+/* Is there a file NAME beside this program?  Its path. */
+bool stack_beside_program(const char *name, char *path, size_t cap);
+
 /* Begin to serve FILE; NAME tells one stack of a run from another.  PRESET: latency, or NULL. */
 int stack_start(struct stack *s, const struct place *p, const char *name, const char *file,
                 const char *preset, struct kvfs_error *err);

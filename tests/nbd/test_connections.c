@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-#include "../crash/oracle.h"
+#include "oracle.h"
 #include "harness.h"
 
 #define CONNECTIONS 16

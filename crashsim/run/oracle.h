@@ -34,8 +34,8 @@
  * Without zeros no search is needed at all; with them it is short, as only
  * requests since the last commits are still undecided.
  */
-#ifndef KVFS_TESTS_CRASH_ORACLE_H
-#define KVFS_TESTS_CRASH_ORACLE_H
+#ifndef CRASHSIM_ORACLE_H
+#define CRASHSIM_ORACLE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,4 +79,4 @@ enum oracle_verdict oracle_judge(const struct oracle *o, const uint8_t *image,
 /* Go on from here: IMAGE is what the disk holds, all requests are forgotten. */
 void oracle_rebase(struct oracle *o, const uint8_t *image);
 
-#endif /* KVFS_TESTS_CRASH_ORACLE_H */
+#endif /* CRASHSIM_ORACLE_H */
