@@ -320,6 +320,15 @@ volume_engine_find(struct kvfs_volume *v, const struct kvfs_volume_file *file, c
     return rc;
 }
 
+static uint64_t
+volume_now_ns(void)
+{
+    struct timespec t = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static int
 volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, struct kvfs_error *err)
 {
@@ -340,7 +349,9 @@ volume_start(struct kvfs_volume *v, const struct kvfs_volume_options *o, struct 
     if (rc == 0)
         rc = volume_engine_find(v, &file, o->engine, err);
     if (rc == 0) {
+        v->open_engine_ns = volume_now_ns();
         rc = v->engine->open(v->engine, v->path, &eo, &v->db, err);
+        v->open_engine_ns = volume_now_ns() - v->open_engine_ns;
         if (rc == -ENOENT)
             rc = kvfs_error_set(err, -EINVAL, "%s: the %s store of the volume is missing", v->path,
                                 v->engine->name);
@@ -378,7 +389,9 @@ volume_open_new(char *real, const struct stat *st, const struct kvfs_volume_opti
     v->opens = 1;
     (void)pthread_mutex_init(&v->names, NULL);
     (void)pthread_mutex_init(&v->id_lock, NULL);
+    v->open_ns = volume_now_ns();
     rc = volume_start(v, o, err);
+    v->open_ns = volume_now_ns() - v->open_ns;
     if (rc < 0) {
         volume_free(v);
         return rc;
@@ -506,4 +519,6 @@ kvfs_volume_info(struct kvfs_volume *v, struct kvfs_volume_info *info)
     info->poisoned = atomic_load(&v->poisoned);
     info->limits = v->limits;
     info->engine_caps = v->engine->caps;
+    info->open_ns = v->open_ns;
+    info->open_engine_ns = v->open_engine_ns;
 }

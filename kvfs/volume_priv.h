@@ -39,6 +39,7 @@ struct kvfs_volume {
     size_t cache_bytes;
     size_t batch_bytes; /* 0: follows the volume's size */
     unsigned commit_interval_ms;
+    uint64_t open_ns, open_engine_ns;
 
     /* volume.c: the table of open volumes */
     struct kvfs_volume *next;

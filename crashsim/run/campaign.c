@@ -23,6 +23,7 @@
 #include "finding.h"
 #include "random.h"
 #include "tool.h"
+#include "writeback.h"
 
 #define CUTS_A_ROUND  24
 #define STATES_A_CUT  10
@@ -134,14 +135,14 @@ round_keep(struct round *rd, const struct state *s, const char *why)
     char dir[300], text[STATE_TEXT];
 
     (void)snprintf(f.state, sizeof(f.state), "%s", state_text(s, text));
-    if (stats->violations == 1)
+    if (stats->first[0] == '\0')
         (void)snprintf(stats->first, sizeof(stats->first), "%s", why);
-    if (stats->violations > FINDINGS_KEPT)
+    if (stats->violations > FINDINGS_KEPT || rd->c->plain)
         return;
     (void)snprintf(dir, sizeof(dir), "%s", rd->c->findings);
     if (finding_save(&f, dir, sizeof(dir), &err) < 0)
         (void)fprintf(stderr, "crashsim: the finding is not kept: %s\n", err.msg);
-    else if (stats->violations == 1)
+    else if (stats->command[0] == '\0')
         (void)snprintf(stats->command, sizeof(stats->command), "crashsim run --replay=%s", dir);
 }
 
@@ -179,7 +180,7 @@ round_enough(const struct round *rd)
     const struct campaign *c = rd->c;
 
     return rd->stats->states >= c->states_max || (c->end_ns != 0 && journal_now() > c->end_ns) ||
-           (c->stop != NULL && c->stop());
+           (c->stop != NULL && c->stop()) || (c->first && rd->stats->violations > 0);
 }
 
 /* --- states of a recording --- */
@@ -245,6 +246,16 @@ round_states_at(struct round *rd, const struct bench_job *job, struct replay *r,
     return rc;
 }
 
+/* Of two instants the one with more changes open. */
+static size_t
+round_pick(const struct trace *t, size_t first, uint64_t *seed)
+{
+    size_t a = first + (size_t)(crashsim_random(seed) % (t->count - first));
+    size_t b = first + (size_t)(crashsim_random(seed) % (t->count - first));
+
+    return trace_open_count(t, a) >= trace_open_count(t, b) ? a : b;
+}
+
 static int
 round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_error *err)
 {
@@ -260,7 +271,7 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
     int rc = replay_new(t, rd->base, &r, err);
 
     for (int i = 0; i < CUTS_A_ROUND; i++)
-        cuts[i] = first + (size_t)(crashsim_random(&seed) % (t->count - first));
+        cuts[i] = round_pick(t, first, &seed);
     qsort(cuts, CUTS_A_ROUND, sizeof(cuts[0]), round_compare);
     for (int i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
         if (i > 0 && cuts[i] == cuts[i - 1])
@@ -277,17 +288,29 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
 
 /* --- the real disk --- */
 
+/* An operation that fails with the power on, or a worker that crashes, is a violation as well. */
+static void
+round_failed(struct round *rd, int status)
+{
+    struct campaign_stats *stats = rd->stats;
+
+    if (stats->violations++ == 0)
+        (void)snprintf(stats->first, sizeof(stats->first),
+                       "the workload failed before the cut (status 0x%x): %s", (unsigned)status,
+                       rd->journal->ended);
+}
+
 static int
 round_work(struct round *rd, struct kvfs_error *err)
 {
     char volume[PLACE_NAME_MAX + 16], command[64];
     uint64_t r = crashsim_hash2(rd->seed, 0x776f726b);
-    pid_t self = getpid(), pid;
+    pid_t self = getpid(), pid, writeback;
     int status, rc;
 
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64 " within=%" PRIu64, r >> 20,
                    20 + (r >> 2) % (r % 3 == 0 ? 400 : 3000));
-    rc = stack_tell(&rd->stack, command, NULL, 0, err);
+    rc = rd->c->plain ? 0 : stack_tell(&rd->stack, command, NULL, 0, err);
     if (rc < 0)
         return rc;
     (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, rd->stack.mnt);
@@ -306,14 +329,15 @@ round_work(struct round *rd, struct kvfs_error *err)
     }
     if (pid < 0)
         return kvfs_error_set(err, -errno, "fork: %s", strerrordesc_np(errno));
+    writeback = r % 2 == 0 ? writeback_start(volume, r) : 0;
     (void)tool_wait(pid, WORK_MS, &status);
+    (void)tool_end(writeback, SIGKILL);
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64, r >> 20);
     /* Refused if it has fallen already; then the worker may have ended any way. */
-    rc = stack_tell(&rd->stack, command, NULL, 0, NULL);
+    rc = rd->c->plain ? 0 : stack_tell(&rd->stack, command, NULL, 0, NULL);
     stack_detach(&rd->stack);
     if (rc == 0 && (status != 0 || rd->journal->ended[0] != '\0'))
-        return kvfs_error_set(err, -EIO, "the workload failed before the cut (status 0x%x): %s",
-                              (unsigned)status, rd->journal->ended);
+        round_failed(rd, status);
     return 0;
 }
 
@@ -371,6 +395,27 @@ round_count(struct round *rd, const struct trace *t)
         rd->stats->acknowledged += journal_acked_at(rd->journal, i, t->cut_ns);
 }
 
+/* Without a cut everything that was acknowledged before the end counts. */
+static int
+round_plain(struct round *rd, struct kvfs_error *err)
+{
+    struct bench_job job = {.scenario = rd->c->scenario, .subject = &rd->c->subject,
+                            .journal = rd->journal, .t_ns_max = journal_now()};
+    struct state s = {0};
+    int rc = stack_attach(&rd->stack, err);
+
+    if (rc == 0)
+        rc = stack_mount(&rd->stack, err);
+    if (rc < 0)
+        return rc;
+    *rd->live = (struct verdict){0};
+    state_judge(&job, rd->stack.mnt, job.t_ns_max, rd->live);
+    rd->stats->live++;
+    round_judged(rd, &s, rd->live);
+    stack_detach(&rd->stack);
+    return 0;
+}
+
 /* The workload, the cut and the recovery; *T is the recording of the first. */
 static int
 round_live(struct round *rd, struct trace *t, struct kvfs_error *err)
@@ -381,6 +426,8 @@ round_live(struct round *rd, struct trace *t, struct kvfs_error *err)
         rc = stack_mount(&rd->stack, err);
     if (rc == 0)
         rc = round_work(rd, err);
+    if (rc == 0 && rd->c->plain)
+        return round_plain(rd, err);
     if (rc == 0)
         rc = trace_open(rd->stack.record, t, err);
     if (rc < 0)
@@ -414,13 +461,14 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
     if (rc == 0)
         rc = disks_copy(template, rd->base, err);
     if (rc == 0)
-        rc = stack_start(&rd->stack, rd->c->place, name, file, NULL, err);
+        rc = stack_start(&rd->stack, rd->c->place, name, file, rd->c->plain ? STACK_PLAIN : NULL,
+                         err);
     if (rc < 0)
         return rc;
     (void)snprintf(rd->record, sizeof(rd->record), "%s", rd->stack.record);
     rc = round_live(rd, &t, err);
     stack_stop(&rd->stack);
-    if (rc == 0) {
+    if (rc == 0 && !rd->c->plain) {
         round_count(rd, &t);
         rd->stats->work_ns += journal_now() - begin;
         rd->t_ns_max = t.cut_ns;

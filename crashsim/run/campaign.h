@@ -35,6 +35,8 @@ struct campaign {
     uint64_t disk_bytes;
     const char *findings; /* folder for recordings */
     bool twice;           /* cut again while recovering */
+    bool first;           /* stop at the first violation */
+    bool plain;           /* no filter, no cut: the workload, an end in order, the judge */
     unsigned slots;
     bool (*stop)(void); /* asked often */
     void (*tell)(const struct campaign *c, const struct campaign_stats *s); /* of progress */

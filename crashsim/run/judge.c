@@ -48,14 +48,20 @@ judge_expects_order(const struct judge *j)
 }
 
 void
-subject_options(const struct subject *s, uint64_t seed, struct kvfs_volume_options *o)
+subject_options(const struct subject *s, uint64_t seed, char params[SUBJECT_PARAMS_MAX],
+                struct kvfs_volume_options *o)
 {
     static const unsigned intervals[] = {2, 10, 50, 5000};
     static const size_t batches[] = {64 << 10, 256 << 10, 0};
     uint64_t r = crashsim_hash(seed ^ 0x6f7074696f6e73u);
 
+    (void)snprintf(params, SUBJECT_PARAMS_MAX, "%s", s->engine_params != NULL ? s->engine_params : "");
+    if (strncmp(s->engine, "log:", 4) == 0 && (r >> 24) % 2 == 0)
+        (void)snprintf(params, SUBJECT_PARAMS_MAX, "log-first=262144,log-size=262144%s%s",
+                       s->engine_params != NULL ? "," : "",
+                       s->engine_params != NULL ? s->engine_params : "");
     *o = (struct kvfs_volume_options){
-        .engine_params = s->engine_params,
+        .engine_params = params[0] != '\0' ? params : NULL,
         .commit_interval_ms = intervals[r % 4],
         .batch_bytes = batches[(r >> 8) % 3],
         .cache_bytes = (r >> 16) % 2 == 0 ? KVFS_CACHE_BYTES_MIN : 0,

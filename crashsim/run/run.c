@@ -19,7 +19,7 @@
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                    *run_state, *run_tmp;
 static uint64_t run_states, run_seconds, run_seed, run_jobs;
-static bool run_json, run_quiet, run_strict;
+static bool run_json, run_quiet, run_strict, run_first, run_plain;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
 
@@ -297,6 +297,8 @@ run_run(int argc, char **argv)
     c.disk_bytes = RUN_DISK;
     c.findings = run_findings;
     c.slots = run_jobs != 0 ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    c.first = run_first;
+    c.plain = run_plain;
     c.stop = run_stop;
     c.tell = run_tell;
     status = run_replay != NULL ? run_again(&c) : run_scenario(&c, argv[0]);
@@ -322,6 +324,8 @@ static const struct cmd_option run_options[] = {
     {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording", &run_state},
     {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability",
      &run_strict},
+    {"first", CMD_SWITCH, 0, NULL, "stop at the first violation", &run_first},
+    {"plain", CMD_SWITCH, 0, NULL, "no simulated disk and no cut: an end in order", &run_plain},
     {"engine-params", CMD_TEXT, 0, "TEXT", "for the engine, as unsafe-nosync=1; for tests",
      &run_params},
     {"tmp", CMD_TEXT, 0, "FOLDER", "for the disks (/dev/shm)", &run_tmp},

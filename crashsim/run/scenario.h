@@ -79,8 +79,11 @@ uint64_t judge_digest(const void *bytes, size_t count);
 bool judge_expects_durable(const struct judge *j);
 bool judge_expects_order(const struct judge *j);
 
-/* The options that workloads open their volume with; many commits. */
-void subject_options(const struct subject *s, uint64_t seed, struct kvfs_volume_options *o);
+/* The options that workloads open their volume with: many commits, and of every other one behind
+ * a log a small ring, which wraps and folds.  PARAMS is room for text. */
+#define SUBJECT_PARAMS_MAX 300
+void subject_options(const struct subject *s, uint64_t seed, char params[SUBJECT_PARAMS_MAX],
+                     struct kvfs_volume_options *o);
 
 /* All of it, of the volume in folder J->volume: open, look, write on, check, open, look again. */
 void judge_all(const struct scenario *scenario, struct judge *j);

@@ -381,6 +381,7 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
 {
     struct worker *w = calloc(1, sizeof(*w));
     struct kvfs_volume_options options;
+    char params[SUBJECT_PARAMS_MAX];
     int r = -ENOMEM;
 
     if (w == NULL || (w->m = calloc(1, sizeof(*w->m))) == NULL)
@@ -390,7 +391,7 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
     w->err = err;
     names_init(&w->m->names);
     w->dirs[0] = KVFS_ROOT_INO;
-    subject_options(s, j->seed, &options);
+    subject_options(s, j->seed, params, &options);
     r = kvfs_volume_open(volume, &options, &w->v, err);
     for (uint32_t i = 0; r == 0 && i < OPS; i++)
         r = worker_step(w);

@@ -21,6 +21,8 @@
 #define CRASHSIM_FILTER_DIR "/usr/local/lib/nbdkit/filters"
 #endif
 
+const char STACK_PLAIN[] = "plain";
+
 #define FILTER_FILE "nbdkit-crashsim-filter.so"
 
 bool
@@ -71,9 +73,9 @@ stack_start(struct stack *s, const struct place *p, const char *name, const char
             const char *preset, struct kvfs_error *err)
 {
     char sock[PLACE_NAME_MAX], ready[PLACE_NAME_MAX], fuse[PLACE_NAME_MAX], pipe[64];
-    char arg_control[PLACE_NAME_MAX + 32], arg_record[PLACE_NAME_MAX + 32], arg_latency[64];
-    const char *argv[16] = {"nbdkit", "-f", "-P", ready, "-U", sock, "--filter", stack_filter(),
-                            "file", file, arg_control, arg_record};
+    char arg_control[PLACE_NAME_MAX + 32], arg_record[PLACE_NAME_MAX + 32];
+    const char *argv[16] = {"nbdkit", "-f", "-P", ready, "-U", sock, "file", file, "--filter",
+                            stack_filter(), arg_control, arg_record};
 
     *s = (struct stack){.place = p, .loop.fd = -1};
     (void)snprintf(s->file, sizeof(s->file), "%s", file);
@@ -85,9 +87,10 @@ stack_start(struct stack *s, const struct place *p, const char *name, const char
     (void)snprintf(arg_control, sizeof(arg_control), "crashsim-control=%s",
                    stack_beside(s, ".ctl", fuse));
     (void)snprintf(arg_record, sizeof(arg_record), "crashsim-record=%s", s->record);
-    (void)snprintf(arg_latency, sizeof(arg_latency), "crashsim-latency=%s",
-                   preset != NULL ? preset : "none");
-    argv[12] = arg_latency;
+    if (preset != NULL)
+        (void)snprintf(arg_record, sizeof(arg_record), "crashsim-latency=%s", preset);
+    if (preset == STACK_PLAIN)
+        argv[8] = NULL;
     if (mkdir(s->mnt, 0700) < 0 && errno != EEXIST)
         return kvfs_error_set(err, -errno, "%s: %s", s->mnt, strerrordesc_np(errno));
     if (mkdir(stack_beside(s, ".fuse", fuse), 0700) < 0 && errno != EEXIST)

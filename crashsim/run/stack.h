@@ -29,7 +29,10 @@ const char *stack_filter(void);
 /* Is there a file NAME beside this program?  Its path. */
 bool stack_beside_program(const char *name, char *path, size_t cap);
 
-/* Begin to serve FILE; NAME tells one stack of a run from another.  PRESET: latency, or NULL. */
+/* Begin to serve FILE; NAME tells one stack of a run from another.  PRESET: NULL: no
+ * latency, and a recording; latency as crashsim-latency takes it, and no recording; or
+ * STACK_PLAIN: without the filter, so without cuts and recording. */
+extern const char STACK_PLAIN[];
 int stack_start(struct stack *s, const struct place *p, const char *name, const char *file,
                 const char *preset, struct kvfs_error *err);
 void stack_stop(struct stack *s);

@@ -227,6 +227,36 @@ trace_drop_lost(struct trace *t, const struct trace_reader *rd)
     t->count = kept;
 }
 
+/* FUA and failures aside: it only weighs instants. */
+static void
+trace_count_open(struct trace *t)
+{
+    uint64_t last = 0;
+    uint32_t open = 0, answered = 0;
+
+    for (size_t i = 0; i < t->count; i++) {
+        struct trace_event *e = &t->events[i];
+
+        open += e->type == 'S';
+        if (e->type == 'C') {
+            answered++;
+            last = e->bound;
+        } else if (e->type == 'F' && e->bound != 0) {
+            uint32_t left = last > e->bound ? (uint32_t)(last - e->bound) : 0;
+
+            open -= answered > left ? answered - left : 0;
+            answered = left < answered ? left : answered;
+        }
+        e->open = open;
+    }
+}
+
+size_t
+trace_open_count(const struct trace *t, size_t at)
+{
+    return at == 0 ? 0 : t->events[at - 1].open;
+}
+
 int
 trace_open(const char *file, struct trace *t, struct kvfs_error *err)
 {
@@ -254,6 +284,7 @@ trace_open(const char *file, struct trace *t, struct kvfs_error *err)
     r = trace_side(&rd, f, file, err);
     if (r == 0)
         trace_drop_lost(t, &rd);
+    trace_count_open(t);
 out:
     if (fd >= 0)
         (void)close(fd);

@@ -20,6 +20,7 @@ struct trace_event {
     char type;    /* a letter of the sidecar: S C E D F, or X at the end */
     uint64_t t;   /* nanoseconds of CLOCK_MONOTONIC */
     uint64_t id;  /* S C E D */
+    uint32_t open;  /* changes, when it has happened */
     uint64_t bound; /* F: changes up to this seq are durable, 0 of one that lied; C: its seq */
     struct crashsim_write write; /* S */
 };
@@ -41,6 +42,9 @@ void trace_close(struct trace *t);
 
 /* When a cut at instant AT falls, as late as possible: just before the next event. */
 uint64_t trace_time(const struct trace *t, size_t at);
+
+/* How many changes are open at that instant. */
+size_t trace_open_count(const struct trace *t, size_t at);
 
 struct replay; /* the disk at an instant */
 

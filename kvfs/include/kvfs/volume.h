@@ -112,6 +112,8 @@ struct kvfs_volume_info {
     int poisoned; /* 0, or the negative errno that poisoned it */
     struct kvfs_engine_limits limits;
     uint32_t engine_caps;
+    uint64_t open_ns;        /* how long the first open here took, recovery included, and */
+    uint64_t open_engine_ns; /* of that the engine's own */
 };
 void kvfs_volume_info(struct kvfs_volume *v, struct kvfs_volume_info *info);
 
