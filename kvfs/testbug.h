@@ -8,6 +8,7 @@
  *   split-request   a commit reaches the engine in two batches
  *   flush-early     a flush answers before anything was committed
  *   stale-hole      a trimmed range comes back when its blocks are forgotten
+ *   lost-orphan     a file that is unlinked while open is not noted as an orphan
  * and in the SQLite VFS:
  *   commit-at-sync      a file is committed when SQLite syncs it
  *   no-recheck          a writer does not look whether its snapshot is the newest state

@@ -55,7 +55,7 @@ template_child(struct campaign *c, const char *mnt, int out)
     struct kvfs_volume_options open = {.engine_params = c->subject.engine_params};
     char volume[PLACE_NAME_MAX + 16];
     struct kvfs_error err = {0};
-    struct kvfs_volume *v;
+    struct kvfs_volume *v = NULL;
     int r;
 
     (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
@@ -79,7 +79,7 @@ static int
 template_make(struct campaign *c, const char *path, struct kvfs_error *err)
 {
     char mnt[PLACE_NAME_MAX], text[256] = "";
-    struct loop loop;
+    struct loop loop = {.fd = -1};
     int pipes[2], status, r;
     pid_t pid;
 
@@ -92,7 +92,7 @@ template_make(struct campaign *c, const char *path, struct kvfs_error *err)
     if (mkdir(mnt, 0700) < 0 && errno != EEXIST)
         r = kvfs_error_set(err, -errno, "%s: %s", mnt, strerrordesc_np(errno));
     if (r == 0)
-        r = disks_mount(&loop, mnt, err);
+        r = disks_mount(c->place, &loop, mnt, NULL, err);
     if (r == 0 && pipe2(pipes, O_CLOEXEC) == 0) {
         (void)fflush(NULL);
         pid = fork();
@@ -117,11 +117,16 @@ static enum campaign_kind
 campaign_kind(const struct crashsim_choice *c)
 {
     switch (c->survive) {
-    case CRASHSIM_DROP_ALL: return CAMPAIGN_DROP;
-    case CRASHSIM_PREFIX: return c->indexed ? CAMPAIGN_KEEP : CAMPAIGN_PREFIX;
-    case CRASHSIM_LEAVE_ONE_OUT: return CAMPAIGN_LEAVE;
-    case CRASHSIM_ONLY_ONE: return CAMPAIGN_ONLY;
-    default: return CAMPAIGN_RANDOM;
+    case CRASHSIM_DROP_ALL:
+        return CAMPAIGN_DROP;
+    case CRASHSIM_PREFIX:
+        return c->indexed ? CAMPAIGN_KEEP : CAMPAIGN_PREFIX;
+    case CRASHSIM_LEAVE_ONE_OUT:
+        return CAMPAIGN_LEAVE;
+    case CRASHSIM_ONLY_ONE:
+        return CAMPAIGN_ONLY;
+    default:
+        return CAMPAIGN_RANDOM;
     }
 }
 
@@ -129,8 +134,11 @@ static void
 round_keep(struct round *rd, const struct state *s, const char *why)
 {
     struct campaign_stats *stats = rd->stats;
-    struct finding f = {.base = rd->base, .record = rd->record, .journal = rd->journal,
-                        .t_ns_max = rd->t_ns_max, .why = why};
+    struct finding f = {.base = rd->base,
+                        .record = rd->record,
+                        .journal = rd->journal,
+                        .t_ns_max = rd->t_ns_max,
+                        .why = why};
     struct kvfs_error err = {0};
     char dir[300], text[STATE_TEXT];
 
@@ -155,6 +163,7 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
     stats->states++;
     stats->duplicates += v->duplicate;
     stats->undecided += v->undecided;
+    stats->repaired += v->repaired;
     stats->kinds[campaign_kind(&s->choice)]++;
     stats->build_ns += v->build_ns;
     stats->mount_ns += v->mount_ns;
@@ -250,8 +259,9 @@ round_states_at(struct round *rd, const struct bench_job *job, struct replay *r,
 static size_t
 round_pick(const struct trace *t, size_t first, uint64_t *seed)
 {
-    size_t a = first + (size_t)(crashsim_random(seed) % (t->count - first));
-    size_t b = first + (size_t)(crashsim_random(seed) % (t->count - first));
+    size_t n = t->count > first ? t->count - first : 1;
+    size_t a = first + (size_t)(crashsim_random(seed) % n);
+    size_t b = first + (size_t)(crashsim_random(seed) % n);
 
     return trace_open_count(t, a) >= trace_open_count(t, b) ? a : b;
 }
@@ -309,7 +319,7 @@ round_work(struct round *rd, struct kvfs_error *err)
     int status, rc;
 
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64 " within=%" PRIu64, r >> 20,
-                   20 + (r >> 2) % (r % 3 == 0 ? 400 : 3000));
+                   20 + (r >> 2) % (r % 3 == 0 && rd->stats->rounds > 1 ? 400 : 3000));
     rc = rd->c->plain ? 0 : stack_tell(&rd->stack, command, NULL, 0, err);
     if (rc < 0)
         return rc;
@@ -345,8 +355,10 @@ round_work(struct round *rd, struct kvfs_error *err)
 static int
 round_recover(struct round *rd, const struct trace *t, struct kvfs_error *err)
 {
-    struct bench_job job = {.scenario = rd->c->scenario, .subject = &rd->c->subject,
-                            .journal = rd->journal, .t_ns_max = t->cut_ns};
+    struct bench_job job = {.scenario = rd->c->scenario,
+                            .subject = &rd->c->subject,
+                            .journal = rd->journal,
+                            .t_ns_max = t->cut_ns};
     struct verdict *v = rd->live;
     struct state s = {.at = t->count - 1, .choice = t->cut};
     int rc = stack_tell(&rd->stack, "power-on", NULL, 0, err);
@@ -399,8 +411,10 @@ round_count(struct round *rd, const struct trace *t)
 static int
 round_plain(struct round *rd, struct kvfs_error *err)
 {
-    struct bench_job job = {.scenario = rd->c->scenario, .subject = &rd->c->subject,
-                            .journal = rd->journal, .t_ns_max = journal_now()};
+    struct bench_job job = {.scenario = rd->c->scenario,
+                            .subject = &rd->c->subject,
+                            .journal = rd->journal,
+                            .t_ns_max = journal_now()};
     struct state s = {0};
     int rc = stack_attach(&rd->stack, err);
 
@@ -451,7 +465,7 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
 {
     char file[PLACE_NAME_MAX], name[32];
     uint64_t begin = journal_now();
-    struct trace t, second;
+    struct trace t = {0}, second = {0};
     int rc;
 
     (void)snprintf(name, sizeof(name), "r%" PRIu64, rd->stats->rounds++);
@@ -497,7 +511,8 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
 
     *stats = (struct campaign_stats){0};
     rd.journal = journal_new();
-    rd.live = mmap(NULL, sizeof(*rd.live), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    rd.live =
+        mmap(NULL, sizeof(*rd.live), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (rd.journal == NULL || rd.live == MAP_FAILED)
         return kvfs_error_set(err, -ENOMEM, "no memory");
     rc = template_make(c, place_name(c->place, "template.img", template), err);
@@ -547,8 +562,12 @@ campaign_again(struct campaign *c, const char *dir, const char *text, struct ver
 {
     struct journal *j = journal_new();
     struct finding f = {.journal = j};
-    struct bench_job job = {.scenario = c->scenario, .subject = &c->subject, .journal = j,
-                            .all = true, .judged = again_judged, .judged_arg = v};
+    struct bench_job job = {.scenario = c->scenario,
+                            .subject = &c->subject,
+                            .journal = j,
+                            .all = true,
+                            .judged = again_judged,
+                            .judged_arg = v};
     struct trace t = {0};
     struct replay *r = NULL;
     struct bench *b = NULL;

@@ -3,8 +3,8 @@
  * campaign.h - rounds of one scenario over one engine.
  *
  * A round: a fresh file system with a fresh volume, a workload, a cut; the disk is powered on, the
- * volume recovered and judged there (the whole of it is real); then crash states of many other instants of
- * the same workload are built from the recording and judged.
+ * volume recovered and judged there (the whole of it is real); then crash states of many other
+ * instants of the same workload are built from the recording and judged.
  */
 #ifndef CRASHSIM_CAMPAIGN_H
 #define CRASHSIM_CAMPAIGN_H
@@ -12,17 +12,25 @@
 #include "stack.h"
 #include "state.h"
 
-enum campaign_kind { CAMPAIGN_DROP, CAMPAIGN_KEEP, CAMPAIGN_PREFIX, CAMPAIGN_LEAVE, CAMPAIGN_ONLY,
-                     CAMPAIGN_RANDOM, CAMPAIGN_KINDS };
+enum campaign_kind {
+    CAMPAIGN_DROP,
+    CAMPAIGN_KEEP,
+    CAMPAIGN_PREFIX,
+    CAMPAIGN_LEAVE,
+    CAMPAIGN_ONLY,
+    CAMPAIGN_RANDOM,
+    CAMPAIGN_KINDS
+};
 extern const char *const campaign_kind_names[CAMPAIGN_KINDS];
 
 struct campaign_stats {
     uint64_t rounds, cuts, live; /* live: cuts of a running disk among the states */
-    uint64_t states, duplicates, distinct, violations, troubles, undecided;
+    uint64_t states, duplicates, distinct, violations, troubles, undecided, repaired;
     uint64_t kinds[CAMPAIGN_KINDS];
     uint64_t operations, acknowledged, events;
     uint64_t work_ns, states_ns; /* of the clock; states_ns: building and judging */
-    uint64_t build_ns, mount_ns, open_ns, judge_ns, check_ns, umount_ns; /* of the states, added up */
+    uint64_t build_ns, mount_ns, open_ns, judge_ns, check_ns,
+        umount_ns;     /* of the states, added up */
     char first[440];   /* what was first found */
     char command[440]; /* and how to see it again */
 };
@@ -38,7 +46,7 @@ struct campaign {
     bool first;           /* stop at the first violation */
     bool plain;           /* no filter, no cut: the workload, an end in order, the judge */
     unsigned slots;
-    bool (*stop)(void); /* asked often */
+    bool (*stop)(void);                                                     /* asked often */
     void (*tell)(const struct campaign *c, const struct campaign_stats *s); /* of progress */
 };
 

@@ -82,13 +82,14 @@ disks_make(const struct place *p, const char *path, uint64_t size_bytes, struct 
     static const char features[] =
         "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,"
         "huge_file,dir_nlink,extra_isize,metadata_csum";
+    static const char extended[] = "lazy_itable_init=0,lazy_journal_init=0,nodiscard,"
+                                   "hash_seed=63726173-6873-696d-2064-69736b000002";
+    static const char uuid[] = "63726173-6873-696d-2064-69736b000001";
+    /* clang-format off */
     const char *const argv[] = {
-        "mkfs.ext4", "-q",   "-F",       "-b",          "4096",         "-I",
-        "256",       "-N",   "1024",     "-m",          "0",            "-J",
-        "size=4",    "-O",   features,   "-U",          "63726173-6873-696d-2064-69736b000001",
-        "-E",        "lazy_itable_init=0,lazy_journal_init=0,nodiscard,hash_seed=63726173-6873-"
-                     "696d-2064-69736b000002",
-        "-L",        "crashsim", path,   NULL};
+        "mkfs.ext4", "-q", "-F", "-b", "4096", "-I", "256", "-N", "1024", "-m", "0", "-J", "size=4",
+        "-O", features, "-U", uuid, "-E", extended, "-L", "crashsim", path, NULL};
+    /* clang-format on */
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (fd < 0 || ftruncate(fd, (off_t)size_bytes) < 0)
@@ -98,11 +99,23 @@ disks_make(const struct place *p, const char *path, uint64_t size_bytes, struct 
 }
 
 int
-disks_mount(const struct loop *l, const char *mnt, struct kvfs_error *err)
+disks_mount(const struct place *p, const struct loop *l, const char *mnt, bool *repaired,
+            struct kvfs_error *err)
 {
-    if (mount(l->name, mnt, "ext4", MS_NOATIME, "") < 0)
-        return kvfs_error_set(err, -errno, "mounting %s: %s", l->name, strerrordesc_np(errno));
-    return 0;
+    const char *const argv[] = {"e2fsck", "-fy", l->name, NULL};
+
+    if (repaired != NULL)
+        *repaired = false;
+    if (mount(l->name, mnt, "ext4", MS_NOATIME, "") == 0)
+        return 0;
+    if (errno == EBADMSG || errno == EUCLEAN) {
+        (void)tool_run(p, argv, NULL); /* its status tells what it did; the mount decides */
+        if (repaired != NULL)
+            *repaired = true;
+        if (mount(l->name, mnt, "ext4", MS_NOATIME, "") == 0)
+            return 0;
+    }
+    return kvfs_error_set(err, -errno, "mounting %s: %s", l->name, strerrordesc_np(errno));
 }
 
 void

@@ -24,7 +24,10 @@ void loop_detach(struct loop *l);
 int disks_make(const struct place *p, const char *path, uint64_t size_bytes,
                struct kvfs_error *err);
 
-int disks_mount(const struct loop *l, const char *mnt, struct kvfs_error *err);
+/* Where ext4 refuses because of a checksum, e2fsck goes first, as it does when a
+ * machine boots: ext4 writes its super block of two sectors in place, and a cut may tear it.  *REPAIRED (or NULL): so it was. */
+int disks_mount(const struct place *p, const struct loop *l, const char *mnt, bool *repaired,
+                struct kvfs_error *err);
 /* However dead the disk below is. */
 void disks_umount(const char *mnt);
 

@@ -20,8 +20,10 @@ finding_folder(const struct finding *f, char *dir, size_t cap, struct kvfs_error
 
     (void)snprintf(parent, sizeof(parent), "%s", dir);
     (void)snprintf(engine, sizeof(engine), "%s", f->journal->engine);
-    for (char *p = engine; *p != '\0'; p++)
-        *p = *p == ':' || *p == '/' || *p == '+' ? '-' : *p;
+    for (char *p = engine; *p != '\0'; p++) {
+        if (*p == ':' || *p == '/' || *p == '+')
+            *p = '-';
+    }
     if (mkdir(parent, 0755) < 0 && errno != EEXIST)
         return kvfs_error_set(err, -errno, "%s: %s", parent, strerrordesc_np(errno));
     for (int n = 1; n < 10000; n++) {
@@ -59,9 +61,8 @@ finding_save(const struct finding *f, char *dir, size_t cap, struct kvfs_error *
     if (r < 0)
         return r;
     text = fopen(to, "we");
-    if (text == NULL ||
-        fprintf(text, "%s\n%" PRIu64 "\n%s\ncrashsim run --replay=%s\n", f->state, f->t_ns_max,
-                f->why, dir) < 0)
+    if (text == NULL || fprintf(text, "%s\n%" PRIu64 "\n%s\ncrashsim run --replay=%s\n", f->state,
+                                f->t_ns_max, f->why, dir) < 0)
         r = kvfs_error_set(err, -EIO, "%s cannot be written", to);
     if (text != NULL && fclose(text) != 0 && r == 0)
         r = kvfs_error_set(err, -EIO, "%s cannot be written", to);

@@ -94,7 +94,8 @@ journal_save(const struct journal *j, const char *path, struct kvfs_error *err)
 {
     size_t bytes = journal_bytes(atomic_load(&j->count));
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool good = fd >= 0 && write(fd, journal_magic, sizeof(journal_magic)) == sizeof(journal_magic) &&
+    bool good = fd >= 0 &&
+                write(fd, journal_magic, sizeof(journal_magic)) == sizeof(journal_magic) &&
                 write(fd, j, bytes) == (ssize_t)bytes;
 
     if (fd >= 0 && close(fd) < 0)

@@ -3,8 +3,8 @@
  * journal.h - what a workload did, told outside the disk.
  *
  * The worker, a process of its own, writes each operation into shared memory before it begins,
- * and its answer when it has it, with times of the clock that the recording has, too.  So it is known
- * for every instant of the recording what had been acknowledged, and what not even begun.
+ * and its answer when it has it, with times of the clock that the recording has, too.  So it is
+ * known for every instant of the recording what had been acknowledged, and what not even begun.
  *
  * 1. Operations stand in the order of their issue.
  * 2. A time is taken before the operation begins and after its answer came: what counts as
@@ -32,7 +32,7 @@ struct journal_op {
 struct journal {
     uint64_t seed;
     char scenario[32], engine[96];
-    char ended[256];     /* why the worker stopped; empty: it was done */
+    char ended[256]; /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];
 };

@@ -16,7 +16,8 @@
  *     write    write one block and flush it
  *     verify   kvfs_check(); told apart, and no part of the recovery
  *
- * The cache is cold: whatever was above the filter is gone, and with it every cached page; below the filter lies memory, behind the
+ * The cache is cold: whatever was above the filter is gone, and with it every cached page; below
+ * the filter lies memory, behind the
  * latency that was asked for.  Two baselines: the same after an end in order (clean), and the
  * mount of it alone, which is the span `mount` there.
  */
@@ -40,18 +41,27 @@
 #include "state.h"
 #include "tool.h"
 
-enum span { SPAN_ATTACH, SPAN_MOUNT, SPAN_ENGINE, SPAN_KVFS, SPAN_READ, SPAN_WRITE, SPAN_VERIFY, SPANS };
+enum span {
+    SPAN_ATTACH,
+    SPAN_MOUNT,
+    SPAN_ENGINE,
+    SPAN_KVFS,
+    SPAN_READ,
+    SPAN_WRITE,
+    SPAN_VERIFY,
+    SPANS
+};
 static const char *const span_names[SPANS] = {"attach", "mount", "engine", "kvfs",
                                               "read",   "write", "verify"};
 #define SPAN_TOTAL SPANS /* all but verify */
 
-#define CELLS_MAX     64
-#define CUTS_MAX      1000
-#define CUTS_CLEAN    10
-#define VERIFIES      3 /* cuts of a cell that are verified */
-#define CHILD_MS      600000
-#define PIECE         ((size_t)1 << 20)
-#define BLOCK         4096u
+#define CELLS_MAX  64
+#define CUTS_MAX   1000
+#define CUTS_CLEAN 10
+#define VERIFIES   3 /* cuts of a cell that are verified */
+#define CHILD_MS   600000
+#define PIECE      ((size_t)1 << 20)
+#define BLOCK      4096u
 
 struct sample {
     uint64_t ns[SPANS + 1];
@@ -92,7 +102,7 @@ static int
 child_open(const struct timing *t, struct kvfs_volume **v, struct kvfs_file **f,
            struct kvfs_error *err)
 {
-    struct kvfs_attr attr;
+    struct kvfs_attr attr = {0};
     int r = kvfs_volume_open(t->volume, NULL, v, err);
 
     if (r == 0)
@@ -120,8 +130,8 @@ child_make(const struct timing *t, struct kvfs_error *err)
     struct kvfs_format_options format = {.engine = t->cell->engine};
     struct kvfs_create create = {.mode = S_IFREG | 0600, .size_bytes = t->cell->size_bytes};
     uint64_t seed = recovery_seed;
-    struct kvfs_volume *v;
-    struct kvfs_file *f;
+    struct kvfs_volume *v = NULL;
+    struct kvfs_file *f = NULL;
     int r = kvfs_format(t->volume, &format, err);
 
     if (r == 0)
@@ -148,8 +158,8 @@ child_work(const struct timing *t, struct kvfs_error *err)
 {
     static uint8_t buf[16 * BLOCK];
     uint64_t seed = journal_now(), blocks = t->cell->size_bytes / BLOCK - 16, written = 0;
-    struct kvfs_volume *v;
-    struct kvfs_file *f;
+    struct kvfs_volume *v = NULL;
+    struct kvfs_file *f = NULL;
     int r = child_open(t, &v, &f, err);
 
     for (uint64_t i = 0; r == 0; i++) {
@@ -176,9 +186,9 @@ child_time(const struct timing *t, bool verify, struct kvfs_error *err)
     static uint8_t buf[BLOCK];
     struct kvfs_volume_info info;
     uint64_t begin = journal_now(), now;
-    struct kvfs_volume *v;
-    struct kvfs_attr attr;
-    struct kvfs_file *f;
+    struct kvfs_volume *v = NULL;
+    struct kvfs_attr attr = {0};
+    struct kvfs_file *f = NULL;
     int r = kvfs_volume_open(t->volume, NULL, &v, err);
 
     if (r < 0)
@@ -213,7 +223,12 @@ child_time(const struct timing *t, bool verify, struct kvfs_error *err)
     return r < 0 || result.findings == 0 ? r : kvfs_error_set(err, -EIO, "kvfs check finds damage");
 }
 
-enum child { CHILD_MAKE, CHILD_WORK, CHILD_TIME, CHILD_VERIFY };
+enum child {
+    CHILD_MAKE,
+    CHILD_WORK,
+    CHILD_TIME,
+    CHILD_VERIFY
+};
 
 static pid_t
 child_begin(struct timing *t, enum child what)
@@ -268,7 +283,7 @@ timing_make(struct timing *t, const char *file, struct kvfs_error *err)
     if (r == 0)
         r = loop_attach(file, &loop, err);
     if (r == 0)
-        r = disks_mount(&loop, mnt, err);
+        r = disks_mount(t->place, &loop, mnt, NULL, err);
     if (r == 0) {
         r = child_run(t, CHILD_MAKE, err);
         disks_umount(mnt);
@@ -373,7 +388,7 @@ static struct summary
 sample_summary(const struct sample *s, size_t count, int span)
 {
     uint64_t v[CUTS_MAX];
-    size_t n = 0;
+    size_t n = 0, median, p95;
 
     for (size_t i = 0; i < count; i++) {
         if (span != SPAN_VERIFY || s[i].verified)
@@ -382,8 +397,10 @@ sample_summary(const struct sample *s, size_t count, int span)
     if (n == 0)
         return (struct summary){0};
     qsort(v, n, sizeof(v[0]), sample_compare);
-    return (struct summary){.median = (double)v[n / 2] / 1e6,
-                            .p95 = (double)v[(n * 95 + 99) / 100 - 1] / 1e6,
+    median = n / 2;
+    p95 = (n * 95 + 99) / 100 - 1;
+    return (struct summary){.median = (double)v[median] / 1e6,
+                            .p95 = (double)v[p95] / 1e6,
                             .max = (double)v[n - 1] / 1e6};
 }
 
@@ -397,8 +414,9 @@ static void
 recovery_print(const struct cell *c)
 {
     (void)printf("%s, %" PRIu64 " MiB, %zu cuts (milliseconds)\n"
-                 "  %-8s %9s %9s %9s   %9s\n", c->engine, c->size_bytes >> 20, c->crashes, "span",
-                 "median", "p95", "max", "clean");
+                 "  %-8s %9s %9s %9s   %9s\n",
+                 c->engine, c->size_bytes >> 20, c->crashes, "span", "median", "p95", "max",
+                 "clean");
     for (int i = 0; i <= SPANS; i++) {
         struct summary crash = sample_summary(c->crash, c->crashes, i);
         struct summary clean = sample_summary(c->clean, c->cleans, i);
@@ -440,9 +458,10 @@ recovery_ratios(const struct cell *cells, size_t count, struct json_object *list
                 (void)json_object_object_add(o, "total", json_object_new_double(ta / tb));
                 (void)json_object_array_add(list, o);
             } else {
-                (void)printf("%" PRIu64 " MiB: %s takes %.2f times as long to open as %s, %.2f times "
-                             "in all\n", cells[i].size_bytes >> 20, cells[i].engine, a / b,
-                             cells[k].engine, ta / tb);
+                (void)printf(
+                    "%" PRIu64 " MiB: %s takes %.2f times as long to open as %s, %.2f times "
+                    "in all\n",
+                    cells[i].size_bytes >> 20, cells[i].engine, a / b, cells[k].engine, ta / tb);
             }
         }
     }
@@ -526,7 +545,8 @@ recovery_cells(struct cell *cells)
             (void)cmd_error("--sizes=%s: sizes of 1M to 64G with commas between", recovery_sizes);
             return 0;
         }
-        for (const char *e = recovery_engines; *e != '\0' && n < CELLS_MAX; e += elen + (e[elen] == ',')) {
+        for (const char *e = recovery_engines; *e != '\0' && n < CELLS_MAX;
+             e += elen + (e[elen] == ',')) {
             const struct kvfs_engine *engine;
             struct kvfs_error err = {0};
 

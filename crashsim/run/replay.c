@@ -43,7 +43,8 @@ replay_base_pwrite(void *opaque, const void *buf, uint32_t count, uint64_t offse
     struct replay *r = opaque;
 
     memcpy(r->image + offset, buf, count);
-    for (uint64_t page = offset / REPLAY_PAGE; count > 0 && page <= (offset + count - 1) / REPLAY_PAGE; page++)
+    for (uint64_t page = offset / REPLAY_PAGE;
+         count > 0 && page <= (offset + count - 1) / REPLAY_PAGE; page++)
         r->used[page] = 1;
     return 0;
 }
@@ -147,18 +148,23 @@ replay_event(struct replay *r, const struct trace_event *e)
     uint64_t seq;
 
     switch (e->type) {
-    case 'S': return crashsim_disk_submit(r->disk, &e->write, &r->ids[e->id]);
+    case 'S':
+        return crashsim_disk_submit(r->disk, &e->write, &r->ids[e->id]);
     case 'C':
         r->seqs[r->seqs_count++] = e->bound;
         return crashsim_disk_complete(r->disk, r->ids[e->id], &seq);
-    case 'E': crashsim_disk_abandon(r->disk, r->ids[e->id]); return 0;
+    case 'E':
+        crashsim_disk_abandon(r->disk, r->ids[e->id]);
+        return 0;
     case 'F':
         seq = r->seqs_count;
         while (seq > 0 && r->seqs[seq - 1] > e->bound)
             seq--;
         return seq == 0 ? 0 : crashsim_disk_flush(r->disk, seq);
-    case 'D': return crashsim_disk_destage(r->disk, r->ids[e->id]);
-    default: return 0;
+    case 'D':
+        return crashsim_disk_destage(r->disk, r->ids[e->id]);
+    default:
+        return 0;
     }
 }
 

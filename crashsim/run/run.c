@@ -17,7 +17,7 @@
 #define RUN_DISK        ((uint64_t)256 << 20)
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
-                   *run_state, *run_tmp;
+                                             *run_state, *run_tmp;
 static uint64_t run_states, run_seconds, run_seed, run_jobs;
 static bool run_json, run_quiet, run_strict, run_first, run_plain;
 static struct cmd_progress run_progress;
@@ -28,13 +28,11 @@ static const struct {
     const struct scenario *scenario;
     bool twice;
 } run_scenarios[] = {
-    {"kvfs", &scenario_kvfs, false},
-    {"nbd", &scenario_nbd, false},
+    {"kvfs", &scenario_kvfs, false},     {"nbd", &scenario_nbd, false},
 #ifdef CRASHSIM_SQLITE
     {"sqlite", &scenario_sqlite, false},
 #endif
-    {"guest", &scenario_guest, false},
-    {"recovery-of-recovery", &scenario_kvfs, true},
+    {"guest", &scenario_guest, false},   {"recovery-of-recovery", &scenario_kvfs, true},
 };
 #define RUN_SCENARIOS (sizeof(run_scenarios) / sizeof(run_scenarios[0]))
 
@@ -52,7 +50,8 @@ run_all_engines(char names[RUN_ENGINES_MAX][96])
             strcmp(e->name, "log") != 0 && strcmp(e->name, "hybrid") != 0)
             (void)snprintf(names[n++], 96, "%s", e->name);
     }
-    if (kvfs_engine_find("lmdb", &lmdb, NULL) == 0 && kvfs_engine_find("rocksdb", &rocksdb, NULL) == 0)
+    if (kvfs_engine_find("lmdb", &lmdb, NULL) == 0 &&
+        kvfs_engine_find("rocksdb", &rocksdb, NULL) == 0)
         (void)snprintf(names[n++], 96, "hybrid:lmdb+rocksdb");
     plain = n;
     for (size_t i = 0; i < plain; i++, n++) {
@@ -115,14 +114,13 @@ run_print(const struct campaign *c, const struct campaign_stats *s)
     const char *promise = run_promise(c->subject.caps);
 
     cmd_progress_end(&run_progress);
-    (void)printf("%-24s %-7s %6llu states %6llu distinct %5llu cuts (%llu live) %6.1f states/s  %llu %s\n",
-                 c->subject.engine, promise, (unsigned long long)s->states,
-                 (unsigned long long)s->distinct, (unsigned long long)s->cuts,
-                 (unsigned long long)s->live,
-                 seconds > 0 ? (double)(s->states - s->live) / seconds : 0,
-                 (unsigned long long)s->violations,
-                 strcmp(promise, "none") == 0 && !run_strict ? "beyond what it promises"
-                                                             : "violations");
+    (void)printf(
+        "%-24s %-7s %6llu states %6llu distinct %5llu cuts (%llu live) %6.1f states/s  %llu %s\n",
+        c->subject.engine, promise, (unsigned long long)s->states, (unsigned long long)s->distinct,
+        (unsigned long long)s->cuts, (unsigned long long)s->live,
+        seconds > 0 ? (double)(s->states - s->live) / seconds : 0,
+        (unsigned long long)s->violations,
+        strcmp(promise, "none") == 0 && !run_strict ? "beyond what it promises" : "violations");
     if (s->first[0] != '\0')
         (void)printf("    %s\n", s->first);
     if (s->command[0] != '\0')
@@ -149,6 +147,7 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(o, "violations", s->violations);
     cmd_json_u64(o, "troubles", s->troubles);
     cmd_json_u64(o, "undecided", s->undecided);
+    cmd_json_u64(o, "file_systems_repaired", s->repaired);
     cmd_json_u64(o, "operations", s->operations);
     cmd_json_u64(o, "acknowledged", s->acknowledged);
     cmd_json_u64(o, "events", s->events);
@@ -157,17 +156,21 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     (void)json_object_object_add(o, "kinds", kinds);
     (void)json_object_object_add(
         o, "states_per_second",
-        json_object_new_double(s->states_ns == 0 ? 0
-                                                 : (double)(s->states - s->live) /
-                                                       ((double)s->states_ns / 1e9)));
-    (void)json_object_object_add(ms, "build", json_object_new_double(run_ms(s->build_ns, s->states)));
-    (void)json_object_object_add(ms, "mount", json_object_new_double(run_ms(s->mount_ns, s->states)));
+        json_object_new_double(
+            s->states_ns == 0 ? 0 : (double)(s->states - s->live) / ((double)s->states_ns / 1e9)));
+    (void)json_object_object_add(ms, "build",
+                                 json_object_new_double(run_ms(s->build_ns, s->states)));
+    (void)json_object_object_add(ms, "mount",
+                                 json_object_new_double(run_ms(s->mount_ns, s->states)));
     (void)json_object_object_add(ms, "open", json_object_new_double(run_ms(s->open_ns, s->states)));
-    (void)json_object_object_add(ms, "judge", json_object_new_double(run_ms(s->judge_ns, s->states)));
-    (void)json_object_object_add(ms, "check", json_object_new_double(run_ms(s->check_ns, s->states)));
+    (void)json_object_object_add(ms, "judge",
+                                 json_object_new_double(run_ms(s->judge_ns, s->states)));
+    (void)json_object_object_add(ms, "check",
+                                 json_object_new_double(run_ms(s->check_ns, s->states)));
     (void)json_object_object_add(ms, "unmount",
                                  json_object_new_double(run_ms(s->umount_ns, s->states)));
-    (void)json_object_object_add(ms, "round", json_object_new_double(run_ms(s->work_ns, s->rounds)));
+    (void)json_object_object_add(ms, "round",
+                                 json_object_new_double(run_ms(s->work_ns, s->rounds)));
     (void)json_object_object_add(o, "milliseconds", ms);
     if (s->first[0] != '\0')
         cmd_json_text(o, "first", s->first);
@@ -240,7 +243,9 @@ run_again(struct campaign *c)
     if (r < 0)
         return cmd_error("%s", err.msg);
     (void)printf("%s\n", v.status == VERDICT_GOOD ? "no violation" : v.text);
-    return v.status == VERDICT_GOOD ? CMD_OK : v.status == VERDICT_VIOLATION ? CMD_VIOLATIONS : CMD_USAGE;
+    return v.status == VERDICT_GOOD        ? CMD_OK
+           : v.status == VERDICT_VIOLATION ? CMD_VIOLATIONS
+                                           : CMD_USAGE;
 }
 
 static int
@@ -322,8 +327,7 @@ static const struct cmd_option run_options[] = {
      &run_findings},
     {"replay", CMD_TEXT, 0, "FOLDER", "judge the state of a kept violation again", &run_replay},
     {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording", &run_state},
-    {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability",
-     &run_strict},
+    {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability", &run_strict},
     {"first", CMD_SWITCH, 0, NULL, "stop at the first violation", &run_first},
     {"plain", CMD_SWITCH, 0, NULL, "no simulated disk and no cut: an end in order", &run_plain},
     {"engine-params", CMD_TEXT, 0, "TEXT", "for the engine, as unsafe-nosync=1; for tests",
@@ -338,16 +342,17 @@ const struct cmd cmd_run = {
     .name = "run",
     .synopsis = "[SCENARIO]",
     .summary = "Run a workload, cut the power, judge what is recovered",
-    .details = "Scenarios:\n"
-               "  kvfs                  creates, renames, unlinks, links, writes and sizes through "
-               "libkvfs\n"
-               "  nbd                   writes, zeros, trims, flushes and FUA on a served disk, from "
-               "several\n"
-               "                        connections\n"
-               "  sqlite                account transfers over three databases through the SQLite "
-               "VFS\n"
-               "  guest                 ext4 inside a disk of the volume; one cut takes both\n"
-               "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
+    .details =
+        "Scenarios:\n"
+        "  kvfs                  creates, renames, unlinks, links, writes and sizes through "
+        "libkvfs\n"
+        "  nbd                   writes, zeros, trims, flushes and FUA on a served disk, from "
+        "several\n"
+        "                        connections\n"
+        "  sqlite                account transfers over three databases through the SQLite "
+        "VFS\n"
+        "  guest                 ext4 inside a disk of the volume; one cut takes both\n"
+        "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
     .options = run_options,
     .args_max = 1,
     .run = run_run,

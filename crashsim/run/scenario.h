@@ -22,18 +22,19 @@ struct subject {
 };
 
 struct verdict {
-    int status; /* enum verdict_status */
+    int status;                /* enum verdict_status */
+    bool repaired; /* the file system below needed e2fsck */
     bool duplicate, undecided; /* undecided: the oracle's search was too long */
-    uint64_t hash;   /* of the engine's files, before anything was opened */
-    char phase[48];  /* what is being done */
+    uint64_t hash;             /* of the engine's files, before anything was opened */
+    char phase[48];            /* what is being done */
     char text[400];
-    uint64_t lost;   /* operations that were issued and are not there; acknowledged ones
+    uint64_t lost; /* operations that were issued and are not there; acknowledged ones
                       * among them are no fault unless they were durable */
     uint64_t mount_ns, open_ns, judge_ns, check_ns, umount_ns, build_ns; /* time taken */
 };
 
 enum verdict_status {
-    VERDICT_NONE,      /* the judge died before it had one */
+    VERDICT_NONE, /* the judge died before it had one */
     VERDICT_GOOD,
     VERDICT_VIOLATION,
     VERDICT_TROUBLE, /* the simulator itself failed */
@@ -45,7 +46,7 @@ struct judge {
     uint64_t t_ns;      /* of the cut */
     const char *volume; /* its folder, in the recovered file system */
     struct kvfs_volume *v;
-    uint64_t digest;    /* out: of all that was recovered */
+    uint64_t digest; /* out: of all that was recovered */
     struct verdict *verdict;
 };
 
@@ -58,8 +59,8 @@ struct scenario {
     /* Work until all is done or the disk is dead.  VOLUME: its folder. */
     int (*work)(const struct subject *s, const char *volume, struct journal *j,
                 struct kvfs_error *err);
-    /* Look at a volume after a cut.  0: J->verdict has it, if it is bad (judge_bad); a negative errno: could not
-     * be read, which is a violation as well. */
+    /* Look at a volume after a cut.  0: J->verdict has it, if it is bad (judge_bad); a negative
+     * errno: it could not be read, which is a violation as well. */
     int (*judge)(struct judge *j, struct kvfs_error *err);
     /* Change something more, durably; the next judge() must find it the same: NULL: nothing of the
      * scenario's own. */

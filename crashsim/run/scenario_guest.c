@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * scenario_guest.c - a file system inside a disk of the volume, whose own files lie on the crash disk:
- * one cut takes both.
+ * scenario_guest.c - a file system inside a disk of the volume, whose own files lie on the crash
+ * disk: one cut takes both.
  *
  *     inner ext4 - loop - nbdfuse - nbdkit, kvfs plugin - volume - outer ext4 - ... - crash disk
  *
- * The worker does what a careful program does: write a file under a temporary name, fsync, rename, fsync
- * the folder; it removes old ones, and appends to a log with fdatasync.  After the cut the inner file system
+ * The worker does what a careful program does: write a file under a temporary name, fsync, rename,
+ * fsync
+ * the folder; it removes old ones, and appends to a log with fdatasync.  After the cut the inner
+ * file system
  * mounts, fsck finds nothing, every file whose fsync was answered is there and whole, none is
  * there by half, and none whose removal was made durable.
  */
@@ -31,7 +33,11 @@
 #define GUEST_OPS   60u
 #define GUEST_MAX   ((size_t)48 << 10)
 
-enum guest_kind { GUEST_FILE, GUEST_REMOVE, GUEST_LOG }; /* a: the file's number, its own op; count: bytes */
+enum guest_kind {
+    GUEST_FILE,
+    GUEST_REMOVE,
+    GUEST_LOG
+}; /* a: the file's number, its own op; count: bytes */
 
 /* --- making --- */
 
@@ -46,8 +52,8 @@ guest_import(int fd, struct kvfs_file *f, struct kvfs_error *err)
     while (r == 0 && (at = lseek(fd, at, SEEK_DATA)) >= 0) {
         end = lseek(fd, at, SEEK_HOLE);
         while (r == 0 && at < end) {
-            ssize_t n = pread(fd, buf, sizeof(buf) < (size_t)(end - at) ? sizeof(buf)
-                                                                        : (size_t)(end - at), at);
+            ssize_t n = pread(
+                fd, buf, sizeof(buf) < (size_t)(end - at) ? sizeof(buf) : (size_t)(end - at), at);
 
             r = n <= 0 ? kvfs_error_set(err, -EIO, "the inner disk cannot be read")
                        : kvfs_file_pwrite(f, buf, (size_t)n, (uint64_t)at, 0, err);
@@ -60,11 +66,11 @@ guest_import(int fd, struct kvfs_file *f, struct kvfs_error *err)
 static int
 guest_prepare(struct kvfs_volume *v, const struct place *place, struct kvfs_error *err)
 {
-    struct kvfs_create create = {.mode = S_IFREG | 0600, .size_bytes = GUEST_DISK,
-                                 .block_size_bytes = 4096};
+    struct kvfs_create create = {
+        .mode = S_IFREG | 0600, .size_bytes = GUEST_DISK, .block_size_bytes = 4096};
     char path[PLACE_NAME_MAX];
-    struct kvfs_attr attr;
-    struct kvfs_file *f;
+    struct kvfs_attr attr = {0};
+    struct kvfs_file *f = NULL;
     int fd, r = disks_make(place, place_name(place, "inner.img", path), GUEST_DISK, err);
 
     if (r == 0)
@@ -133,7 +139,7 @@ inner_up(struct inner *in, const struct subject *s, const char *volume, uint64_t
     if (r == 0)
         r = loop_attach(file, &in->loop, err);
     if (r == 0)
-        r = disks_mount(&in->loop, in->mnt, err);
+        r = disks_mount(s->place, &in->loop, in->mnt, NULL, err);
     in->mounted = r == 0;
     return r;
 }
@@ -208,8 +214,9 @@ guest_step(int dir, struct journal *j, uint64_t *seed, struct kvfs_error *err)
         r = guest_write_log(dir, op.a, err);
     } else {
         (void)snprintf(name, sizeof(name), "f%u", op.a);
-        r = (unlinkat(dir, name, 0) < 0 && errno != ENOENT) || fsync(dir) < 0 ? guest_fail(name, err)
-                                                                             : 0;
+        r = (unlinkat(dir, name, 0) < 0 && errno != ENOENT) || fsync(dir) < 0
+                ? guest_fail(name, err)
+                : 0;
     }
     if (r == 0)
         journal_ack(j, number);
@@ -305,7 +312,8 @@ look_files(struct judge *j, int dir)
         there = look_file(dir, i, op->count);
         if (there < 0)
             judge_bad(j, "file f%u is there by half", i);
-        if (there == 0 && !removing && journal_acked_at(j->j, i, j->t_ns) && judge_expects_durable(j))
+        if (there == 0 && !removing && journal_acked_at(j->j, i, j->t_ns) &&
+            judge_expects_durable(j))
             judge_bad(j, "file f%u was fsynced and is not there", i);
         if (there > 0 && removed && judge_expects_durable(j))
             judge_bad(j, "file f%u was removed durably and is there", i);
@@ -313,7 +321,8 @@ look_files(struct judge *j, int dir)
     look_log(j, dir, issued);
 }
 
-struct export {
+struct export
+{
     struct kvfs_file *f;
     int fd;
     uint64_t digest;
@@ -344,7 +353,7 @@ static int
 guest_export(struct judge *j, const char *path, struct kvfs_error *err)
 {
     struct export e = {.err = err};
-    struct kvfs_attr attr;
+    struct kvfs_attr attr = {0};
     int r = kvfs_lookup(j->v, KVFS_ROOT_INO, "disk", &attr, err);
 
     if (r == 0)
@@ -381,7 +390,7 @@ guest_judge(struct judge *j, struct kvfs_error *err)
     if (r == 0)
         r = loop_attach(path, &loop, err);
     if (r == 0)
-        r = disks_mount(&loop, mnt, err);
+        r = disks_mount(j->s->place, &loop, mnt, NULL, err);
     if (r == 0) {
         dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         look_files(j, dir);

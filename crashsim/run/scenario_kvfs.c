@@ -7,8 +7,8 @@
  * the engine at once, contents in commits: so the recovered names must be those after the first I
  * operations on names, and the contents those after the first D on data, with
  *   1. I and D at least what was durably acknowledged: a sync covers all before it, a flush and a
- *      write with FUA what was written before it and the names that this stands on, a new size itself;
- *   2. I and D at most what had been issued;
+ *      write with FUA what was written before it and the names that this stands on, a new size
+ * itself;   2. I and D at most what had been issued;
  *   3. I holds the names that had been acknowledged before the last operation of D was issued (no
  *      hole in the order: what was applied later implies what was applied before).
  * An engine that promises order and no durability is asked for 2 and 3; one that promises nothing
@@ -36,16 +36,16 @@
 #define NONE      UINT32_MAX
 
 enum op_kind { /* op.a: folder or file, as told */
-    OP_CREATE,  /* a: slot, b: file */
-    OP_UNLINK,  /* a: slot */
-    OP_RENAME,  /* a: slot from, b: slot to, which may be taken */
-    OP_LINK,    /* a: slot from, b: slot to */
-    OP_MKDIR,   /* a: folder */
-    OP_RMDIR,   /* a: folder */
-    OP_WRITE,   /* a: slot, b: file; c: flags */
-    OP_ZERO,    /* the same */
-    OP_SIZE,    /* the same; count: the size */
-    OP_FLUSH,   /* a: slot, b: file */
+    OP_CREATE, /* a: slot, b: file */
+    OP_UNLINK, /* a: slot */
+    OP_RENAME, /* a: slot from, b: slot to, which may be taken */
+    OP_LINK,   /* a: slot from, b: slot to */
+    OP_MKDIR,  /* a: folder */
+    OP_RMDIR,  /* a: folder */
+    OP_WRITE,  /* a: slot, b: file; c: flags */
+    OP_ZERO,   /* the same */
+    OP_SIZE,   /* the same; count: the size */
+    OP_FLUSH,  /* a: slot, b: file */
     OP_SYNC,
 };
 
@@ -58,7 +58,7 @@ struct names {
 };
 
 struct contents {
-    uint32_t cells; /* size in cells */
+    uint32_t cells;         /* size in cells */
     uint32_t by[CELLS_MAX]; /* operation + 1; 0: zeros */
 };
 
@@ -89,22 +89,40 @@ names_init(struct names *n)
     n->dir[0] = 1;
 }
 
+static bool
+names_same(const struct names *a, const struct names *b)
+{
+    return memcmp(a->slot, b->slot, sizeof(a->slot)) == 0 &&
+           memcmp(a->dir, b->dir, sizeof(a->dir)) == 0;
+}
+
 static void
 names_apply(struct names *n, const struct journal_op *op)
 {
     switch (op->kind) {
-    case OP_CREATE: n->slot[op->a] = op->b; break;
-    case OP_UNLINK: n->slot[op->a] = NONE; break;
-    case OP_LINK: n->slot[op->b] = n->slot[op->a]; break;
-    case OP_MKDIR: n->dir[op->a] = 1; break;
-    case OP_RMDIR: n->dir[op->a] = 0; break;
+    case OP_CREATE:
+        n->slot[op->a] = op->b;
+        break;
+    case OP_UNLINK:
+        n->slot[op->a] = NONE;
+        break;
+    case OP_LINK:
+        n->slot[op->b] = n->slot[op->a];
+        break;
+    case OP_MKDIR:
+        n->dir[op->a] = 1;
+        break;
+    case OP_RMDIR:
+        n->dir[op->a] = 0;
+        break;
     case OP_RENAME:
         if (n->slot[op->a] == n->slot[op->b])
             break; /* two links of one file: rename(2) does nothing */
         n->slot[op->b] = n->slot[op->a];
         n->slot[op->a] = NONE;
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -178,7 +196,7 @@ struct worker {
     struct kvfs_volume *v;
     uint64_t seed;
     struct model *m;
-    uint64_t dirs[DIRS];      /* inode numbers */
+    uint64_t dirs[DIRS]; /* inode numbers */
     uint64_t inos[FILES_MAX];
     struct kvfs_file *open[8]; /* some stay open, so that unlinks make orphans */
     uint32_t files;
@@ -217,7 +235,7 @@ worker_do_name(struct worker *w, const struct journal_op *op)
     struct kvfs_create create = {.mode = S_IFREG | 0644, .uid = op->b};
     uint64_t *d = w->dirs;
     char from[16], to[16];
-    struct kvfs_attr attr;
+    struct kvfs_attr attr = {0};
     int r;
 
     (void)slot_name(op->a, from);
@@ -226,7 +244,8 @@ worker_do_name(struct worker *w, const struct journal_op *op)
         r = kvfs_create(w->v, d[op->a / NAMES], from, &create, &attr, w->err);
         w->inos[op->b] = attr.ino;
         return r;
-    case OP_UNLINK: return kvfs_unlink(w->v, d[op->a / NAMES], from, w->err);
+    case OP_UNLINK:
+        return kvfs_unlink(w->v, d[op->a / NAMES], from, w->err);
     case OP_RENAME:
         return kvfs_rename(w->v, d[op->a / NAMES], from, d[op->b / NAMES], slot_name(op->b, to), 0,
                            w->err);
@@ -249,7 +268,7 @@ static int
 worker_do_data(struct worker *w, const struct journal_op *op, uint32_t number)
 {
     static uint8_t buf[CELLS_MAX * CELL];
-    struct kvfs_file *f;
+    struct kvfs_file *f = NULL;
     int r = kvfs_file_open(w->v, w->inos[op->b], KVFS_OPEN_WRITE, &f, w->err);
     uint32_t keep = worker_random(w, 24);
 
@@ -261,9 +280,15 @@ worker_do_data(struct worker *w, const struct journal_op *op, uint32_t number)
     case OP_WRITE:
         r = kvfs_file_pwrite(f, buf, op->count, op->offset, KVFS_EXTEND | op->c, w->err);
         break;
-    case OP_ZERO: r = kvfs_file_zero(f, op->count, op->offset, op->c, w->err); break;
-    case OP_SIZE: r = kvfs_file_resize(f, op->count, w->err); break;
-    default: r = kvfs_file_flush(f, w->err); break;
+    case OP_ZERO:
+        r = kvfs_file_zero(f, op->count, op->offset, op->c, w->err);
+        break;
+    case OP_SIZE:
+        r = kvfs_file_resize(f, op->count, w->err);
+        break;
+    default:
+        r = kvfs_file_flush(f, w->err);
+        break;
     }
     if (keep < 8) {
         if (w->open[keep] != NULL)
@@ -327,8 +352,8 @@ worker_pick_data(struct worker *w, struct journal_op *op)
     first = worker_random(w, c->cells + 16);
     op->kind = dice < 78 ? OP_WRITE : dice < 86 ? OP_ZERO : dice < 93 ? OP_SIZE : OP_FLUSH;
     if (op->kind == OP_SIZE) {
-        op->count = (uint64_t)worker_random(w, 3) * worker_random(w, c->cells + 8) * CELL;
-        op->count = op->count > CELLS_MAX * CELL ? CELLS_MAX * CELL : op->count;
+        count = worker_random(w, 3) * worker_random(w, c->cells + 8);
+        op->count = (uint64_t)(count > CELLS_MAX ? CELLS_MAX : count) * CELL;
         return true;
     }
     if (op->kind == OP_ZERO && c->cells == 0)
@@ -384,8 +409,12 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
     char params[SUBJECT_PARAMS_MAX];
     int r = -ENOMEM;
 
-    if (w == NULL || (w->m = calloc(1, sizeof(*w->m))) == NULL)
+    if (w != NULL)
+        w->m = calloc(1, sizeof(*w->m));
+    if (w == NULL || w->m == NULL) {
+        free(w);
         return kvfs_error_set(err, -ENOMEM, "no memory");
+    }
     w->j = j;
     w->seed = j->seed;
     w->err = err;
@@ -415,7 +444,7 @@ found_file(struct found *f, const struct kvfs_attr *attr)
 {
     static uint8_t buf[CELLS_MAX * CELL];
     struct contents *c = model_file(f->m, attr->uid);
-    struct kvfs_file *file;
+    struct kvfs_file *file = NULL;
 
     if (c == NULL || f->seen[attr->uid])
         return;
@@ -445,7 +474,7 @@ static int
 found_entry(void *arg, const struct kvfs_dirent *e)
 {
     struct found *f = arg;
-    struct kvfs_attr attr;
+    struct kvfs_attr attr = {0};
     unsigned number;
     char *end;
 
@@ -464,7 +493,8 @@ found_entry(void *arg, const struct kvfs_dirent *e)
         return 0;
     }
     f->m->names.slot[f->dir * NAMES + number] = attr.uid;
-    f->j->digest = crashsim_hash2(f->j->digest, ((uint64_t)f->dir << 40) + ((uint64_t)number << 32) + attr.uid);
+    f->j->digest = crashsim_hash2(f->j->digest,
+                                  ((uint64_t)f->dir << 40) + ((uint64_t)number << 32) + attr.uid);
     found_file(f, &attr);
     return f->rc;
 }
@@ -475,7 +505,7 @@ found_read(struct found *f)
     int r = kvfs_readdir(f->j->v, KVFS_ROOT_INO, 0, found_entry, f, f->err);
 
     for (uint32_t d = 1; r == 0 && d < DIRS; d++) {
-        struct kvfs_attr attr;
+        struct kvfs_attr attr = {0};
         char name[16];
 
         if (!f->m->names.dir[d])
@@ -507,11 +537,10 @@ oracle_durable(const struct judge *j, uint32_t issued, uint32_t *names, uint32_t
             dirty[op->b] = i + 1;
         if (!journal_acked_at(j->j, i, j->t_ns))
             continue;
-        if (op->kind == OP_SYNC)
-            upto = i + 1;
-        else if (op->kind == OP_FLUSH)
+        if (op->kind == OP_FLUSH)
             upto = dirty[op->b];
-        else if (op->kind == OP_SIZE || (op_is_data(op->kind) && op->c == KVFS_FUA))
+        else if (op->kind == OP_SYNC || op->kind == OP_SIZE ||
+                 (op_is_data(op->kind) && op->c == KVFS_FUA))
             upto = i + 1;
         *names = upto > *names ? upto : *names;
         *data = upto > *data ? upto : *data;
@@ -528,7 +557,7 @@ oracle_names(const struct judge *j, const struct names *found, uint32_t lo, uint
 
     names_init(&n);
     for (uint32_t i = 0; i <= hi; i++) {
-        if (i >= lo && memcmp(&n, found, sizeof(n)) == 0) {
+        if (i >= lo && names_same(&n, found)) {
             *last = i;
             good = true;
         }
@@ -590,16 +619,18 @@ oracle_judge(const struct found *f)
     if (!oracle_names(j, &f->m->names, names_lo, issued, &names)) {
         bool older = oracle_names(j, &f->m->names, 0, issued, &names);
 
-        judge_bad(j, older ? "names of %u operations are there, %u were durable"
-                           : "the names are those of no prefix of the operations (%u, %u durable)",
+        judge_bad(j,
+                  older ? "names of %u operations are there, %u were durable"
+                        : "the names are those of no prefix of the operations (%u, %u durable)",
                   older ? names : issued, names_lo);
         return;
     }
     if (!oracle_data(f, data_lo, issued, &data)) {
         bool older = oracle_data(f, 0, issued, &data);
 
-        judge_bad(j, older ? "contents of %u operations are there, %u were durable"
-                           : "the contents are those of no prefix of the operations (%u, %u durable)",
+        judge_bad(j,
+                  older ? "contents of %u operations are there, %u were durable"
+                        : "the contents are those of no prefix of the operations (%u, %u durable)",
                   older ? data : issued, data_lo);
         return;
     }

@@ -50,8 +50,8 @@ struct load {
 static int
 nbd_prepare(struct kvfs_volume *v, struct kvfs_error *err)
 {
-    struct kvfs_create create = {.mode = S_IFREG | 0600, .size_bytes = NBD_DISK,
-                                 .block_size_bytes = NBD_BLOCK};
+    struct kvfs_create create = {
+        .mode = S_IFREG | 0600, .size_bytes = NBD_DISK, .block_size_bytes = NBD_BLOCK};
 
     return kvfs_create(v, KVFS_ROOT_INO, "disk", &create, NULL, err);
 }
@@ -87,8 +87,9 @@ load_place(struct load *l, struct journal_op *op)
     size = (size < NBD_REQUEST_MAX ? size : NBD_REQUEST_MAX) / align * align;
     op->count = size == 0 ? align : size;
     /* Half of them crowd in an eighth of the disk. */
-    op->offset = load_random(l, (load_random(l, 2) == 0 ? NBD_DISK / 8 : NBD_DISK) - op->count + 1) /
-                 align * align;
+    op->offset =
+        load_random(l, (load_random(l, 2) == 0 ? NBD_DISK / 8 : NBD_DISK) - op->count + 1) / align *
+        align;
 }
 
 static bool
@@ -96,7 +97,9 @@ load_issue(struct load *l, unsigned c, struct slot *s)
 {
     nbd_completion_callback done = {.callback = load_answered, .user_data = s};
     uint64_t dice = load_random(l, 100);
-    struct journal_op op = {.kind = dice < 5 ? ORACLE_FLUSH : dice < 80 ? ORACLE_WRITE : ORACLE_ZERO};
+    struct journal_op op = {.kind = dice < 5    ? ORACLE_FLUSH
+                                    : dice < 80 ? ORACLE_WRITE
+                                                : ORACLE_ZERO};
     uint32_t flags;
     int64_t r;
 
@@ -251,7 +254,8 @@ judge_oracle(const struct judge *j)
     for (uint32_t i = 0; m != NULL && i < issued; i++) {
         m[n++] = (struct moment){.t = j->j->ops[i].issued_ns, .op = i};
         if (journal_acked_at(j->j, i, j->t_ns))
-            m[n++] = (struct moment){.t = atomic_load(&j->j->ops[i].acked_ns), .op = i, .ack = true};
+            m[n++] =
+                (struct moment){.t = atomic_load(&j->j->ops[i].acked_ns), .op = i, .ack = true};
     }
     if (m != NULL)
         qsort(m, n, sizeof(*m), moment_compare);
@@ -273,8 +277,8 @@ nbd_judge(struct judge *j, struct kvfs_error *err)
     uint8_t *image = malloc(NBD_DISK);
     struct oracle_report report = {0};
     enum oracle_verdict verdict;
-    struct kvfs_attr attr;
-    struct kvfs_file *f;
+    struct kvfs_attr attr = {0};
+    struct kvfs_file *f = NULL;
     struct oracle *o;
     int r = image == NULL ? kvfs_error_set(err, -ENOMEM, "no memory")
                           : kvfs_lookup(j->v, KVFS_ROOT_INO, "disk", &attr, err);

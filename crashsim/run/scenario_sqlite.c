@@ -5,8 +5,8 @@
  *
  * A transfer takes from an account of one database, adds to one of another, and writes its own
  * number into all of them.  After a cut each database passes integrity_check (which alone would
- * miss a commit that is there by half), all hold the same number K, what is in every account is what K
- * transfers make, and K is at least the last that was acknowledged, unless the round's
+ * miss a commit that is there by half), all hold the same number K, what is in every account is
+ * what K transfers make, and K is at least the last that was acknowledged, unless the round's
  * connection was durability=ordered.
  */
 #include <errno.h>
@@ -52,6 +52,7 @@ bank_exec(sqlite3 *db, struct kvfs_error *err, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it was started a line above */
     (void)vsnprintf(sql, sizeof(sql), fmt, ap);
     va_end(ap);
     return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : bank_fail(db, sql, err);
@@ -92,8 +93,8 @@ bank_open(const char *volume, bool ordered, sqlite3 **dbp, struct kvfs_error *er
         return r;
     }
     for (unsigned i = 1; i < BANKS && r == 0; i++)
-        r = bank_exec(*dbp, err, "ATTACH 'file:b%u.db?vfs=kvfs&volume=%s%s' AS b%u", i, volume, more,
-                      i);
+        r = bank_exec(*dbp, err, "ATTACH 'file:b%u.db?vfs=kvfs&volume=%s%s' AS b%u", i, volume,
+                      more, i);
     if (r < 0)
         (void)sqlite3_close(*dbp);
     return r;
@@ -103,7 +104,7 @@ static int
 sqlite_prepare(struct kvfs_volume *v, struct kvfs_error *err)
 {
     struct kvfs_volume_info info;
-    sqlite3 *db;
+    sqlite3 *db = NULL;
     int r;
 
     kvfs_volume_info(v, &info);
@@ -113,12 +114,13 @@ sqlite_prepare(struct kvfs_volume *v, struct kvfs_error *err)
     for (unsigned i = 0; i < BANKS && r == 0; i++) {
         const char *n = bank_names[i];
 
-        r = bank_exec(db, err, "PRAGMA %s.page_size=1024; CREATE TABLE %s.account(id INTEGER PRIMARY "
+        r = bank_exec(db, err,
+                      "PRAGMA %s.page_size=1024; CREATE TABLE %s.account(id INTEGER PRIMARY "
                       "KEY, n, pad); CREATE TABLE %s.last(op); INSERT INTO %s.last VALUES(0)",
                       n, n, n, n);
         for (unsigned a = 0; a < ACCOUNTS && r == 0; a++)
-            r = bank_exec(db, err, "INSERT INTO %s.account VALUES(%u, %d, hex(zeroblob(100)))", n, a,
-                          BALANCE);
+            r = bank_exec(db, err, "INSERT INTO %s.account VALUES(%u, %d, hex(zeroblob(100)))", n,
+                          a, BALANCE);
     }
     if (sqlite3_close(db) != SQLITE_OK && r == 0)
         r = kvfs_error_set(err, -EIO, "the databases do not close");
@@ -129,7 +131,7 @@ static int
 sqlite_work(const struct subject *s, const char *volume, struct journal *j, struct kvfs_error *err)
 {
     uint64_t seed = j->seed;
-    sqlite3 *db;
+    sqlite3 *db = NULL;
     int r = bank_open(volume, bank_ordered(j), &db, err);
 
     (void)s;
@@ -137,16 +139,19 @@ sqlite_work(const struct subject *s, const char *volume, struct journal *j, stru
         struct journal_op op = {.kind = crashsim_random(&seed) % 8 == 0};
         int number;
 
-        op.a = (uint32_t)(crashsim_random(&seed) % (BANKS * ACCOUNTS));
-        op.b = (uint32_t)(crashsim_random(&seed) % (BANKS * ACCOUNTS));
+        op.a = (uint32_t)crashsim_random(&seed) % (BANKS * ACCOUNTS);
+        op.b = (uint32_t)crashsim_random(&seed) % (BANKS * ACCOUNTS);
         op.c = (uint32_t)(crashsim_random(&seed) % 50);
         number = journal_issue(j, &op);
-        r = bank_exec(db, err, "BEGIN IMMEDIATE; UPDATE %s.account SET n=n-%u WHERE id=%u;"
-                      "UPDATE %s.account SET n=n+%u WHERE id=%u;"
-                      "UPDATE main.last SET op=%d; UPDATE b1.last SET op=%d; UPDATE b2.last SET op=%d;"
-                      "%s", bank_names[op.a / ACCOUNTS], op.c, op.a % ACCOUNTS,
-                      bank_names[op.b / ACCOUNTS], op.c, op.b % ACCOUNTS, number + 1, number + 1,
-                      number + 1, op.kind == 0 ? "COMMIT" : "ROLLBACK");
+        r = bank_exec(
+            db, err,
+            "BEGIN IMMEDIATE; UPDATE %s.account SET n=n-%u WHERE id=%u;"
+            "UPDATE %s.account SET n=n+%u WHERE id=%u;"
+            "UPDATE main.last SET op=%d; UPDATE b1.last SET op=%d; UPDATE b2.last SET op=%d;"
+            "%s",
+            bank_names[op.a / ACCOUNTS], op.c, op.a % ACCOUNTS, bank_names[op.b / ACCOUNTS], op.c,
+            op.b % ACCOUNTS, number + 1, number + 1, number + 1,
+            op.kind == 0 ? "COMMIT" : "ROLLBACK");
         if (r == 0)
             journal_ack(j, number);
     }
@@ -169,7 +174,8 @@ judge_integrity(struct judge *j, sqlite3 *db, struct kvfs_error *err)
         if (sqlite3_step(st) == SQLITE_ROW)
             text = (const char *)sqlite3_column_text(st, 0);
         if (text == NULL || strcmp(text, "ok") != 0)
-            judge_bad(j, "integrity_check of %s: %s", bank_names[i], text != NULL ? text : "failed");
+            judge_bad(j, "integrity_check of %s: %s", bank_names[i],
+                      text != NULL ? text : "failed");
         (void)sqlite3_finalize(st);
     }
     return 0;
@@ -232,7 +238,7 @@ sqlite_judge(struct judge *j, struct kvfs_error *err)
 {
     uint32_t issued = journal_issued_at(j->j, j->t_ns);
     int64_t k = 0, durable = 0;
-    sqlite3 *db;
+    sqlite3 *db = NULL;
     int r = bank_open(j->volume, false, &db, err);
 
     if (r < 0)
@@ -262,12 +268,13 @@ sqlite_judge(struct judge *j, struct kvfs_error *err)
 static int
 sqlite_write_on(struct judge *j, struct kvfs_error *err)
 {
-    sqlite3 *db;
+    sqlite3 *db = NULL;
     int r = bank_open(j->volume, false, &db, err);
 
     if (r < 0)
         return r;
-    r = bank_exec(db, err, "BEGIN; CREATE TABLE IF NOT EXISTS main.later(x); CREATE TABLE IF NOT "
+    r = bank_exec(db, err,
+                  "BEGIN; CREATE TABLE IF NOT EXISTS main.later(x); CREATE TABLE IF NOT "
                   "EXISTS b1.later(x); INSERT INTO main.later VALUES(1); INSERT INTO b1.later "
                   "VALUES(1); COMMIT");
     (void)sqlite3_close(db);

@@ -32,8 +32,18 @@ serve_volume(const struct subject *s, const char *volume, const char *file, uint
     static const char *const intervals[] = {"commit-interval=0.01", "commit-interval=0.1",
                                             "commit-interval=5"};
     char arg_volume[4096], arg_file[300], ready[PLACE_NAME_MAX], name[32];
-    const char *argv[] = {"nbdkit", "-f", "-P", ready, "-U", socket, serve_plugin(), arg_volume,
-                          arg_file, "cache=1M", intervals[crashsim_hash(seed) % 3], NULL};
+    const char *argv[] = {"nbdkit",
+                          "-f",
+                          "-P",
+                          ready,
+                          "-U",
+                          socket,
+                          serve_plugin(),
+                          arg_volume,
+                          arg_file,
+                          "cache=1M",
+                          intervals[crashsim_hash(seed) % 3],
+                          NULL};
 
     (void)snprintf(name, sizeof(name), "s%ld.sock", (long)getpid());
     (void)place_name(s->place, name, socket);

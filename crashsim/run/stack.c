@@ -49,9 +49,9 @@ stack_filter(void)
 
     if (said != NULL && *said != '\0')
         return said;
-    return stack_beside_program(FILTER_FILE, path, sizeof(path))
-               ? path
-               : CRASHSIM_FILTER_DIR "/" FILTER_FILE;
+    return stack_beside_program(FILTER_FILE, path, sizeof(path)) ? path
+                                                                 : CRASHSIM_FILTER_DIR
+               "/" FILTER_FILE;
 }
 
 static void
@@ -74,8 +74,8 @@ stack_start(struct stack *s, const struct place *p, const char *name, const char
 {
     char sock[PLACE_NAME_MAX], ready[PLACE_NAME_MAX], fuse[PLACE_NAME_MAX], pipe[64];
     char arg_control[PLACE_NAME_MAX + 32], arg_record[PLACE_NAME_MAX + 32];
-    const char *argv[16] = {"nbdkit", "-f", "-P", ready, "-U", sock, "file", file, "--filter",
-                            stack_filter(), arg_control, arg_record};
+    const char *argv[16] = {"nbdkit", "-f", "-P",       ready,          "-U",        sock,
+                            "file",   file, "--filter", stack_filter(), arg_control, arg_record};
 
     *s = (struct stack){.place = p, .loop.fd = -1};
     (void)snprintf(s->file, sizeof(s->file), "%s", file);
@@ -123,7 +123,7 @@ stack_mount(struct stack *s, struct kvfs_error *err)
 {
     int r;
 
-    r = disks_mount(&s->loop, s->mnt, err);
+    r = disks_mount(s->place, &s->loop, s->mnt, NULL, err);
     s->mounted = r == 0;
     return r;
 }
@@ -169,7 +169,8 @@ stack_tell(const struct stack *s, const char *command, char *answer, size_t cap,
     if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
         send(fd, buf, strlen(buf), MSG_NOSIGNAL) < 0)
         r = kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
-    while (r == 0 && used < sizeof(buf) - 1 && (n = recv(fd, buf + used, sizeof(buf) - 1 - used, 0)) > 0)
+    while (r == 0 && used < sizeof(buf) - 1 &&
+           (n = recv(fd, buf + used, sizeof(buf) - 1 - used, 0)) > 0)
         used += (size_t)n;
     if (fd >= 0)
         (void)close(fd);

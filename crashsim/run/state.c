@@ -254,7 +254,7 @@ state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
     }
     now = journal_now();
     v->build_ns = now - begin;
-    if (disks_mount(&s->loop, s->mnt, &err) < 0) {
+    if (disks_mount(b->place, &s->loop, s->mnt, &v->repaired, &err) < 0) {
         state_trouble(v, &err);
         return;
     }
@@ -363,8 +363,8 @@ bench_next(struct bench *b)
     int r;
 
     for (unsigned i = 0; i < b->count; i++) {
-        fds[i] = (struct pollfd){.fd = b->slots[i].pid > 0 ? b->slots[i].pidfd : -1,
-                                 .events = POLLIN};
+        fds[i] =
+            (struct pollfd){.fd = b->slots[i].pid > 0 ? b->slots[i].pidfd : -1, .events = POLLIN};
         n += b->slots[i].pid > 0;
     }
     if (n == 0)

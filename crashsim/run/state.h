@@ -3,8 +3,8 @@
  * state.h - crash states of a recording, built and judged, several at once.
  *
  * A state is an instant of a recording and a choice of the changes that were open then.  Each is
- * judged in a process of its own, forked off the replayed disk: it has a copy of that in memory, cuts it,
- * writes what survived into the image of a slot, mounts that, and forks the judge.
+ * judged in a process of its own, forked off the replayed disk: it has a copy of that in memory,
+ * cuts it, writes what survived into the image of a slot, mounts that, and forks the judge.
  */
 #ifndef CRASHSIM_STATE_H
 #define CRASHSIM_STATE_H

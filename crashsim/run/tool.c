@@ -26,7 +26,8 @@ tool_become(const struct place *p, const char *const argv[], const char *preload
 {
     char path[PLACE_NAME_MAX];
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int log = open(place_name(p, "tools.err", path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int log =
+        open(place_name(p, "tools.err", path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -45,7 +46,8 @@ void
 tool_quiet(const struct place *p)
 {
     char path[PLACE_NAME_MAX];
-    int log = open(place_name(p, "tools.err", path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int log =
+        open(place_name(p, "tools.err", path), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
     if (log >= 0) {
         (void)dup2(log, STDERR_FILENO);

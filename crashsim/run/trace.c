@@ -47,10 +47,17 @@ trace_kind(const char *line, enum crashsim_kind *kind)
     if (p == NULL)
         return false;
     switch (p[6]) {
-    case 'w': *kind = CRASHSIM_WRITE; return true;
-    case 'z': *kind = CRASHSIM_ZERO; return true;
-    case 't': *kind = CRASHSIM_TRIM; return true;
-    default: return false;
+    case 'w':
+        *kind = CRASHSIM_WRITE;
+        return true;
+    case 'z':
+        *kind = CRASHSIM_ZERO;
+        return true;
+    case 't':
+        *kind = CRASHSIM_TRIM;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -213,10 +220,12 @@ trace_drop_lost(struct trace *t, const struct trace_reader *rd)
     for (size_t i = 0; i < t->count; i++) {
         const struct trace_event *e = &t->events[i];
         bool change = e->type == 'S' || e->type == 'C' || e->type == 'E' || e->type == 'D';
-        const struct crashsim_write *w = change ? &t->events[rd->taken[e->id] - 1].write : NULL;
+        const struct crashsim_write *w = e->type == 'S' ? &e->write : NULL;
 
+        if (change && (rd->taken == NULL || e->id >= rd->taken_cap))
+            continue;
         /* Decided by the S event, which is not moved before its others were seen. */
-        if (w != NULL && e->type == 'S' && w->kind == CRASHSIM_WRITE && w->data == NULL)
+        if (w != NULL && w->kind == CRASHSIM_WRITE && w->data == NULL)
             rd->taken[e->id] = 0;
         if (change && rd->taken[e->id] == 0)
             continue;
@@ -274,8 +283,8 @@ trace_open(const char *file, struct trace *t, struct kvfs_error *err)
         goto out;
     }
     t->map_bytes = (size_t)st.st_size;
-    t->map = t->map_bytes == 0 ? MAP_FAILED
-                               : mmap(NULL, t->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    t->map =
+        t->map_bytes == 0 ? MAP_FAILED : mmap(NULL, t->map_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (t->map == MAP_FAILED) {
         t->map = NULL;
         r = kvfs_error_set(err, -EINVAL, "%s: no recording", file);

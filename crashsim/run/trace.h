@@ -17,9 +17,9 @@
 #include "disk.h"
 
 struct trace_event {
-    char type;    /* a letter of the sidecar: S C E D F, or X at the end */
-    uint64_t t;   /* nanoseconds of CLOCK_MONOTONIC */
-    uint64_t id;  /* S C E D */
+    char type;      /* a letter of the sidecar: S C E D F, or X at the end */
+    uint64_t t;     /* nanoseconds of CLOCK_MONOTONIC */
+    uint64_t id;    /* S C E D */
     uint32_t open;  /* changes, when it has happened */
     uint64_t bound; /* F: changes up to this seq are durable, 0 of one that lied; C: its seq */
     struct crashsim_write write; /* S */
@@ -29,7 +29,7 @@ struct trace {
     uint64_t size_bytes;
     struct trace_event *events;
     size_t count;
-    uint64_t cut_ns; /* when its own cut fell; UINT64_MAX: none */
+    uint64_t cut_ns;            /* when its own cut fell; UINT64_MAX: none */
     struct crashsim_choice cut; /* what that kept */
     uint64_t ids_max;
     const uint8_t *map;

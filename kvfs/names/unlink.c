@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "names.h"
+#include "testbug.h"
 
 int
 kvfs_change_unlink(struct kvfs_change *c, struct kvfs_change_inode *inode)
@@ -35,8 +36,9 @@ kvfs_change_unlink(struct kvfs_change *c, struct kvfs_change_inode *inode)
     if (open) {
         inode->rec.nlink = 0;
         kvfs_key_orphan(&key, inode->ino);
-        kvfs_batch_put(c->b, KVFS_META, key.bytes, key.len, value,
-                       kvfs_number_encode(0, &key, value));
+        if (!kvfs_test_bug("lost-orphan"))
+            kvfs_batch_put(c->b, KVFS_META, key.bytes, key.len, value,
+                           kvfs_number_encode(0, &key, value));
         return 0;
     }
     inode->removed = true;
