@@ -434,6 +434,7 @@ round_plain(struct round *rd, struct kvfs_error *err)
 static int
 round_live(struct round *rd, struct trace *t, struct kvfs_error *err)
 {
+    char again[PLACE_NAME_MAX];
     int rc = stack_attach(&rd->stack, err);
 
     if (rc == 0)
@@ -451,7 +452,8 @@ round_live(struct round *rd, struct trace *t, struct kvfs_error *err)
     if (rc == 0)
         rc = round_compare_disk(rd, t, err);
     if (rc == 0 && rd->c->twice)
-        rc = disks_copy(rd->stack.file, rd->base, err);
+        rc = disks_copy(rd->stack.file, place_name(rd->c->place, "again.img", again), err);
+    rd->t_ns_max = t->cut_ns;
     if (rc == 0)
         rc = round_recover(rd, t, err);
     if (rc < 0)
@@ -485,11 +487,11 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
     if (rc == 0 && !rd->c->plain) {
         round_count(rd, &t);
         rd->stats->work_ns += journal_now() - begin;
-        rd->t_ns_max = t.cut_ns;
         if (!rd->c->twice) {
             rc = round_states(rd, &t, round_first(&t, rd->journal), err);
         } else {
             (void)snprintf(rd->record, sizeof(rd->record), "%s.1", rd->stack.record);
+            (void)place_name(rd->c->place, "again.img", rd->base);
             rc = trace_open(rd->record, &second, err);
             if (rc == 0 && second.count > 1)
                 rc = round_states(rd, &second, 0, err);
@@ -524,6 +526,8 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
         rd.journal->seed = rd.seed;
         (void)snprintf(rd.journal->scenario, sizeof(rd.journal->scenario), "%s", c->scenario->name);
         (void)snprintf(rd.journal->engine, sizeof(rd.journal->engine), "%s", c->subject.engine);
+        (void)snprintf(rd.journal->params, sizeof(rd.journal->params), "%s",
+                       c->subject.engine_params != NULL ? c->subject.engine_params : "");
         rc = round_run(&rd, template, err);
     }
     bench_free(rd.bench);
@@ -577,6 +581,8 @@ campaign_again(struct campaign *c, const char *dir, const char *text, struct ver
     if (rc == 0 && !state_parse(text != NULL ? text : f.state, &s))
         rc = kvfs_error_set(err, -EINVAL, "'%s' names no state", text != NULL ? text : f.state);
     job.t_ns_max = f.t_ns_max;
+    if (rc == 0 && c->subject.engine_params == NULL && j->params[0] != '\0')
+        c->subject.engine_params = j->params;
     if (rc == 0)
         rc = trace_open(f.record_path, &t, err);
     if (rc == 0)

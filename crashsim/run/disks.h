@@ -24,8 +24,9 @@ void loop_detach(struct loop *l);
 int disks_make(const struct place *p, const char *path, uint64_t size_bytes,
                struct kvfs_error *err);
 
-/* Where ext4 refuses because of a checksum, e2fsck goes first, as it does when a
- * machine boots: ext4 writes its super block of two sectors in place, and a cut may tear it.  *REPAIRED (or NULL): so it was. */
+/* Where ext4 refuses because of a checksum, e2fsck goes first, as it does when a machine boots:
+ * ext4 writes its super block of two sectors in place, and a cut may tear it.  *REPAIRED (or
+ * NULL): so it was. */
 int disks_mount(const struct place *p, const struct loop *l, const char *mnt, bool *repaired,
                 struct kvfs_error *err);
 /* However dead the disk below is. */

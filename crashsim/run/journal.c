@@ -117,6 +117,7 @@ journal_load(struct journal *j, const char *path, struct kvfs_error *err)
         n = read(fd, j, sizeof(*j));
     (void)close(fd);
     j->scenario[sizeof(j->scenario) - 1] = j->engine[sizeof(j->engine) - 1] = '\0';
+    j->params[sizeof(j->params) - 1] = '\0';
     if (n < (ssize_t)journal_bytes(0) || atomic_load(&j->count) > JOURNAL_MAX ||
         (size_t)n != journal_bytes(atomic_load(&j->count)))
         return kvfs_error_set(err, -EINVAL, "%s: not the journal of a run", path);

@@ -32,6 +32,7 @@ struct journal_op {
 struct journal {
     uint64_t seed;
     char scenario[32], engine[96];
+    char params[300]; /* of the engine */
     char ended[256]; /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];

@@ -321,8 +321,7 @@ look_files(struct judge *j, int dir)
     look_log(j, dir, issued);
 }
 
-struct export
-{
+struct copying {
     struct kvfs_file *f;
     int fd;
     uint64_t digest;
@@ -334,7 +333,7 @@ static int
 export_extent(void *arg, uint64_t offset, uint64_t count, bool hole)
 {
     static uint8_t buf[GUEST_PIECE];
-    struct export *e = arg;
+    struct copying *e = arg;
 
     for (uint64_t end = offset + count; !hole && offset < end && e->rc == 0;) {
         size_t n = end - offset < sizeof(buf) ? (size_t)(end - offset) : sizeof(buf);
@@ -352,7 +351,7 @@ export_extent(void *arg, uint64_t offset, uint64_t count, bool hole)
 static int
 guest_export(struct judge *j, const char *path, struct kvfs_error *err)
 {
-    struct export e = {.err = err};
+    struct copying e = {.err = err};
     struct kvfs_attr attr = {0};
     int r = kvfs_lookup(j->v, KVFS_ROOT_INO, "disk", &attr, err);
 

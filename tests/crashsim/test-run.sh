@@ -47,14 +47,14 @@ echo "--- every scenario"
 scenarios='kvfs nbd guest recovery-of-recovery'
 [[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
 for scenario in $scenarios; do
-    status 0 run "$scenario" --states=$((12 * scale)) --seed="$seed" --findings="$findings" --json
-    [[ $(field states) -ge $((12 * scale)) ]] || fail "$scenario: too few states"
+    status 0 run "$scenario" --states=$((8 * scale)) --seed="$seed" --findings="$findings" --json
+    [[ $(field states) -ge $((8 * scale)) ]] || fail "$scenario: too few states"
     [[ $(field live_cuts) -ge 1 && $(field operations) -ge 1 ]] || fail "$scenario: nothing was done"
     [[ $(field undecided) -eq 0 ]] || fail "$scenario: undecided states prove nothing"
 done
 
 echo "--- every engine"
-status 0 run kvfs --engine=all --states=$((5 * scale)) --seed="$seed" --findings="$findings"
+status 0 run kvfs --engine=all --states=$((3 * scale)) --seed="$seed" --findings="$findings"
 
 echo "--- a disk without cuts"
 status 0 run kvfs --plain --states=2 --seed="$seed" --findings="$findings"
