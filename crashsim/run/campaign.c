@@ -399,9 +399,18 @@ round_compare_disk(struct round *rd, const struct trace *t, struct kvfs_error *e
 static void
 round_count(struct round *rd, const struct trace *t)
 {
+    const struct journal_seen *seen = &rd->journal->seen;
     uint32_t n = journal_issued_at(rd->journal, UINT64_MAX);
 
     rd->stats->operations += n;
+    rd->stats->seen.commits += seen->commits;
+    rd->stats->seen.commits_durable += seen->commits_durable;
+    rd->stats->seen.full += seen->full;
+    rd->stats->seen.deleting += seen->deleting;
+    rd->stats->seen.holes += seen->holes;
+    rd->stats->seen.growth += seen->growth;
+    rd->stats->seen.folds += seen->folds;
+    rd->stats->seen.wraps += seen->wraps;
     rd->stats->events += t->count;
     for (uint32_t i = 0; i < n; i++)
         rd->stats->acknowledged += journal_acked_at(rd->journal, i, t->cut_ns);

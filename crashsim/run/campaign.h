@@ -28,6 +28,7 @@ struct campaign_stats {
     uint64_t states, duplicates, distinct, violations, troubles, undecided, repaired;
     uint64_t kinds[CAMPAIGN_KINDS];
     uint64_t operations, acknowledged, events;
+    struct journal_seen seen; /* added up */
     uint64_t work_ns, states_ns; /* of the clock; states_ns: building and judging */
     uint64_t build_ns, mount_ns, open_ns, judge_ns, check_ns,
         umount_ns;     /* of the states, added up */

@@ -29,10 +29,22 @@ struct journal_op {
     uint64_t offset, count;
 };
 
+/* What a workload has passed through, as far as it can be told from outside. */
+struct journal_seen {
+    uint64_t commits, commits_durable;
+    uint64_t full;     /* looks that met more than half of the cache unwritten */
+    uint64_t deleting; /* looks that met a fork being deleted in the background */
+    uint64_t holes;    /* ... a hole being worked off */
+    uint64_t growth;   /* bytes that the store grew by */
+    uint64_t folds;    /* times that the log had become shorter */
+    uint64_t wraps;    /* times that as much was appended to it as it has room for */
+};
+
 struct journal {
     uint64_t seed;
     char scenario[32], engine[96];
     char params[300]; /* of the engine */
+    struct journal_seen seen;
     char ended[256]; /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];

@@ -19,7 +19,7 @@
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                                              *run_state, *run_tmp;
 static uint64_t run_states, run_seconds, run_seed, run_jobs;
-static bool run_json, run_quiet, run_strict, run_first, run_plain;
+static bool run_json, run_quiet, run_strict, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
 
@@ -132,6 +132,7 @@ static void
 run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t seed)
 {
     struct json_object *o = json_object_new_object(), *kinds = json_object_new_object();
+    struct json_object *seen = json_object_new_object();
     struct json_object *ms = json_object_new_object();
 
     cmd_json_text(o, "scenario", c->scenario->name);
@@ -151,6 +152,15 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(o, "operations", s->operations);
     cmd_json_u64(o, "acknowledged", s->acknowledged);
     cmd_json_u64(o, "events", s->events);
+    cmd_json_u64(seen, "commits", s->seen.commits);
+    cmd_json_u64(seen, "commits_durable", s->seen.commits_durable);
+    cmd_json_u64(seen, "cache_half_full", s->seen.full);
+    cmd_json_u64(seen, "fork_deleting", s->seen.deleting);
+    cmd_json_u64(seen, "holes_pending", s->seen.holes);
+    cmd_json_u64(seen, "store_growth_bytes", s->seen.growth);
+    cmd_json_u64(seen, "log_folds", s->seen.folds);
+    cmd_json_u64(seen, "log_wraps", s->seen.wraps);
+    (void)json_object_object_add(o, "passed_through", seen);
     for (int i = 0; i < CAMPAIGN_KINDS; i++)
         cmd_json_u64(kinds, campaign_kind_names[i], s->kinds[i]);
     (void)json_object_object_add(o, "kinds", kinds);
@@ -274,6 +284,20 @@ run_scenario(struct campaign *c, const char *name)
 }
 
 static int
+run_print_engines(void)
+{
+    static char names[RUN_ENGINES_MAX][96];
+    size_t n = run_all_engines(names);
+    const struct kvfs_engine *e;
+
+    for (size_t i = 0; i < n; i++) {
+        if (kvfs_engine_find(names[i], &e, NULL) == 0)
+            (void)printf("%s %s\n", names[i], run_promise(e->caps));
+    }
+    return CMD_OK;
+}
+
+static int
 run_run(int argc, char **argv)
 {
     struct campaign c = {0};
@@ -281,6 +305,8 @@ run_run(int argc, char **argv)
     struct place place;
     int status;
 
+    if (run_engines_only)
+        return run_print_engines();
     if (run_replay == NULL && argc == 0)
         return cmd_error("which scenario? try 'crashsim run --help'");
     if (geteuid() != 0) {
@@ -319,6 +345,8 @@ run_run(int argc, char **argv)
 static const struct cmd_option run_options[] = {
     {"engine", CMD_TEXT, 0, "NAME", "one or several with commas between, or all (log:lmdb)",
      &run_engines},
+    {"list-engines", CMD_SWITCH, 0, NULL, "print what all means, and what each promises",
+     &run_engines_only},
     {"states", CMD_NUMBER, 0, "N", "crash states to judge for each engine (200)", &run_states},
     {"seconds", CMD_NUMBER, 0, "N", "stop after so long, all engines together", &run_seconds},
     {"seed", CMD_NUMBER, 0, "N", "of all choices (random)", &run_seed},

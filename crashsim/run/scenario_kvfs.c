@@ -200,8 +200,36 @@ struct worker {
     uint64_t inos[FILES_MAX];
     struct kvfs_file *open[8]; /* some stay open, so that unlinks make orphans */
     uint32_t files;
+    uint64_t store_first, log_last, log_appended;
     struct kvfs_error *err;
 };
+
+/* Look at the volume as others may. */
+static void
+worker_look(struct worker *w)
+{
+    struct journal_seen *seen = &w->j->seen;
+    struct kvfs_volume_stat st;
+
+    if (kvfs_volume_stat(w->v, &st, NULL) < 0)
+        return;
+    if (w->store_first == 0)
+        w->store_first = st.engine.store_bytes;
+    seen->commits = st.commits;
+    seen->commits_durable = st.commits_durable;
+    seen->full += st.dirty_bytes > st.cache_bytes / 2;
+    seen->deleting += st.forks_deleting > 0;
+    seen->holes += st.holes_pending > 0;
+    if (st.engine.store_bytes > w->store_first)
+        seen->growth = st.engine.store_bytes - w->store_first;
+    if (st.engine.log_used_bytes < w->log_last)
+        seen->folds++;
+    else
+        w->log_appended += st.engine.log_used_bytes - w->log_last;
+    w->log_last = st.engine.log_used_bytes;
+    if (st.engine.log_bytes > 0)
+        seen->wraps = w->log_appended / st.engine.log_bytes;
+}
 
 static uint32_t
 worker_random(struct worker *w, uint32_t n)
@@ -422,8 +450,11 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
     w->dirs[0] = KVFS_ROOT_INO;
     subject_options(s, j->seed, params, &options);
     r = kvfs_volume_open(volume, &options, &w->v, err);
-    for (uint32_t i = 0; r == 0 && i < OPS; i++)
+    for (uint32_t i = 0; r == 0 && i < OPS; i++) {
         r = worker_step(w);
+        if (i % 4 == 0)
+            worker_look(w);
+    }
     /* The process ends without closing: so an end in order is no different from a cut. */
     return r;
 }
