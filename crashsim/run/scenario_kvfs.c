@@ -200,6 +200,7 @@ struct worker {
     uint64_t inos[FILES_MAX];
     struct kvfs_file *open[8]; /* some stay open, so that unlinks make orphans */
     uint32_t files;
+    uint32_t burst; /* so many whole files are written one after the other: the cache fills */
     uint64_t store_first, log_last, log_appended;
     struct kvfs_error *err;
 };
@@ -374,6 +375,14 @@ worker_pick_data(struct worker *w, struct journal_op *op)
     if (op->a == NONE)
         return false;
     op->b = w->m->names.slot[op->a];
+    if (w->burst == 0 && worker_random(w, 100) == 0)
+        w->burst = 10;
+    if (w->burst > 0) {
+        w->burst--;
+        op->kind = OP_WRITE;
+        op->count = (uint64_t)CELLS_MAX * CELL;
+        return true;
+    }
     c = model_file(w->m, op->b);
     op->c = worker_random(w, 12) == 0 ? KVFS_FUA : 0;
     count = 1 + worker_random(w, (uint32_t)1 << (1 + worker_random(w, 8)));
@@ -405,9 +414,9 @@ worker_step(struct worker *w)
     struct journal_op op = {0};
     int number, r;
 
-    if (dice < 4)
+    if (dice < 4 && w->burst == 0)
         op.kind = OP_SYNC;
-    else if (dice < 40 ? !worker_pick_name(w, &op) : !worker_pick_data(w, &op))
+    else if (dice < 40 && w->burst == 0 ? !worker_pick_name(w, &op) : !worker_pick_data(w, &op))
         return 0;
     number = journal_issue(w->j, &op);
     if (number < 0)
@@ -452,7 +461,7 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
     r = kvfs_volume_open(volume, &options, &w->v, err);
     for (uint32_t i = 0; r == 0 && i < OPS; i++) {
         r = worker_step(w);
-        if (i % 4 == 0)
+        if (i % 4 == 0 || w->burst > 0)
             worker_look(w);
     }
     /* The process ends without closing: so an end in order is no different from a cut. */

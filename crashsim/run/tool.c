@@ -32,6 +32,7 @@ tool_become(const struct place *p, const char *const argv[], const char *preload
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(127);
+    (void)setpgid(0, 0); /* an interrupt from the terminal is for us, who end them in order */
     (void)dup2(null, 0);
     (void)dup2(null, 1);
     (void)dup2(log, 2);
