@@ -28,11 +28,15 @@ static const struct {
     const struct scenario *scenario;
     bool twice;
 } run_scenarios[] = {
-    {"kvfs", &scenario_kvfs, false},     {"nbd", &scenario_nbd, false},
+    {"kvfs", &scenario_kvfs, false},
+#ifdef CRASHSIM_LIBNBD
+    {"nbd", &scenario_nbd, false},
+#endif
 #ifdef CRASHSIM_SQLITE
     {"sqlite", &scenario_sqlite, false},
 #endif
-    {"guest", &scenario_guest, false},   {"recovery-of-recovery", &scenario_kvfs, true},
+    {"guest", &scenario_guest, false},
+    {"recovery-of-recovery", &scenario_kvfs, true},
 };
 #define RUN_SCENARIOS (sizeof(run_scenarios) / sizeof(run_scenarios[0]))
 
@@ -374,11 +378,15 @@ const struct cmd cmd_run = {
         "Scenarios:\n"
         "  kvfs                  creates, renames, unlinks, links, writes and sizes through "
         "libkvfs\n"
+#ifdef CRASHSIM_LIBNBD
         "  nbd                   writes, zeros, trims, flushes and FUA on a served disk, from "
         "several\n"
         "                        connections\n"
+#endif
+#ifdef CRASHSIM_SQLITE
         "  sqlite                account transfers over three databases through the SQLite "
         "VFS\n"
+#endif
         "  guest                 ext4 inside a disk of the volume; one cut takes both\n"
         "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
     .options = run_options,

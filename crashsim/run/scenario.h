@@ -67,7 +67,10 @@ struct scenario {
     int (*write_on)(struct judge *j, struct kvfs_error *err);
 };
 
-extern const struct scenario scenario_kvfs, scenario_nbd, scenario_guest;
+extern const struct scenario scenario_kvfs, scenario_guest;
+#ifdef CRASHSIM_LIBNBD
+extern const struct scenario scenario_nbd;
+#endif
 #ifdef CRASHSIM_SQLITE
 extern const struct scenario scenario_sqlite;
 #endif
