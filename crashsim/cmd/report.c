@@ -9,6 +9,8 @@
 
 #include "explore.h"
 
+#define REPORT_LINES 8 /* of a check's output */
+
 /* TEXT as a shell takes it. */
 static void
 report_quote(FILE *out, const char *text)
@@ -78,23 +80,34 @@ report_mark(const struct source *s, const struct explore_finding *f)
     return f->marks > 0 ? s->marks[f->marks - 1].name : "";
 }
 
+/* The last lines of OUTPUT; --json has more. */
+static void
+report_tail(const char *output)
+{
+    const char *from = output + strlen(output);
+    unsigned lines = 0;
+
+    while (from > output && !(from[-1] == '\n' && *from != '\0' && ++lines == REPORT_LINES))
+        from--;
+    while (*from != '\0') {
+        size_t len = strcspn(from, "\n");
+
+        (void)printf("    | %.*s\n", (int)len, from);
+        from += len + (from[len] == '\n');
+    }
+}
+
 void
 report_finding(const struct source *s, const struct explore_options *o,
                const struct explore_finding *f, size_t number)
 {
     char *command = report_command(s, o, f), what[64];
-    const char *p = f->result.tail;
 
     check_describe(&f->result, what, sizeof(what));
     (void)printf("violation %zu: %s on the state behind line %u%s%s%s, %zu changes open, %s\n",
                  number, what, f->at, f->marks > 0 ? " (mark '" : "", report_mark(s, f),
                  f->marks > 0 ? "')" : "", f->open, f->choice != NULL ? f->choice : "?");
-    while (*p != '\0') {
-        size_t len = strcspn(p, "\n");
-
-        (void)printf("    | %.*s\n", (int)len, p);
-        p += len + (p[len] == '\n');
-    }
+    report_tail(f->result.tail);
     if (!f->repeated)
         (void)printf("  the same state did not fail again: the check does not answer alike\n");
     if (f->tests > 0)

@@ -40,7 +40,9 @@ there() {
     grep -qxF -- "$1" "$dir/states" || fail "no state '$1' among: $(cat "$dir/states")"
 }
 among() { # STATE...: no others
-    printf '%s\n' "$@" | sort -u | comm -13 - "$dir/states" | grep . && fail "not among '$*'" || true
+    local others
+    others=$(printf '%s\n' "$@" | sort -u | comm -13 - "$dir/states")
+    [ -z "$others" ] || fail "'$others' is not among '$*'"
 }
 # Two writes into one sector: the second never without the first.
 states : 'printf aaaa >f; printf bbbb >>f'
@@ -134,5 +136,6 @@ refused 'out=TRACE is missing' trace -- true
 rm -f "$dir/new"
 rc=0
 said=$("$crashsim" trace -o "$dir/new" -C "$dir/w" -- false 2>&1) || rc=$?
-[ $rc = 2 ] && grep -q 'exit status 1' <<<"$said" || fail "false: $rc: $said"
+[ $rc = 2 ] || fail "false: $rc: $said"
+grep -q 'exit status 1' <<<"$said" || fail "false: $said"
 [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
