@@ -32,10 +32,10 @@ for flaw in none early ack; do
 done
 
 # A right store passes all states; each flaw is found, shrunk, and shown again by its command.
-run 0 explore "$dir/none" --states=300 -- "$store" check
-grep -q '^300 states' <<<"$said" || fail "$said"
+run 0 explore "$dir/none" --states=150 -- "$store" check
+grep -q '^150 states' <<<"$said" || fail "$said"
 for flaw in early ack; do
-    run 1 explore "$dir/$flaw" --states=300 -- "$store" check
+    run 1 explore "$dir/$flaw" --states=150 -- "$store" check
     again=$(sed -n 's/^  again: crashsim //p' <<<"$said")
     [ -n "$again" ] || fail "no command: $said"
     rc=0
@@ -50,7 +50,7 @@ run 1 explore "$dir/early" --states=300 --findings=3 -j 2 -- "$store" check
 
 # Deterministic from the seed, whatever the jobs.
 for jobs in 1 3; do
-    run 0 explore "$dir/none" --states=200 --seed=5 --jobs=$jobs --json -- sh -c \
+    run 0 explore "$dir/none" --states=120 --seed=5 --jobs=$jobs --json -- sh -c \
         "sha256sum <\"\$0\" >>'$dir/sums.$jobs'" {}
     sort "$dir/sums.$jobs" >"$dir/sorted.$jobs"
 done

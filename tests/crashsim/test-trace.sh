@@ -33,7 +33,7 @@ for f in *; do
 done
 echo "${all% }" >>"$STATES"
 SHOW
-    STATES=$dir/states "$crashsim" explore "$dir/trace" -q -j1 --states=300 -- sh "$dir/show" >/dev/null
+    STATES=$dir/states "$crashsim" explore "$dir/trace" -q -j1 --states=100 -- sh "$dir/show" >/dev/null
     sort -u -o "$dir/states" "$dir/states"
 }
 there() {
@@ -84,7 +84,7 @@ judge() { # STATUS WHAT STORE MODE
     mkdir "$dir/w"
     (cd "$dir/w" && "$bank" "$3" "$4" write 0 &&
         "$crashsim" trace -o "$dir/trace" -- "$bank" "$3" "$4" write 12) || fail "$3 $4: no trace"
-    said=$("$crashsim" explore "$dir/trace" --states="${STATES:-200}" -- "$bank" "$3" "$4" check 2>&1) ||
+    said=$("$crashsim" explore "$dir/trace" --states="${STATES:-120}" -- "$bank" "$3" "$4" check 2>&1) ||
         rc=$?
     [ $rc = "$1" ] || fail "$3 $4: status $rc, not $1: $said"
     grep -q -- "$2" <<<"$said" || fail "$3 $4: not '$2' but $said"
