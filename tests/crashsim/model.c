@@ -383,11 +383,12 @@ model_cut(struct model *m)
         model_wrong(m, "it serves without power", 0);
     if (crashsim_disk_power_on(m->disk) < 0 || crashsim_disk_power_on(m->disk) == 0)
         model_wrong(m, "the power does not come back", 0);
-    for (unsigned i = 0; i < m->open_count; i++) {
+    for (unsigned i = 0; i < m->open_count; i++) { /* a planted bug may take some away */
         if (m->open[i].seq == 0 && crashsim_disk_complete(m->disk, m->open[i].id, &id) == 0)
             model_wrong(m, "answered across a cut, change", m->open[i].id);
-        free(m->open[i].data);
     }
+    for (unsigned i = 0; i < m->open_count; i++)
+        free(m->open[i].data);
     m->open_count = 0;
     memset(m->durable_seq, 0, sizeof(m->durable_seq));
     memcpy(m->view, m->durable, SIZE);
