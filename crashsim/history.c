@@ -27,6 +27,7 @@
 #include "recording.h"
 
 #define HISTORY_LINES_MAX (UINT32_MAX - 1)
+#define HISTORY_DISK_MAX  (UINT64_C(1) << 44) /* bytes: a discard is many changes of 1 GiB */
 
 struct history_reader {
     struct crashsim_history *h;
@@ -227,7 +228,7 @@ static int
 history_entry(struct history_reader *r, uint32_t line, uint64_t *at)
 {
     struct crashsim_log_entry e;
-    uint64_t flags, sectors, first, len, limit = (uint64_t)INT64_MAX / r->unit;
+    uint64_t flags, sectors, first, len, limit = HISTORY_DISK_MAX / r->unit;
     uint8_t name[CRASHSIM_LOG_SECTOR];
     int error;
 

@@ -21,7 +21,7 @@ static const struct cmd *const main_commands[] = {
 static const struct cmd *main_command; /* that runs */
 static volatile sig_atomic_t main_signal;
 
-static void
+static void __attribute__((format(printf, 1, 0)))
 main_say(const char *fmt, va_list ap)
 {
     char line[1024];
