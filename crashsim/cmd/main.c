@@ -21,12 +21,11 @@ static const struct cmd *const main_commands[] = {
 static const struct cmd *main_command; /* that runs */
 static volatile sig_atomic_t main_signal;
 
-static void __attribute__((format(printf, 1, 0)))
-main_say(const char *fmt, va_list ap)
-{
-    char line[1024];
+#define MAIN_LINE_MAX 1024
 
-    (void)vsnprintf(line, sizeof(line), fmt, ap);
+static void
+main_say(char *line)
+{
     for (char *p = line; *p != '\0'; p++) {
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = '?';
@@ -38,22 +37,26 @@ main_say(const char *fmt, va_list ap)
 int
 cmd_error(const char *fmt, ...)
 {
+    char line[MAIN_LINE_MAX];
     va_list ap;
 
     va_start(ap, fmt);
-    main_say(fmt, ap);
+    (void)vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
+    main_say(line);
     return CMD_USAGE;
 }
 
 void
 cmd_say(const char *fmt, ...)
 {
+    char line[MAIN_LINE_MAX];
     va_list ap;
 
     va_start(ap, fmt);
-    main_say(fmt, ap);
+    (void)vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
+    main_say(line);
 }
 
 static void
