@@ -64,6 +64,7 @@ cmd_progress_show(struct cmd_progress *p, const char *fmt, ...)
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0)
         columns = ws.ws_col;
     va_start(ap, fmt);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): version 14 does not know va_start here
     (void)vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
     (void)fprintf(stderr, "\r\033[K%.*s", columns - 1, line);
