@@ -334,17 +334,18 @@ kvfs_file_flush(struct kvfs_file *f, struct kvfs_error *err)
     struct kvfs_node *node = f->node;
     struct kvfs_volume *v = node->v;
     int rc = kvfs_volume_usable(v, err);
+    unsigned leases = atomic_load(&node->leases);
     bool others;
 
     if (rc < 0 || v->readonly)
         return rc;
     /* What another process wrote, and did not flush, may have been read here. */
     others = (v->engine->caps & KVFS_CAP_MULTIPROCESS) != 0 &&
-             (!file_is_leased(f) || atomic_exchange(&node->others, false));
+             (!file_is_leased(f) || atomic_load(&node->leases_flushed) != leases);
     rc = kvfs_commit(v, atomic_load(&node->dirty_id), KVFS_DURABLE, err);
     if (rc == 0 && others)
         rc = kvfs_volume_sync_applies(v, UINT64_MAX, err);
-    if (rc < 0)
-        atomic_store(&node->others, true);
+    if (rc == 0) /* not before: a flush beside this one must not rely on it */
+        atomic_store(&node->leases_flushed, leases);
     return rc;
 }

@@ -117,7 +117,7 @@ node_get_locked(struct kvfs_volume *v, uint64_t ino)
         /* What earlier handles wrote is applied, else their node would still be here, but
          * it need not be durable yet, which the next flush has to make it. */
         atomic_init(&node->dirty_id, atomic_load(&v->overlay->applied_id));
-        atomic_init(&node->others, true);
+        atomic_init(&node->leases, 1);
         kvfs_ranges_init(&node->ranges);
         (void)pthread_mutex_init(&node->mem_lock, NULL);
         *place = node;
@@ -272,7 +272,7 @@ node_lease_locked(struct kvfs_node *node, bool lasting, struct kvfs_error *err)
     kvfs_overlay_expect(v->overlay, node->view.block_size);
     node->mem = node->view.contents;
     node->leased = true;
-    atomic_store(&node->others, true);
+    atomic_fetch_add(&node->leases, 1);
     node->leased_ns = node_now_ns();
     if (node->view.block_size < atomic_load(&v->overlay->block_min))
         atomic_store(&v->overlay->block_min, node->view.block_size);

@@ -34,7 +34,9 @@ struct kvfs_node {
     int64_t leased_ns;    /* since when, CLOCK_MONOTONIC; as LEASED */
     int64_t rest_ns;      /* until then other processes have the first chance; table's lock */
     atomic_uint_fast64_t dirty_id; /* newest layer that holds something of it */
-    atomic_bool others; /* another process may have written it since the last flush here */
+    /* While the lease was elsewhere another process may have written it.  Counts how often it was
+     * taken here, and up to which time a flush has made durable what was seen then. */
+    atomic_uint leases, leases_flushed;
     struct kvfs_ranges ranges;
 };
 
