@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * commit.c - bringing sealed layers into the engine.
- *
- * Whoever needs a commit makes it, under the commit lock; who comes meanwhile
- * waits for its end, and one of them leads the next for all others (group
- * commit), whatever file and handle they came from.
+ * commit.c - bringing sealed layers into the engine, under the commit lock; who takes
+ * it for whom is group.c's.
  *
  *   seal  ->  join layers up to a batch's size  ->  gather, sort, newest wins
  *         ->  engine->apply  ->  under the cut lock, exclusive: layers leave
@@ -32,7 +29,6 @@
 #include "work.h"
 
 #define COMMIT_EAGAIN_MAX 100
-#define COMMIT_ROUNDS     3 /* by one thread, if others wait all the time */
 
 /* One file in the batch. */
 struct commit_node {
@@ -640,8 +636,8 @@ commit_seal(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability
     return needed ? kvfs_overlay_seal(o) : 0;
 }
 
-static int
-commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+int
+kvfs_commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
               struct kvfs_error *err)
 {
     struct kvfs_overlay *o = v->overlay;
@@ -676,8 +672,8 @@ commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durabilit
     return rc;
 }
 
-static bool
-commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability)
+bool
+kvfs_commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability)
 {
     return atomic_load(&o->durable_id) >= id ||
            (durability != KVFS_DURABLE && atomic_load(&o->applied_id) >= id);
@@ -692,7 +688,7 @@ kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability dur
     int rc = -EIO;
 
     (void)pthread_mutex_lock(&o->commit_lock);
-    if (commit_is_done(o, id, durability)) {
+    if (kvfs_commit_is_done(o, id, durability)) {
         rc = 0;
     } else if (atomic_load(&o->applied_id) < id && kvfs_volume_writable(v, NULL) < 0) {
         kvfs_cut_lock_shared(o);
@@ -702,137 +698,6 @@ kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability dur
     }
     (void)pthread_mutex_unlock(&o->commit_lock);
     return rc == 0 ? 0 : kvfs_volume_writable(v, err) < 0 ? -EIO : rc;
-}
-
-/* Take W off the list. */
-static void
-commit_waiter_remove(struct kvfs_overlay *o, struct kvfs_commit_waiter **place)
-{
-    struct kvfs_commit_waiter *w = *place;
-
-    *place = w->next;
-    if (o->waiters_end == &w->next)
-        o->waiters_end = place;
-}
-
-/* After a commit, lead_lock held: those that have what they want go onto *served; *id,
- * *durability: what the others want.  False: nobody waits. */
-static bool
-commit_serve(struct kvfs_overlay *o, uint64_t *id, enum kvfs_durability *durability,
-             struct kvfs_commit_waiter **served)
-{
-    struct kvfs_commit_waiter **place = &o->waiters;
-
-    *served = NULL;
-    *id = 0;
-    *durability = KVFS_ORDERED;
-    while (*place != NULL) {
-        struct kvfs_commit_waiter *w = *place;
-
-        if (commit_is_done(o, w->id, w->durability)) {
-            commit_waiter_remove(o, place);
-            w->done = true;
-            *served = w;
-            served = &w->next_woken;
-            continue;
-        }
-        if (w->id > *id)
-            *id = w->id;
-        if (w->durability > *durability)
-            *durability = w->durability;
-        place = &w->next;
-    }
-    return o->waiters != NULL;
-}
-
-/* Each wakes the next one: whoever leads has a commit to make meanwhile. */
-static void
-commit_wake(struct kvfs_commit_waiter *w)
-{
-    if (w != NULL)
-        (void)sem_post(&w->wake); /* then it is no longer ours to look at */
-}
-
-/* Commit, for whoever waits.  The next batch follows at once, by the same thread: another would
- * have to be woken first, beside all those that were served.  After a few it is another's turn. */
-static int
-commit_lead(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
-            struct kvfs_error *err)
-{
-    struct kvfs_overlay *o = v->overlay;
-    bool more = true;
-    int rc = 0;
-
-    for (unsigned round = 0; more; round++) {
-        struct kvfs_commit_waiter *woken;
-        int one;
-
-        (void)pthread_mutex_lock(&o->commit_lock);
-        one = commit_is_done(o, id, durability)
-                  ? 0
-                  : commit_locked(v, id, durability, round == 0 ? err : NULL);
-        (void)pthread_mutex_unlock(&o->commit_lock);
-        if (round == 0)
-            rc = one;
-        (void)pthread_mutex_lock(&o->lead_lock);
-        more = commit_serve(o, &id, &durability, &woken);
-        if (!more) {
-            o->leading = false;
-        } else if (one < 0 || round + 1 >= COMMIT_ROUNDS) {
-            struct kvfs_commit_waiter *next = o->waiters;
-
-            commit_waiter_remove(o, &o->waiters);
-            next->next_woken = woken; /* it leads; an error is met again by it */
-            woken = next;
-            more = false;
-        }
-        (void)pthread_mutex_unlock(&o->lead_lock);
-        commit_wake(woken);
-    }
-    return rc;
-}
-
-/* Until somebody has committed all of W, or it is W's turn to lead. */
-static void
-commit_await(struct kvfs_commit_waiter *w)
-{
-    while (sem_wait(&w->wake) != 0)
-        ; /* a signal */
-    commit_wake(w->next_woken);
-}
-
-int
-kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
-            struct kvfs_error *err)
-{
-    struct kvfs_overlay *o = v->overlay;
-    struct kvfs_commit_waiter w = {.id = id, .durability = durability};
-    bool waits;
-    int rc;
-
-    if (kvfs_test_bug("flush-early"))
-        return 0;
-    rc = kvfs_volume_writable(v, err); /* a poisoned volume promises nothing more */
-    if (rc < 0)
-        return rc;
-    /* Waiting for the commit lock itself, one served by the last commit would sit out
-     * the next one as well, and take no further request meanwhile. */
-    (void)pthread_mutex_lock(&o->lead_lock);
-    w.done = commit_is_done(o, id, durability);
-    waits = !w.done && o->leading;
-    if (waits) {
-        (void)sem_init(&w.wake, 0, 0);
-        *o->waiters_end = &w;
-        o->waiters_end = &w.next;
-    } else if (!w.done) {
-        o->leading = true;
-    }
-    (void)pthread_mutex_unlock(&o->lead_lock);
-    if (waits) {
-        commit_await(&w);
-        (void)sem_destroy(&w.wake);
-    }
-    return w.done ? 0 : commit_lead(v, id, durability, err);
 }
 
 int
@@ -859,7 +724,7 @@ kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durability,
     kvfs_cut_lock_shared(o);
     id = kvfs_overlay_is_sealed(o) ? o->cur->id - 1 : o->cur->id;
     kvfs_cut_unlock(o);
-    return commit_locked(v, id, durability, err);
+    return kvfs_commit_locked(v, id, durability, err);
 }
 
 int

@@ -12,7 +12,7 @@
 
 struct kvfs_view;
 
-/* One that waits for a commit that another makes (commit.c). */
+/* One that waits for a commit that another makes (group.c). */
 struct kvfs_commit_waiter {
     struct kvfs_commit_waiter *next;
     uint64_t id;
@@ -129,10 +129,12 @@ enum kvfs_slot_state kvfs_overlay_get(const struct kvfs_overlay *o, uint64_t ino
 int kvfs_commit_give_up(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
                         struct kvfs_error *err);
 
-/* Bring every layer up to ID into the engine with DURABILITY at least.  0 also
- * when that is so already. */
-int kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
-                struct kvfs_error *err);
+/* Is every layer up to ID in, durably if DURABILITY is KVFS_DURABLE?  Threads: any. */
+bool kvfs_commit_is_done(struct kvfs_overlay *o, uint64_t id, enum kvfs_durability durability);
+
+/* kvfs_commit() with the commit lock held. */
+int kvfs_commit_locked(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+                       struct kvfs_error *err);
 
 /* Everything acknowledged so far. */
 int kvfs_commit_all(struct kvfs_volume *v, enum kvfs_durability durability,
@@ -150,5 +152,12 @@ int kvfs_commit_all_locked(struct kvfs_volume *v, enum kvfs_durability durabilit
 int kvfs_commit_adopt(struct kvfs_volume *v, struct kvfs_node *node, struct kvfs_error *err);
 
 void kvfs_commit_scratch_free(struct kvfs_commit_scratch *s);
+
+/* --- group.c ---------------------------------------------------------------- */
+
+/* Bring every layer up to ID into the engine with DURABILITY at least.  0 also
+ * when that is so already. */
+int kvfs_commit(struct kvfs_volume *v, uint64_t id, enum kvfs_durability durability,
+                struct kvfs_error *err);
 
 #endif /* KVFS_OVERLAY_H */
