@@ -2,8 +2,10 @@
  *
  * rundir.c - see rundir.h.
  *
- * A folder without a locked `owner` may be one that is being made: it is left alone while the
- * process that its name tells lives.
+ * A folder is ours by four signs: its name, its mode, whose it is, and the first line of `owner`, which
+ * says the number in the name once more.  One without that line may be a folder that is being made:
+ * it is left alone while the process that its name tells lives, and loses nothing but an empty `owner`
+ * after that.
  */
 #include "rundir.h"
 
@@ -16,6 +18,7 @@
 #include <linux/loop.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +31,7 @@
 #include <unistd.h>
 
 #define RUNDIR_PREFIX  "crashsim-"
+#define RUNDIR_SIGN    "run of crashsim %d" /* the first line of `owner` */
 #define RUNDIR_KILL_MS 5000
 #define RUNDIR_MOUNTS  256 /* of one run */
 
@@ -81,7 +85,9 @@ rundir_open(const char *parent, struct rundir **dir)
     }
     d->owner = open(rundir_file(d, "owner", owner, sizeof(owner)),
                     O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_APPEND, 0600);
-    if (d->owner < 0 || flock(d->owner, LOCK_EX | LOCK_NB) < 0) {
+    /* Whoever sweeps may hold it for an instant, to see whether we live. */
+    if (d->owner < 0 || flock(d->owner, LOCK_EX) < 0 ||
+        dprintf(d->owner, RUNDIR_SIGN "\n", (int)getpid()) < 0) {
         r = -errno;
         if (d->owner >= 0)
             (void)close(d->owner);
@@ -335,22 +341,87 @@ rundir_close(struct rundir *d)
 
 /* --- sweeping --- */
 
-/* Is the run of folder PATH dead?  Then *LOCK holds its lock, or is -1 where there is none. */
+/* Is NAME one that rundir_open() gives?  *PID: whose. */
 static bool
-rundir_is_dead(const char *path, int *lock)
+rundir_is_name(const char *name, pid_t *pid)
 {
-    char owner[PATH_MAX];
-    const char *number = strrchr(path, '/') + 1 + strlen(RUNDIR_PREFIX);
-    pid_t pid = (pid_t)strtol(number, NULL, 10);
+    const char *p = name + strlen(RUNDIR_PREFIX);
+    size_t digits;
 
+    if (strncmp(name, RUNDIR_PREFIX, strlen(RUNDIR_PREFIX)) != 0)
+        return false;
+    digits = strspn(p, "0123456789");
+    if (digits == 0 || digits > 9 || p[0] == '0' || p[digits] != '.')
+        return false;
+    *pid = (pid_t)strtol(p, NULL, 10);
+    for (p += digits + 1; *p != '\0'; p++) {
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9')))
+            return false;
+    }
+    return p - name - (ptrdiff_t)(strlen(RUNDIR_PREFIX) + digits + 1) == 6;
+}
+
+enum rundir_state {
+    RUNDIR_FOREIGN, /* or alive: left alone */
+    RUNDIR_UNBORN,  /* its run died before it wrote anything */
+    RUNDIR_DEAD,
+};
+
+/* What is the folder PATH of PID?  Unless it is foreign *LOCK holds its lock, or is -1. */
+static enum rundir_state
+rundir_look(const char *path, pid_t pid, int *lock)
+{
+    char owner[PATH_MAX], sign[64], line[64] = "";
+    enum rundir_state state = RUNDIR_FOREIGN;
+    bool gone = kill(pid, 0) < 0 && errno == ESRCH;
+    struct stat st;
+    ssize_t n;
+
+    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & 07777) != 0700)
+        return RUNDIR_FOREIGN;
     (void)snprintf(owner, sizeof(owner), "%s/owner", path);
-    *lock = open(owner, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    *lock = open(owner, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (*lock < 0)
-        return errno == ENOENT && rundir_start_time(pid) == 0;
-    if (flock(*lock, LOCK_EX | LOCK_NB) == 0)
-        return true;
-    (void)close(*lock);
-    return false;
+        return errno == ENOENT && gone ? RUNDIR_UNBORN : RUNDIR_FOREIGN;
+    (void)snprintf(sign, sizeof(sign), RUNDIR_SIGN "\n", (int)pid);
+    n = pread(*lock, line, strlen(sign), 0);
+    if (fstat(*lock, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+        flock(*lock, LOCK_EX | LOCK_NB) == 0) {
+        if (strcmp(line, sign) == 0)
+            state = RUNDIR_DEAD;
+        else if (n == 0 && gone)
+            state = RUNDIR_UNBORN;
+    }
+    if (state == RUNDIR_FOREIGN) {
+        (void)close(*lock);
+        *lock = -1;
+    }
+    return state;
+}
+
+/* Anything else in it, and it is not ours: -ENOTEMPTY. */
+static int
+rundir_remove_unborn(const char *path, bool only_look)
+{
+    struct dirent *e;
+    DIR *folder = opendir(path);
+    char owner[PATH_MAX];
+    int r = folder != NULL ? 0 : -errno;
+
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
+    while (r == 0 && (e = readdir(folder)) != NULL) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            strcmp(e->d_name, "owner") != 0)
+            r = -ENOTEMPTY;
+    }
+    if (folder != NULL)
+        (void)closedir(folder);
+    if (r < 0 || only_look)
+        return r;
+    (void)snprintf(owner, sizeof(owner), "%s/owner", path);
+    (void)unlink(owner);
+    return rmdir(path) < 0 ? -errno : 0;
 }
 
 int
@@ -366,19 +437,22 @@ rundir_sweep(const char *parent, bool only_look, void (*tell)(const char *path, 
         return -errno;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
     while ((e = readdir(folder)) != NULL) {
-        struct stat st;
-        int lock, r = 0;
+        enum rundir_state state;
+        int lock = -1, r = 0;
+        pid_t pid;
 
-        if (strncmp(e->d_name, RUNDIR_PREFIX, strlen(RUNDIR_PREFIX)) != 0 ||
-            e->d_name[strlen(RUNDIR_PREFIX)] < '0' || e->d_name[strlen(RUNDIR_PREFIX)] > '9' ||
-            snprintf(path, sizeof(path), "%s/%s", real, e->d_name) >= (int)sizeof(path) ||
-            lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-            !rundir_is_dead(path, &lock))
+        if (!rundir_is_name(e->d_name, &pid) ||
+            snprintf(path, sizeof(path), "%s/%s", real, e->d_name) >= (int)sizeof(path))
             continue;
-        if (!only_look)
+        state = rundir_look(path, pid, &lock);
+        if (state == RUNDIR_UNBORN)
+            r = rundir_remove_unborn(path, only_look);
+        else if (state == RUNDIR_DEAD && !only_look)
             r = rundir_take_down(path, swept);
         if (lock >= 0)
             (void)close(lock);
+        if (state == RUNDIR_FOREIGN || (state == RUNDIR_UNBORN && r == -ENOTEMPTY))
+            continue;
         swept->folders += r == 0;
         first = first == 0 ? r : first;
         if (tell != NULL)

@@ -3,9 +3,10 @@
  * rundir.h - the folder of a run, so that `crashsim clean` finds what a killed one left behind.
  *
  * The convention: every run owns a folder crashsim-PID.XXXXXX below its temporary folder, mode
- * 0700.  In it lies the file `owner`, locked by flock() for as long as the run lives; its lines
- * are "pid PID START", one a process that the run started and that may outlive it (START: its
- * start time, field 22 of /proc/PID/stat, so that a number used again is not taken for it).
+ * 0700.  In it lies the file `owner`, locked by flock() for as long as the run lives.  Its first
+ * line is "run of crashsim PID"; the others are "pid PID START", one a process that the run started
+ * and that may outlive it (START: its start time, field 22 of /proc/PID/stat, so that a number used
+ * again is not taken for it).  A folder that has not all of this is somebody else's.
  * Everything else needs no notes: each mount point and each file behind a loop device lies below
  * the folder, and is found there.
  *

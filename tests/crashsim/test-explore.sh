@@ -128,7 +128,22 @@ run 0 clean --tmp="$TMPDIR"
 [ -z "$said" ] || fail "clean took a living run: $said"
 kill -KILL $pid
 wait $pid || true
-mkdir "$TMPDIR/crashsim-keep" "$TMPDIR/other"
+# Not ours, each for one reason: names, contents, modes, a link; and one whose process lives.
+gone=4194300 # no such process, as a rule; a lock or a line would be missing all the same
+mkdir -m 700 "$TMPDIR"/{crashsim-keep,other,crashsim-2024-results,crashsim-$gone.abcdefg} \
+    "$TMPDIR"/crashsim-$gone.{Nowner,Nalien,Nempty,Ndeath} "$TMPDIR/crashsim-$$.Nalive"
+mkdir -m 755 "$TMPDIR/crashsim-$gone.Nmodes"
+for f in "$TMPDIR"/crashsim-*[a-zA-Z]; do
+    [[ $f = *.Ndeath || $f = "$TMPDIR/crashsim-$pid".* ]] || echo precious >"$f/data"
+done
+for f in "$TMPDIR"/crashsim-{2024-results,$gone.abcdefg,$gone.Nmodes}; do
+    echo "run of crashsim $gone" >"$f/owner"
+done
+echo "run of crashsim 1" >"$TMPDIR/crashsim-$gone.Nalien/owner"
+: >"$TMPDIR/crashsim-$gone.Nempty/owner"
+: >"$TMPDIR/crashsim-$gone.Ndeath/owner"
+ln -s other "$TMPDIR/crashsim-$gone.Nlinks"
+foreign=$(cd "$TMPDIR" && find . -path "./crashsim-$pid.*" -prune -o ! -path '*.Ndeath*' -print | sort)
 run 0 clean -n --tmp="$TMPDIR"
 grep -q "^would remove .*/crashsim-$pid\." <<<"$said" || fail "not found: $said"
 left=("$TMPDIR/crashsim-$pid".*)
@@ -142,7 +157,7 @@ run 0 clean --json --tmp="$TMPDIR"
 [ "$(jq .processes <<<"$said")" = 1 ] || fail "processes: $said"
 ! wait $victim || fail "the process lives"
 (cd "$TMPDIR" && echo *) >"$dir/left"
-[ "$(cat "$dir/left")" = 'crashsim-keep other' ] || fail "left: $(cat "$dir/left")"
+[ "$(cd "$TMPDIR" && find . | sort)" = "$foreign" ] || fail "left: $(cat "$dir/left")"
 
 # Every option of --help is in the manual, and every one of the manual in --help.
 [ "$("$crashsim" --version)" = "crashsim $KVFS_VERSION" ] || fail "version"
