@@ -4,13 +4,13 @@
  *
  * The bytes of a write are taken when the call begins, since the program may change them while it
  * runs; what they did is noted when it ends, with the result.  A sync covers what was noted when
- * it began.  Names are resolved by the kernel, through /proc/TID.
+ * it began.  Calls that change the same are made one after the other (tracer.c): what a call finds when
+ * it begins and when it ends, nobody else has changed between.  Not so splice(), which may wait for
+ * another thread.
  */
 #include "trace_calls.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/falloc.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -21,124 +21,16 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "trace_program.h"
+
 #define CALL_WRITE_MAX (UINT64_C(1) << 30)
 #define CALL_IOV_MAX   1024
 #define CALL_DSYNC     0x2 /* RWF_DSYNC */
 #define CALL_SYNC      0x4
 #define CALL_APPEND    0x10
+#define CALL_NOAPPEND  0x20
 #define CALL_TMPFILE   020000000 /* without O_DIRECTORY */
 #define CALL_SWAP      2         /* RENAME_EXCHANGE */
-
-/* --- the program's memory, descriptors and names --- */
-
-static bool
-call_read(const struct call *c, uint64_t at, void *buf, size_t count)
-{
-    struct iovec here = {buf, count}, there = {(void *)(uintptr_t)at, count};
-
-    return count == 0 || process_vm_readv(c->tid, &here, 1, &there, 1, 0) == (ssize_t)count;
-}
-
-static bool
-call_string(const struct call *c, uint64_t at, char *text, size_t size)
-{
-    for (size_t n = 0; n + 1 < size;) {
-        size_t page = 4096 - (size_t)((at + n) % 4096), part = size - 1 - n < page ? size - 1 - n
-                                                                                  : page;
-        char *end;
-
-        if (!call_read(c, at + n, text + n, part))
-            return false;
-        end = memchr(text + n, '\0', part);
-        if (end != NULL)
-            return true;
-        n += part;
-    }
-    return false;
-}
-
-static void
-call_fd_path(const struct call *c, uint64_t fd, char path[64])
-{
-    (void)snprintf(path, 64, "/proc/%d/fd/%d", (int)c->tid, (int)fd);
-}
-
-/* The object that descriptor FD is open on. */
-static uint32_t
-call_object(const struct calls *calls, const struct call *c, uint64_t fd)
-{
-    char path[64];
-    struct stat st;
-
-    call_fd_path(c, fd, path);
-    return stat(path, &st) == 0 ? trace_record_find(calls->record, &st) : TRACE_NONE;
-}
-
-/* Where FD stands, and its flags. */
-static bool
-call_position(const struct call *c, uint64_t fd, uint64_t *pos, unsigned *flags)
-{
-    char path[64], text[256];
-    ssize_t n;
-    int info;
-    const char *p;
-
-    (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)c->tid, (int)fd);
-    info = open(path, O_RDONLY | O_CLOEXEC);
-    n = info >= 0 ? read(info, text, sizeof(text) - 1) : -1;
-    if (info >= 0)
-        (void)close(info);
-    if (n <= 0)
-        return false;
-    text[n] = '\0';
-    p = strstr(text, "flags:");
-    if (strncmp(text, "pos:", 4) != 0 || p == NULL)
-        return false;
-    *pos = strtoull(text + 4, NULL, 10);
-    *flags = (unsigned)strtoul(p + 6, NULL, 8);
-    return true;
-}
-
-/* The entry that the path at AT, from folder DIRFD, names.  false: it cannot be read, or is not
- * below our folder. */
-static bool
-call_resolve(const struct calls *calls, const struct call *c, uint64_t dirfd, uint64_t at,
-             struct call_name *name)
-{
-    char text[PATH_MAX] = "", folder[PATH_MAX + 64], *slash;
-    const char *last;
-    struct stat st;
-    size_t len;
-
-    name->parent = TRACE_NONE;
-    if (!call_string(c, at, text, sizeof(text)))
-        return false;
-    for (len = strlen(text); len > 1 && text[len - 1] == '/'; len--)
-        text[len - 1] = '\0';
-    slash = strrchr(text, '/');
-    last = slash != NULL ? slash + 1 : text;
-    if (strlen(last) >= sizeof(name->name))
-        return false;
-    memcpy(name->name, last, strlen(last) + 1);
-    if (slash != NULL)
-        *slash = '\0';
-    if (slash != NULL && text[0] == '\0')
-        (void)snprintf(folder, sizeof(folder), "/proc/%d/root/", (int)c->tid);
-    else if (slash != NULL && text[0] == '/')
-        (void)snprintf(folder, sizeof(folder), "/proc/%d/root%s", (int)c->tid, text);
-    else if ((int)dirfd == AT_FDCWD)
-        (void)snprintf(folder, sizeof(folder), "/proc/%d/cwd/%s", (int)c->tid,
-                       slash != NULL ? text : "");
-    else
-        (void)snprintf(folder, sizeof(folder), "/proc/%d/fd/%d/%s", (int)c->tid, (int)dirfd,
-                       slash != NULL ? text : "");
-    if (stat(folder, &st) < 0)
-        return false;
-    name->parent = trace_record_find(calls->record, &st);
-    (void)snprintf(name->path, sizeof(name->path), "%s/%s", folder, name->name);
-    name->exists = lstat(name->path, &name->st) == 0;
-    return name->parent != TRACE_NONE;
-}
 
 /* --- writes --- */
 
@@ -172,19 +64,21 @@ static bool
 write_take_vector(struct call *c, uint64_t at, uint64_t count)
 {
     struct iovec iov[CALL_IOV_MAX] = {{NULL, 0}};
-    uint64_t total = 0, n = 0;
+    uint64_t total = 0;
 
     if (count > CALL_IOV_MAX || !call_read(c, at, iov, count * sizeof(iov[0])))
         return true;
-    for (uint64_t i = 0; i < count; i++)
-        total += iov[i].iov_len < CALL_WRITE_MAX ? iov[i].iov_len : CALL_WRITE_MAX;
-    if (total > CALL_WRITE_MAX)
-        return true;
-    c->data = malloc(total + 1);
-    for (uint64_t i = 0; c->data != NULL && i < count; n += iov[i++].iov_len) {
-        if (!call_read(c, (uint64_t)(uintptr_t)iov[i].iov_base, c->data + n, iov[i].iov_len))
+    for (uint64_t i = 0; i < count; i++) { /* the lengths are the program's, and may be anything */
+        if (iov[i].iov_len > CALL_WRITE_MAX - total)
             return true;
-        c->count = n + iov[i].iov_len;
+        total += iov[i].iov_len;
+    }
+    c->data = malloc(total + 1);
+    for (uint64_t i = 0; c->data != NULL && i < count; i++) {
+        if (!call_read(c, (uint64_t)(uintptr_t)iov[i].iov_base, c->data + c->count,
+                       iov[i].iov_len))
+            return true;
+        c->count += iov[i].iov_len;
     }
     return true;
 }
@@ -221,8 +115,8 @@ static bool
 pwritev2_enter(struct calls *calls, struct call *c)
 {
     c->sync = (c->args[5] & (CALL_DSYNC | CALL_SYNC)) != 0;
-    if ((c->args[5] & CALL_APPEND) != 0)
-        trace_record_unseen(calls->record, "a write with RWF_APPEND");
+    c->append = (c->args[5] & CALL_APPEND) != 0;
+    c->not_append = (c->args[5] & CALL_NOAPPEND) != 0;
     return pwritev_enter(calls, c);
 }
 
@@ -253,7 +147,7 @@ write_where(struct call *c, uint64_t fd, uint64_t result, uint64_t *offset)
         return false;
     c->sync |= (flags & O_DSYNC) != 0;
     *offset = c->offset >= 0 ? (uint64_t)c->offset : pos - result;
-    if (c->offset < 0 || (flags & O_APPEND) == 0)
+    if (c->offset < 0 || (!c->append && ((flags & O_APPEND) == 0 || c->not_append)))
         return true;
     call_fd_path(c, fd, path); /* Linux appends, whatever the offset */
     if (stat(path, &st) < 0)
@@ -385,7 +279,9 @@ open_note(struct calls *calls, struct call *c, uint64_t flags, int64_t fd)
     call_fd_path(c, (uint64_t)fd, path);
     if (stat(path, &st) < 0)
         return;
-    if (!c->a.exists)
+    if (c->a.exists && S_ISLNK(c->a.st.st_mode) && c->obj == TRACE_NONE && (flags & O_CREAT) != 0)
+        trace_record_unseen(calls->record, "a file made through a symbolic link");
+    else if (!c->a.exists)
         (void)trace_record_new(calls->record, &st, c->a.parent, c->a.name, NULL);
     else if ((flags & O_TRUNC) != 0 && c->obj != TRACE_NONE && c->count > 0)
         trace_record_size(calls->record, c->obj, 0);
@@ -404,6 +300,8 @@ open_enter_at(struct calls *calls, struct call *c, uint64_t dirfd, uint64_t path
         return false;
     c->obj = TRACE_NONE;
     if (c->a.exists && stat(c->a.path, &st) == 0) { /* its size, if it is to lose it */
+        if (!S_ISREG(st.st_mode)) /* a FIFO: who opens it may wait */
+            return false;
         c->obj = trace_record_find(calls->record, &st);
         c->count = (uint64_t)st.st_size;
     }
@@ -445,6 +343,17 @@ mkdir_leave(struct calls *calls, struct call *c, int64_t result)
 
     (void)result;
     if (lstat(c->a.path, &st) == 0)
+        (void)trace_record_new(calls->record, &st, c->a.parent, c->a.name, NULL);
+}
+
+/* A device, FIFO or socket holds no bytes of ours. */
+static void
+mknod_leave(struct calls *calls, struct call *c, int64_t result)
+{
+    struct stat st;
+
+    (void)result;
+    if (lstat(c->a.path, &st) == 0 && S_ISREG(st.st_mode))
         (void)trace_record_new(calls->record, &st, c->a.parent, c->a.name, NULL);
 }
 
@@ -581,43 +490,28 @@ mmap_leave(struct calls *calls, struct call *c, int64_t result)
     trace_record_map(calls->record, c->obj, path);
 }
 
-/* The object that is mapped at ADDRESS, by /proc/TID/maps. */
-static uint32_t
-msync_object(const struct calls *calls, const struct call *c, uint64_t address)
+/* What was mapped for reading may be written from now on. */
+static bool
+mprotect_enter(struct calls *calls, struct call *c)
 {
-    char path[64], *line = NULL;
-    uint32_t obj = TRACE_NONE;
-    size_t cap = 0;
-    FILE *f;
+    char path[CALL_MAPPED_PATH];
 
-    (void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)c->tid);
-    f = fopen(path, "re");
-    while (f != NULL && obj == TRACE_NONE && getline(&line, &cap, f) > 0) {
-        uint64_t from, to;
-        char name[64];
-        struct stat st;
-
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it */
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64, &from, &to) != 2 || address < from ||
-            address >= to)
-            continue;
-        (void)snprintf(name, sizeof(name), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64,
-                       (int)c->tid, from, to);
-        if (stat(name, &st) == 0)
-            obj = trace_record_find(calls->record, &st);
+    if ((c->args[2] & PROT_WRITE) != 0) {
+        c->obj = call_mapped(calls, c, c->args[0], path);
+        if (c->obj != TRACE_NONE)
+            trace_record_map(calls->record, c->obj, path);
     }
-    free(line);
-    if (f != NULL)
-        (void)fclose(f);
-    return obj;
+    return false;
 }
 
 static bool
 msync_enter(struct calls *calls, struct call *c)
 {
+    char path[CALL_MAPPED_PATH];
+
     if ((c->args[2] & MS_SYNC) == 0)
         return false;
-    c->obj = msync_object(calls, c, c->args[0]);
+    c->obj = call_mapped(calls, c, c->args[0], path);
     trace_record_look(calls->record);
     c->bound = trace_record_count(calls->record);
     return c->obj != TRACE_NONE;
@@ -679,43 +573,46 @@ renameat_enter(struct calls *calls, struct call *c)
 #endif
 
 static const struct call_kind call_kinds[] = {
-    {__NR_write, write_enter, write_leave},
-    {__NR_pwrite64, pwrite_enter, write_leave},
-    {__NR_writev, writev_enter, write_leave},
-    {__NR_pwritev, pwritev_enter, write_leave},
-    {__NR_pwritev2, pwritev2_enter, write_leave},
-    {__NR_sendfile, sendfile_enter, copy_leave},
-    {__NR_copy_file_range, copy_file_range_enter, copy_leave},
-    {__NR_splice, copy_file_range_enter, copy_leave},
-    {__NR_truncate, truncate_enter, truncate_leave},
-    {__NR_ftruncate, object_enter, truncate_leave},
-    {__NR_fallocate, object_enter, fallocate_leave},
-    {__NR_openat, openat_enter, open_leave},
-    {__NR_openat2, openat2_enter, open_leave},
-    {__NR_mkdirat, name_enter, mkdir_leave},
-    {__NR_symlinkat, symlinkat_enter, symlink_leave},
-    {__NR_unlinkat, name_enter, unlink_leave},
-    {__NR_linkat, two_names_enter, link_leave},
-    {__NR_renameat2, two_names_enter, rename_leave},
-    {__NR_fsync, sync_enter, fsync_leave},
-    {__NR_fdatasync, sync_enter, fdatasync_leave},
-    {__NR_sync, sync_all_enter, sync_all_leave},
-    {__NR_syncfs, syncfs_enter, sync_all_leave},
-    {__NR_mmap, mmap_enter, mmap_leave},
-    {__NR_msync, msync_enter, fdatasync_leave},
-    {__NR_munmap, munmap_enter, NULL},
+    {__NR_write, CALL_BYTES, write_enter, write_leave},
+    {__NR_pwrite64, CALL_BYTES, pwrite_enter, write_leave},
+    {__NR_writev, CALL_BYTES, writev_enter, write_leave},
+    {__NR_pwritev, CALL_BYTES, pwritev_enter, write_leave},
+    {__NR_pwritev2, CALL_BYTES, pwritev2_enter, write_leave},
+    {__NR_sendfile, CALL_BYTES, sendfile_enter, copy_leave},
+    {__NR_copy_file_range, CALL_BYTES, copy_file_range_enter, copy_leave},
+    {__NR_splice, 0, copy_file_range_enter, copy_leave},
+    {__NR_truncate, CALL_BYTES, truncate_enter, truncate_leave},
+    {__NR_ftruncate, CALL_BYTES, object_enter, truncate_leave},
+    {__NR_fallocate, CALL_BYTES, object_enter, fallocate_leave},
+    {__NR_openat, CALL_NAMES | CALL_BYTES, openat_enter, open_leave},
+    {__NR_openat2, CALL_NAMES | CALL_BYTES, openat2_enter, open_leave},
+    {__NR_mknodat, CALL_NAMES, name_enter, mknod_leave},
+    {__NR_mkdirat, CALL_NAMES, name_enter, mkdir_leave},
+    {__NR_symlinkat, CALL_NAMES, symlinkat_enter, symlink_leave},
+    {__NR_unlinkat, CALL_NAMES, name_enter, unlink_leave},
+    {__NR_linkat, CALL_NAMES, two_names_enter, link_leave},
+    {__NR_renameat2, CALL_NAMES, two_names_enter, rename_leave},
+    {__NR_fsync, 0, sync_enter, fsync_leave},
+    {__NR_fdatasync, 0, sync_enter, fdatasync_leave},
+    {__NR_sync, 0, sync_all_enter, sync_all_leave},
+    {__NR_syncfs, 0, syncfs_enter, sync_all_leave},
+    {__NR_mmap, 0, mmap_enter, mmap_leave},
+    {__NR_msync, 0, msync_enter, fdatasync_leave},
+    {__NR_mprotect, 0, mprotect_enter, NULL},
+    {__NR_munmap, 0, munmap_enter, NULL},
 #ifdef __NR_renameat
-    {__NR_renameat, renameat_enter, rename_leave},
+    {__NR_renameat, CALL_NAMES, renameat_enter, rename_leave},
 #endif
 #ifdef __NR_open
-    {__NR_open, open_enter, open_leave},
-    {__NR_creat, creat_enter, open_leave},
-    {__NR_mkdir, old_name_enter, mkdir_leave},
-    {__NR_symlink, old_symlink_enter, symlink_leave},
-    {__NR_unlink, old_name_enter, unlink_leave},
-    {__NR_rmdir, old_name_enter, unlink_leave},
-    {__NR_link, old_two_names_enter, link_leave},
-    {__NR_rename, old_two_names_enter, rename_leave},
+    {__NR_open, CALL_NAMES | CALL_BYTES, open_enter, open_leave},
+    {__NR_creat, CALL_NAMES | CALL_BYTES, creat_enter, open_leave},
+    {__NR_mknod, CALL_NAMES, old_name_enter, mknod_leave},
+    {__NR_mkdir, CALL_NAMES, old_name_enter, mkdir_leave},
+    {__NR_symlink, CALL_NAMES, old_symlink_enter, symlink_leave},
+    {__NR_unlink, CALL_NAMES, old_name_enter, unlink_leave},
+    {__NR_rmdir, CALL_NAMES, old_name_enter, unlink_leave},
+    {__NR_link, CALL_NAMES, old_two_names_enter, link_leave},
+    {__NR_rename, CALL_NAMES, old_two_names_enter, rename_leave},
 #endif
 };
 
@@ -726,20 +623,29 @@ calls_kinds(size_t *count)
     return call_kinds;
 }
 
-static void
-call_reset(struct call *c)
+void
+calls_forget(struct call *c)
 {
     free(c->data);
     c->data = NULL;
     c->kind = NULL;
     c->count = 0;
-    c->sync = c->is_mark = false;
+    c->sync = c->is_mark = c->append = c->not_append = false;
+}
+
+bool
+calls_meet(const struct call *a, const struct call *b)
+{
+    unsigned both = a->kind != NULL && b->kind != NULL ? a->kind->changes & b->kind->changes : 0;
+
+    return (both & CALL_NAMES) != 0 ||
+           ((both & CALL_BYTES) != 0 && a->obj == b->obj && a->obj != TRACE_NONE);
 }
 
 void
 calls_begin(struct calls *calls, struct call *c, int number, const uint64_t args[6])
 {
-    call_reset(c);
+    calls_forget(c);
     for (size_t i = 0; i < sizeof(call_kinds) / sizeof(call_kinds[0]); i++) {
         if (call_kinds[i].number != number)
             continue;
@@ -749,7 +655,7 @@ calls_begin(struct calls *calls, struct call *c, int number, const uint64_t args
         if (call_kinds[i].enter(calls, c))
             c->kind = &call_kinds[i];
         else
-            call_reset(c);
+            calls_forget(c);
         return;
     }
 }
@@ -759,5 +665,5 @@ calls_end(struct calls *calls, struct call *c, int64_t result)
 {
     if (c->kind != NULL && result >= 0 && c->kind->leave != NULL)
         c->kind->leave(calls, c, result);
-    call_reset(c);
+    calls_forget(c);
 }

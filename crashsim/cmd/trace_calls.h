@@ -31,7 +31,8 @@ struct call { /* a thread that is inside a system call, or NULLs */
     uint8_t *data;
     uint64_t count;   /* of data */
     int64_t offset;   /* -1: where the descriptor stands */
-    bool sync, is_mark;
+    bool sync, is_mark, append, not_append;
+    uint64_t held; /* not 0: it waits for another call to end, with this number in the queue */
 };
 
 struct calls {
@@ -41,14 +42,23 @@ struct calls {
 
 struct call_kind {
     int number;
+    unsigned changes; /* CALL_NAMES, CALL_BYTES */
     /* At the beginning: false, it is of no interest.  At the end, if it did not fail. */
     bool (*enter)(struct calls *calls, struct call *c);
     void (*leave)(struct calls *calls, struct call *c, int64_t result);
 };
 
+#define CALL_NAMES 1u
+#define CALL_BYTES 2u
+
 /* All of them; *COUNT. */
 const struct call_kind *calls_kinds(size_t *count);
 void calls_begin(struct calls *calls, struct call *c, int number, const uint64_t args[6]);
 void calls_end(struct calls *calls, struct call *c, int64_t result);
+/* Do the calls that A and B are in change the same: names, or bytes of one file?  Then one is to wait,
+ * or nobody can tell in which order they happened, and where what was appended lies. */
+bool calls_meet(const struct call *a, const struct call *b);
+/* C is to wait: nothing is known of its call any more. */
+void calls_forget(struct call *c);
 
 #endif /* CRASHSIM_TRACE_CALLS_H */

@@ -225,7 +225,7 @@ trace_record_mark(struct trace_record *t, const char *name, size_t len)
 
     (void)snprintf(mark, sizeof(mark), "%.*s", (int)(len < sizeof(mark) ? len : sizeof(mark) - 1),
                    name);
-    if (!crashsim_mark_is_good(mark)) {
+    if (len > CRASHSIM_MARK_MAX || !crashsim_mark_is_good(mark)) {
         if (len > 0)
             trace_record_unseen(t, "a mark that is no name");
         return;

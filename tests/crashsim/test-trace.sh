@@ -9,6 +9,7 @@ mkdir "$dir/tmp"
 export TMPDIR=$dir/tmp LC_ALL=C
 crashsim=$KVFS_CRASHSIM
 bank=$KVFS_CRASHSIM_BANK
+racers=$KVFS_CRASHSIM_RACERS
 fail() {
     echo "$*" >&2
     exit 1
@@ -76,6 +77,20 @@ states : 'printf 1 >a; sync; printf 2 >b'
 grep -v 'a=1' "$dir/states" | grep -q b && fail "what was synced is gone: $(cat "$dir/states")"
 there a=1
 there 'a=1 b=2'
+
+# --- many at once: what the trace says in the end is what is there ------------------------------------
+for seed in ${SEED:-1 2 3}; do
+    rm -rf "$dir/w" "$dir/trace" "$dir/state"
+    mkdir "$dir/w"
+    "$crashsim" trace -o "$dir/trace" -C "$dir/w" -- "$racers" "$dir/w" "$seed"
+    "$crashsim" replay "$dir/trace" --at=end --choice=drop: -o "$dir/state" >/dev/null
+    diff -rq "$dir/w" "$dir/state" || fail "racers with seed $seed left what the trace does not say"
+    rm -rf "$dir/state"
+done
+rc=0
+said=$("$crashsim" trace -o "$dir/long" -C "$dir/w" -- "$racers" "$dir/w" long 2>&1) || rc=$?
+[ $rc = 2 ] || fail "a long write: $rc: $said"
+grep -q 'could not be read' <<<"$said" || fail "a long write: $said"
 
 # --- stores ------------------------------------------------------------------------------------------
 judge() { # STATUS WHAT STORE MODE
