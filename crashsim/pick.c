@@ -364,3 +364,15 @@ crashsim_pick_counts(const struct crashsim_pick *p, size_t counts[3])
     for (size_t i = 0; i < p->count; i++)
         counts[p->fates[i].fate]++;
 }
+
+bool
+crashsim_pick_is_spoilt(const struct crashsim_pick *p)
+{
+    if (p->choice.tear < CRASHSIM_TEAR_BYTE)
+        return false;
+    for (size_t i = 0; i < p->count; i++) { /* what has pieces is torn by them */
+        if (p->fates[i].fate == CRASHSIM_TORN && p->fates[i].pieces == NULL)
+            return true;
+    }
+    return false;
+}

@@ -63,6 +63,8 @@ bool crashsim_pick_keeps(const struct crashsim_pick *p, size_t i, size_t piece);
 /* The text, of whichever form is shorter; malloced, NULL: no memory. */
 char *crashsim_pick_text(const struct crashsim_pick *p);
 
+/* Has it a tear that no disk may make (half a sector, garbage)? */
+bool crashsim_pick_is_spoilt(const struct crashsim_pick *p);
 /* How many are kept, torn, dropped. */
 void crashsim_pick_counts(const struct crashsim_pick *p, size_t counts[3]);
 

@@ -86,7 +86,10 @@ command_run(int argc, char **argv)
         return cmd_error("a folder for states: %s", strerrordesc_np(-r));
     status = source_open(argv[0], command.base, command.size, rundir_path(dir), &s);
     if (status == CMD_OK) {
-        status = explore_all(s, &command, dir, &report);
+        if (!s->spoils && command.plan.tear >= CRASHSIM_TEAR_BYTE)
+            status = cmd_error("%s: the tears byte and garbage are for disks", s->file);
+        else
+            status = explore_all(s, &command, dir, &report);
         if (status != CMD_USAGE || report.findings_count > 0)
             report_end(s, &command, &report);
         explore_report_free(&report);

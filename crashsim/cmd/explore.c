@@ -10,6 +10,8 @@
  *    hang on them.  States with different bytes are counted apart.
  * 3. Given the same recording, options and answers of the check, the same states come in the same
  *    order, but for --seconds; jobs change only when each is over.
+ * 4. A check that took too long is made again, alone: the machine may have been busy.
+ * 5. Spoilt states (tears that no disk may make) are counted apart from all others.
  */
 #include "explore.h"
 
@@ -34,6 +36,7 @@ struct explore_set { /* of numbers that are not 0 */
 struct explore_pending { /* what a job runs on */
     struct crashsim_pick pick;
     enum plan_kind kind;
+    bool spoilt;
     uint32_t at;
     uint64_t number; /* of the state */
 };
@@ -41,6 +44,7 @@ struct explore_pending { /* what a job runs on */
 struct explore_failed {
     struct explore_pending state;
     struct check_result result;
+    bool alone; /* it failed again, with no other job beside it */
 };
 
 struct explore {
@@ -97,7 +101,7 @@ explore_seconds(const struct explore *e)
 static bool
 explore_is_over(const struct explore *e)
 {
-    return e->report->states >= e->o->states || e->failed_count >= e->o->findings ||
+    return e->report->states + e->report->spoilt >= e->o->states || e->failed_count >= e->o->findings ||
            cmd_interrupted() ||
            (e->o->seconds != 0 && explore_seconds(e) >= (double)e->o->seconds);
 }
@@ -132,8 +136,7 @@ explore_judge(struct explore *e, struct check_job *job, const struct check_resul
         return cmd_error("the check cannot be run: %.*s", (int)last, result->tail);
     }
     if (!result->good) {
-        e->failed[e->failed_count].state = *p;
-        e->failed[e->failed_count++].result = *result;
+        e->failed[e->failed_count++] = (struct explore_failed){*p, *result, false};
     } else {
         crashsim_pick_free(&p->pick);
     }
@@ -173,32 +176,27 @@ explore_launch(struct explore *e, struct check_job *job)
     return r < 0 ? r : check_start(&e->o->check, job, e->s->at);
 }
 
-/* Look at PICK (taken), if it is new.  *FRESH says so. */
+/* Look at PICK (taken), if it is new; a job is free.  *FRESH says so. */
 static int
 explore_state(struct explore *e, struct crashsim_pick *pick, enum plan_kind kind, bool *fresh)
 {
     uint64_t hash;
     size_t free_job = 0;
-    int r = e->s->ops->prepare(e->s, pick, &hash), status = CMD_OK;
+    int r = e->s->ops->prepare(e->s, pick, &hash);
+    bool spoilt = crashsim_pick_is_spoilt(pick);
 
     *fresh = false;
     if (r == 0)
-        r = explore_set_add(&e->seen, crashsim_hash2(hash, source_marks(e->s)));
+        r = explore_set_add(&e->seen, crashsim_hash2(hash, 2 * source_marks(e->s) + spoilt));
     if (r <= 0) {
         crashsim_pick_free(pick);
         e->report->repeated += r == 0;
         return r < 0 ? explore_error(e, r) : CMD_OK;
     }
     *fresh = true;
-    if (e->running == e->o->jobs)
-        status = explore_wait(e);
     while (e->jobs[free_job].pid != 0 && free_job + 1 < e->o->jobs)
         free_job++;
-    if (status != CMD_OK || explore_is_over(e)) {
-        crashsim_pick_free(pick);
-        return status;
-    }
-    r = explore_set_add(&e->bytes, hash);
+    r = spoilt ? 0 : explore_set_add(&e->bytes, hash);
     if (r > 0)
         e->report->distinct++;
     if (r >= 0)
@@ -207,12 +205,18 @@ explore_state(struct explore *e, struct crashsim_pick *pick, enum plan_kind kind
         crashsim_pick_free(pick);
         return explore_error(e, r);
     }
-    e->pending[free_job] = (struct explore_pending){*pick, kind, e->s->at, e->report->states};
+    e->pending[free_job] = (struct explore_pending){*pick, kind, spoilt, e->s->at,
+                                                    e->report->states + e->report->spoilt};
     e->running++;
-    e->report->states++;
-    e->report->kinds[kind]++;
+    if (spoilt) {
+        e->report->spoilt++;
+    } else {
+        e->report->states++;
+        e->report->kinds[kind]++;
+    }
     cmd_progress_show(&e->progress, "%llu/%llu states, %zu/%zu cuts, %zu failed, %.0f/s",
-                      (unsigned long long)e->report->states, (unsigned long long)e->o->states,
+                      (unsigned long long)(e->report->states + e->report->spoilt),
+                      (unsigned long long)e->o->states,
                       e->report->cuts, e->s->cuts_count, e->failed_count,
                       (double)e->report->states / (explore_seconds(e) + 1e-9));
     return CMD_OK;
@@ -238,10 +242,14 @@ explore_cut(struct explore *e, size_t c, uint64_t quota, bool *news)
         e->report->open_max = open;
     e->report->cuts += !e->cuts[c].seen;
     plan_visit(&visit, &e->o->plan, &e->cuts[c], e->s->at, open, quota);
-    while (status == CMD_OK && !explore_is_over(e) && plan_next(&visit, &choice, &kind)) {
+    for (;;) {
         struct crashsim_pick pick;
         bool fresh;
 
+        if (e->running == e->o->jobs)
+            status = explore_wait(e);
+        if (status != CMD_OK || explore_is_over(e) || !plan_next(&visit, &choice, &kind))
+            break;
         r = source_choose(e->s, &choice, &pick);
         if (r < 0)
             return explore_error(e, r);
@@ -285,11 +293,11 @@ struct explore_retest {
     int status; /* CMD_OK, or what a line was printed about */
 };
 
-/* A shrink_test_fn: the cut is the present one, no job runs. */
+/* Does the state of PICK fail?  The cut is the present one, no job runs.  *RESULT, or NULL: how. */
 static int
-explore_retest(void *opaque, const struct crashsim_pick *pick)
+explore_retest(struct explore_retest *t, const struct crashsim_pick *pick,
+               struct check_result *failed)
 {
-    struct explore_retest *t = opaque;
     struct explore *e = t->e;
     struct check_result result = {.good = false};
     struct check_job *done;
@@ -305,7 +313,48 @@ explore_retest(void *opaque, const struct crashsim_pick *pick)
         return r;
     }
     cmd_progress_show(&e->progress, "shrinking finding %zu", e->report->findings_count + 1);
+    if (failed != NULL)
+        *failed = result;
     return result.good ? 0 : 1;
+}
+
+/* A shrink_test_fn. */
+static int
+explore_shrink_test(void *opaque, const struct crashsim_pick *pick)
+{
+    return explore_retest(opaque, pick, NULL);
+}
+
+/* The checks that took too long once more, alone.  *DROPPED: one was good then. */
+static int
+explore_retry_slow(struct explore *e, bool *dropped)
+{
+    struct explore_retest retest = {e, CMD_OK};
+    size_t kept = 0;
+
+    *dropped = false;
+    for (size_t i = 0; i < e->failed_count; i++) {
+        struct explore_failed *f = &e->failed[i];
+        int r = 1;
+
+        if (f->result.timed_out && !f->alone && retest.status == CMD_OK && !cmd_interrupted()) {
+            r = e->s->ops->seek(e->s, f->state.at);
+            if (r < 0)
+                retest.status = explore_error(e, r);
+            else
+                r = explore_retest(&retest, &f->state.pick, &f->result);
+            f->alone = r > 0;
+        }
+        if (r == 0) {
+            crashsim_pick_free(&f->state.pick);
+            e->report->slow++;
+            *dropped = true;
+        } else {
+            e->failed[kept++] = *f;
+        }
+    }
+    e->failed_count = kept;
+    return retest.status;
 }
 
 static void
@@ -347,19 +396,19 @@ explore_finding(struct explore *e, struct explore_failed *failed, bool shrunk)
 {
     struct explore_pending *p = &failed->state;
     struct explore_retest retest = {e, CMD_OK};
-    struct shrink shrink = {.test = explore_retest, .opaque = &retest, .shape = e->s->ops->shape,
+    struct shrink shrink = {.test = explore_shrink_test, .opaque = &retest, .shape = e->s->ops->shape,
                             .source = e->s, .tests_max = e->o->shrink};
     struct explore_finding *f = &e->report->findings[e->report->findings_count];
     int r = e->s->ops->seek(e->s, p->at);
 
     *f = (struct explore_finding){.at = p->at, .kind = p->kind, .result = failed->result,
-                                  .open = p->pick.count, .repeated = true};
+                                  .open = p->pick.count, .repeated = true, .spoilt = p->spoilt};
     f->choice = crashsim_pick_text(&p->pick);
     if (r < 0)
         return explore_error(e, r);
     f->marks = source_marks(e->s);
     if (shrunk && e->o->shrink > 0) {
-        r = explore_retest(&retest, &p->pick);
+        r = failed->alone ? 1 : explore_retest(&retest, &p->pick, NULL);
         f->repeated = r > 0;
         if (r > 0)
             r = shrink_pick(&shrink, &p->pick);
@@ -368,6 +417,7 @@ explore_finding(struct explore *e, struct explore_failed *failed, bool shrunk)
     f->small = crashsim_pick_text(&p->pick);
     explore_list_changes(e, f, &p->pick);
     e->report->findings_count++;
+    e->report->spoilt_count += f->spoilt;
     cmd_progress_end(&e->progress);
     if (!e->o->json)
         report_finding(e->s, e->o, f, e->report->findings_count);
@@ -454,7 +504,7 @@ explore_all(struct source *s, const struct explore_options *o, struct rundir *di
             struct explore_report *report)
 {
     struct explore e = {.s = s, .o = o, .report = report, .start_ns = cmd_now_ns()};
-    bool news = true;
+    bool more = true, news;
     int status;
 
     *report = (struct explore_report){.cuts = 0};
@@ -465,14 +515,20 @@ explore_all(struct source *s, const struct explore_options *o, struct rundir *di
         status = explore_begin(&e, dir);
     if (status == CMD_OK && o->choice != NULL) {
         status = explore_one(&e);
-        news = false;
+        if (status == CMD_OK)
+            status = explore_drain(&e);
+        more = false;
     }
-    while (status == CMD_OK && news && !explore_is_over(&e)) {
-        news = false;
-        status = explore_pass(&e, &news);
+    while (status == CMD_OK && more && !explore_is_over(&e)) {
+        for (news = true; status == CMD_OK && news && !explore_is_over(&e);) {
+            news = false;
+            status = explore_pass(&e, &news);
+        }
+        if (status == CMD_OK)
+            status = explore_drain(&e);
+        if (status == CMD_OK)
+            status = explore_retry_slow(&e, &more);
     }
-    if (status == CMD_OK)
-        status = explore_drain(&e);
     /* Which check ends first is chance; which state came first is not. */
     if (e.failed_count > 0)
         qsort(e.failed, e.failed_count, sizeof(*e.failed), explore_compare);

@@ -25,6 +25,7 @@ struct explore_finding {
     size_t marks, open;
     enum plan_kind kind;
     bool repeated; /* it failed again with the same state */
+    bool spoilt;   /* no disk may leave such a state */
     char *choice, *small; /* before and after shrinking */
     uint64_t tests;
     struct check_result result;
@@ -33,13 +34,15 @@ struct explore_finding {
 };
 
 struct explore_report {
-    uint64_t states, distinct, repeated, kinds[PLAN_KINDS];
+    uint64_t states, distinct, repeated, kinds[PLAN_KINDS]; /* legal ones */
+    uint64_t spoilt; /* states apart from these, that no disk may leave */
+    uint64_t slow;   /* checks that took too long once, and not when they were alone */
     size_t cuts, cuts_count; /* visited, of so many */
     uint64_t open_max;
     double seconds;
     bool exhausted; /* nothing but random ones is left */
     struct explore_finding *findings;
-    size_t findings_count;
+    size_t findings_count, spoilt_count; /* spoilt_count: of them on spoilt states */
 };
 
 /* CMD_OK, CMD_VIOLATIONS or CMD_USAGE (after one line); the report is filled in all cases. */

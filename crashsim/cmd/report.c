@@ -104,7 +104,8 @@ report_finding(const struct source *s, const struct explore_options *o,
     char *command = report_command(s, o, f), what[64];
 
     check_describe(&f->result, what, sizeof(what));
-    (void)printf("violation %zu: %s on the state behind line %u%s%s%s, %zu changes open, %s\n",
+    (void)printf("%s %zu: %s on the state behind line %u%s%s%s, %zu changes open, %s\n",
+                 f->spoilt ? "failure on a spoilt state, which no disk may leave," : "violation",
                  number, what, f->at, f->marks > 0 ? " (mark '" : "", report_mark(s, f),
                  f->marks > 0 ? "')" : "", f->open, f->choice != NULL ? f->choice : "?");
     report_tail(f->result.tail);
@@ -156,7 +157,7 @@ report_json(const struct source *s, const struct explore_options *o,
             const struct explore_report *r)
 {
     struct json_object *obj = json_object_new_object(), *kinds = json_object_new_object();
-    struct json_object *findings = json_object_new_array();
+    struct json_object *findings = json_object_new_array(), *spoilt = json_object_new_array();
 
     cmd_json_text(obj, "recording", s->file);
     cmd_json_u64(obj, "seed", o->plan.seed);
@@ -164,6 +165,8 @@ report_json(const struct source *s, const struct explore_options *o,
     cmd_json_u64(obj, "states", r->states);
     cmd_json_u64(obj, "distinct", r->distinct);
     cmd_json_u64(obj, "repeated", r->repeated);
+    cmd_json_u64(obj, "spoilt", r->spoilt);
+    cmd_json_u64(obj, "slow", r->slow);
     cmd_json_u64(obj, "cuts", r->cuts);
     cmd_json_u64(obj, "cuts_total", r->cuts_count);
     cmd_json_u64(obj, "open_max", r->open_max);
@@ -173,24 +176,35 @@ report_json(const struct source *s, const struct explore_options *o,
     (void)json_object_object_add(obj, "exhausted", json_object_new_boolean(r->exhausted));
     (void)json_object_object_add(obj, "seconds", json_object_new_double(r->seconds));
     (void)json_object_object_add(obj, "states_per_second",
-                                 json_object_new_double((double)r->states / (r->seconds + 1e-9)));
+                                 json_object_new_double((double)(r->states + r->spoilt) /
+                                                        (r->seconds + 1e-9)));
     for (size_t i = 0; i < r->findings_count; i++)
-        (void)json_object_array_add(findings, report_json_finding(s, o, &r->findings[i]));
+        (void)json_object_array_add(r->findings[i].spoilt ? spoilt : findings,
+                                    report_json_finding(s, o, &r->findings[i]));
     (void)json_object_object_add(obj, "violations", findings);
+    (void)json_object_object_add(obj, "spoilt_failures", spoilt);
     cmd_json_print_take(obj);
 }
 
 void
 report_end(const struct source *s, const struct explore_options *o, const struct explore_report *r)
 {
+    size_t violations = r->findings_count - r->spoilt_count;
+
     if (o->json) {
         report_json(s, o, r);
         return;
     }
     (void)printf("%" PRIu64 " states (%" PRIu64 " distinct) of %zu of %zu cuts in %.1f s, %.0f/s, "
                  "seed %" PRIu64 ": %zu violation%s%s\n", r->states, r->distinct, r->cuts,
-                 r->cuts_count, r->seconds, (double)r->states / (r->seconds + 1e-9), o->plan.seed,
-                 r->findings_count, r->findings_count == 1 ? "" : "s",
+                 r->cuts_count, r->seconds,
+                 (double)(r->states + r->spoilt) / (r->seconds + 1e-9), o->plan.seed, violations,
+                 violations == 1 ? "" : "s",
                  r->exhausted && r->findings_count == 0 && o->choice == NULL
                      ? " (there are no others, but random ones)" : "");
+    if (r->spoilt > 0)
+        (void)printf("apart from these, %" PRIu64 " spoilt states, which no disk may leave: %zu failed\n",
+                     r->spoilt, r->spoilt_count);
+    if (r->slow > 0)
+        (void)printf("%" PRIu64 " checks took too long once, and were good alone\n", r->slow);
 }

@@ -110,6 +110,10 @@ source_parse_choice(const struct source *s, const char *text, struct crashsim_pi
         return cmd_error("%s: no cut was recorded; --choice=CHOICE is needed", s->file);
     r = text != NULL ? crashsim_pick_parse(pick, text, n, s->ops->shape, s)
                      : source_choose(s, s->own_cut, pick);
+    if (r == 0 && !s->spoils && pick->choice.tear >= CRASHSIM_TEAR_BYTE) {
+        crashsim_pick_free(pick);
+        return cmd_error("%s: the tears byte and garbage are for disks", s->file);
+    }
     if (r == 0 && text != NULL && pick->rule && s->ops->adapt != NULL)
         s->ops->adapt(s, pick);
     if (r == -EINVAL)

@@ -44,6 +44,7 @@ struct source {
     const struct source_ops *ops;
     const char *file;    /* the recording */
     const char *what;    /* "disk" or "folder": what a state is */
+    bool spoils;         /* it knows the tears byte and garbage */
     uint32_t lines, at;  /* how many there are; where it stands */
     uint64_t bytes;      /* about what a state takes, for the choice of a folder */
     /* Where a cut is worth it: in front of what makes something durable, behind each mark, at the

@@ -198,7 +198,7 @@ source_open_disk(const char *file, const char *base, uint64_t size, const char *
 
     if (d == NULL)
         return cmd_error("no memory");
-    d->s = (struct source){.ops = &disk_ops, .file = file, .what = "disk"};
+    d->s = (struct source){.ops = &disk_ops, .file = file, .what = "disk", .spoils = true};
     if (crashsim_history_open(file, &d->history, error) < 0) {
         free(d);
         return cmd_error("%s: %s", file, error);

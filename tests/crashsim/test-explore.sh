@@ -62,6 +62,20 @@ run 1 explore "$dir/none" --timeout=1 --shrink=0 -j1 -- sh -c 'sleep 100 & sleep
 grep -q 'time limit' <<<"$said" || fail "$said"
 run 1 explore "$dir/none" --shrink=0 -j1 -- sh -c 'kill -SEGV $$'
 grep -q 'signal 11' <<<"$said" || fail "$said"
+# One that takes too long once is made again alone; the others are not lost by it.
+run 0 explore "$dir/none" --states=40 --timeout=1 --json -- sh -c "mkdir '$dir/once' 2>/dev/null || exit 0; sleep 100"
+[ "$(jq -c '[.states, .slow]' <<<"$said")" = '[40,1]' ] || fail "slow once: $said"
+
+# What no disk may leave is counted apart, and so is what fails there.
+run 0 explore "$dir/none" --states=100 --tear=4096 --json -- "$store" check
+jq -e '.states > 50 and .spoilt == 0' <<<"$said" >/dev/null || fail "not spoilt: $said"
+run 1 explore "$dir/none" --states=100 --tear=garbage --json -- "$store" check
+jq -e '.violations == [] and (.spoilt_failures | length) == 1 and .spoilt > 0 and
+    .states == ([.kinds[]] | add) and .kinds.random == 0' <<<"$said" >/dev/null || fail "spoilt: $said"
+again=$(jq -r '.spoilt_failures[0].command' <<<"$said")
+# shellcheck disable=SC2086 # words
+run 1 ${again#crashsim }
+grep -q 'apart from these, 1 spoilt' <<<"$said" || fail "again: $said"
 refused 'cannot be run' explore "$dir/none" -j1 -q --json -- "$dir/no-such"
 
 # Replay: marks, the recording's base untouched, what is there is not overwritten.
