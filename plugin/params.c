@@ -138,6 +138,17 @@ params_set_engine(struct kparams *p, const char *key, const char *value, struct 
     return 0;
 }
 
+/* The engine judges them when it opens. */
+static int
+params_set_engine_params(struct kparams *p, const char *key, const char *value,
+                         struct kvfs_error *err)
+{
+    (void)key;
+    (void)err;
+    p->engine_params = *value != '\0' ? value : NULL;
+    return 0;
+}
+
 static int
 params_set_create(struct kparams *p, const char *key, const char *value, struct kvfs_error *err)
 {
@@ -257,6 +268,7 @@ kparams_set(struct kparams *p, const char *key, const char *value, struct kvfs_e
         {"readonly", params_set_readonly},
         {"strict", params_set_strict},
         {"log", params_set_log},
+        {"engine-params", params_set_engine_params},
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {

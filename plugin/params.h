@@ -13,6 +13,7 @@ struct kparams {
     const char *volume;    /* strings are borrowed from the caller */
     const char *file;      /* NULL: not given */
     const char *engine;    /* NULL: not given */
+    const char *engine_params; /* NULL: not given; for tests */
     uint64_t create_bytes; /* 0: not given */
     uint32_t block_size_bytes;
     size_t cache_bytes;

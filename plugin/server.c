@@ -151,6 +151,7 @@ server_open_volume(const struct kparams *params, struct kvfs_volume **vp, struct
 {
     struct kvfs_volume_options options = {
         .engine = params->engine,
+        .engine_params = params->engine_params,
         .readonly = params->readonly,
         .cache_bytes = params->cache_bytes,
         .commit_interval_ms = params->commit_interval_ms,

@@ -29,6 +29,7 @@
 #define STATES_A_CUT  10
 #define WORK_MS       60000
 #define FINDINGS_KEPT 3 /* of one campaign */
+#define TROUBLES_MAX  8 /* states that could not be judged, until it gives up */
 
 const char *const campaign_kind_names[CAMPAIGN_KINDS] = {
     "drop-all", "keep-all", "prefix", "leave-one-out", "only-one", "random",
@@ -160,7 +161,13 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
     struct round *rd = arg;
     struct campaign_stats *stats = rd->stats;
 
+    if (v->status != VERDICT_GOOD && v->status != VERDICT_VIOLATION) {
+        if (stats->troubles++ == 0)
+            (void)snprintf(stats->trouble, sizeof(stats->trouble), "%s", v->text);
+        return;
+    }
     stats->states++;
+    stats->late += v->late;
     stats->duplicates += v->duplicate;
     stats->undecided += v->undecided;
     stats->repaired += v->repaired;
@@ -174,9 +181,6 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
     if (v->status == VERDICT_VIOLATION) {
         stats->violations++;
         round_keep(rd, s, v->text);
-    } else if (v->status != VERDICT_GOOD) {
-        if (stats->troubles++ == 0 && stats->first[0] == '\0')
-            (void)snprintf(stats->first, sizeof(stats->first), "the simulator failed: %s", v->text);
     }
     stats->distinct = bench_distinct(rd->bench);
     if (rd->c->tell != NULL)
@@ -188,7 +192,7 @@ round_enough(const struct round *rd)
 {
     const struct campaign *c = rd->c;
 
-    return rd->stats->states >= c->states_max || (c->end_ns != 0 && journal_now() > c->end_ns) ||
+    return rd->stats->states >= c->states_max || rd->stats->troubles >= TROUBLES_MAX || (c->end_ns != 0 && journal_now() > c->end_ns) ||
            (c->stop != NULL && c->stop()) || (c->first && rd->stats->violations > 0);
 }
 
@@ -236,6 +240,26 @@ round_first(const struct trace *t, const struct journal *j)
     return i;
 }
 
+/* A cut at T_NS fell while the volume recovered: into what? */
+static void
+round_count_second(struct round *rd, uint64_t t_ns)
+{
+    const struct journal_recovery *y = &rd->journal->recovery;
+    int phase = -1;
+
+    for (int i = 0; i < RECOVERY_PHASES; i++) {
+        if (y->begin_ns[i] != 0 && t_ns >= y->begin_ns[i])
+            phase = i;
+    }
+    if (phase < 0)
+        return;
+    rd->stats->second[phase]++;
+    if (t_ns >= y->begin_ns[RECOVERY_ENGINE]) {
+        rd->stats->second_orphans += t_ns <= y->orphans_ns;
+        rd->stats->second_folds += t_ns <= y->folded_ns;
+    }
+}
+
 static int
 round_states_at(struct round *rd, const struct bench_job *job, struct replay *r, size_t at,
                 uint64_t t_ns, struct kvfs_error *err)
@@ -246,6 +270,7 @@ round_states_at(struct round *rd, const struct bench_job *job, struct replay *r,
     int rc = 0;
 
     rd->stats->cuts++;
+    round_count_second(rd, t_ns);
     for (unsigned i = 0; rc == 0 && i < n && !round_enough(rd); i++) {
         struct state s = {.at = at};
 
@@ -255,15 +280,30 @@ round_states_at(struct round *rd, const struct bench_job *job, struct replay *r,
     return rc;
 }
 
-/* Of two instants the one with more changes open. */
+/* Of two instants below END the one with more changes open. */
 static size_t
-round_pick(const struct trace *t, size_t first, uint64_t *seed)
+round_pick(const struct trace *t, size_t first, size_t end, uint64_t *seed)
 {
-    size_t n = t->count > first ? t->count - first : 1;
+    size_t n = end > first ? end - first : 1;
     size_t a = first + (size_t)(crashsim_random(seed) % n);
     size_t b = first + (size_t)(crashsim_random(seed) % n);
 
     return trace_open_count(t, a) >= trace_open_count(t, b) ? a : b;
+}
+
+/* Of a recovery most changes are made when it is over: half of the cuts fall in front of that. */
+static size_t
+round_recovered(const struct round *rd, const struct trace *t)
+{
+    const struct journal_recovery *y = &rd->journal->recovery;
+    uint64_t t_ns = y->begin_ns[RECOVERY_WRITE];
+    size_t i = 0;
+
+    t_ns = y->orphans_ns > t_ns ? y->orphans_ns : t_ns;
+    t_ns = y->folded_ns > t_ns ? y->folded_ns : t_ns;
+    while (i < t->count && t->events[i].t < t_ns)
+        i++;
+    return i == 0 ? t->count : i;
 }
 
 static int
@@ -273,6 +313,7 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
                             .subject = &rd->c->subject,
                             .journal = rd->journal,
                             .t_ns_max = rd->t_ns_max,
+                            .judge_ms = rd->c->judge_ms,
                             .judged = round_judged,
                             .judged_arg = rd};
     size_t cuts[CUTS_A_ROUND];
@@ -281,7 +322,8 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
     int rc = replay_new(t, rd->base, &r, err);
 
     for (int i = 0; i < CUTS_A_ROUND; i++)
-        cuts[i] = round_pick(t, first, &seed);
+        cuts[i] = round_pick(t, first, i % 2 == 0 && rd->c->twice ? round_recovered(rd, t) : t->count,
+                             &seed);
     qsort(cuts, CUTS_A_ROUND, sizeof(cuts[0]), round_compare);
     for (int i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
         if (i > 0 && cuts[i] == cuts[i - 1])
@@ -358,11 +400,14 @@ round_recover(struct round *rd, const struct trace *t, struct kvfs_error *err)
     struct bench_job job = {.scenario = rd->c->scenario,
                             .subject = &rd->c->subject,
                             .journal = rd->journal,
+                            .judge_ms = rd->c->judge_ms,
+                            .note = &rd->journal->recovery,
                             .t_ns_max = t->cut_ns};
     struct verdict *v = rd->live;
     struct state s = {.at = t->count - 1, .choice = t->cut};
     int rc = stack_tell(&rd->stack, "power-on", NULL, 0, err);
 
+    rd->journal->recovery.begin_ns[RECOVERY_MOUNT] = journal_now();
     if (rc == 0)
         rc = stack_attach(&rd->stack, err);
     if (rc == 0)
@@ -423,6 +468,7 @@ round_plain(struct round *rd, struct kvfs_error *err)
     struct bench_job job = {.scenario = rd->c->scenario,
                             .subject = &rd->c->subject,
                             .journal = rd->journal,
+                            .judge_ms = rd->c->judge_ms,
                             .t_ns_max = journal_now()};
     struct state s = {0};
     int rc = stack_attach(&rd->stack, err);
@@ -578,6 +624,7 @@ campaign_again(struct campaign *c, const char *dir, const char *text, struct ver
     struct bench_job job = {.scenario = c->scenario,
                             .subject = &c->subject,
                             .journal = j,
+                            .judge_ms = c->judge_ms,
                             .all = true,
                             .judged = again_judged,
                             .judged_arg = v};

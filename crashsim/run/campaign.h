@@ -25,7 +25,10 @@ extern const char *const campaign_kind_names[CAMPAIGN_KINDS];
 
 struct campaign_stats {
     uint64_t rounds, cuts, live; /* live: cuts of a running disk among the states */
-    uint64_t states, duplicates, distinct, violations, troubles, undecided, repaired;
+    uint64_t states, duplicates, distinct, violations, troubles, undecided, repaired, late;
+    /* Cuts while recovering: by what went on, and while something unlinked was being deleted, and
+     * while the log was being folded. */
+    uint64_t second[RECOVERY_PHASES], second_orphans, second_folds;
     uint64_t kinds[CAMPAIGN_KINDS];
     uint64_t operations, acknowledged, events;
     struct journal_seen seen; /* added up */
@@ -34,6 +37,7 @@ struct campaign_stats {
         umount_ns;     /* of the states, added up */
     char first[440];   /* what was first found */
     char command[440]; /* and how to see it again */
+    char trouble[440]; /* why the first state could not be judged */
 };
 
 struct campaign {
@@ -42,6 +46,7 @@ struct campaign {
     const struct place *place;
     uint64_t seed, states_max, end_ns; /* end_ns: 0, or stop then */
     uint64_t disk_bytes;
+    unsigned judge_ms;    /* for one judgement */
     const char *findings; /* folder for recordings */
     bool twice;           /* cut again while recovering */
     bool first;           /* stop at the first violation */

@@ -12,7 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char journal_magic[16] = "crashsim-ops 1\n";
+static const char journal_magic[16] = "crashsim-ops 2\n";
+
+const char *const journal_phase_names[RECOVERY_PHASES] = {
+    "mount", "engine", "kvfs", "read", "write", "close", "check", "again",
+};
 
 uint64_t
 journal_now(void)

@@ -40,11 +40,34 @@ struct journal_seen {
     uint64_t wraps;    /* times that as much was appended to it as it has room for */
 };
 
+/* What the recovery of the running disk did, and when: the second cut falls into it. */
+enum journal_phase {
+    RECOVERY_MOUNT, /* until the engine is opened: ext4's journal */
+    RECOVERY_ENGINE,
+    RECOVERY_KVFS, /* the rest of opening the volume */
+    RECOVERY_READ, /* meanwhile what was left behind is deleted */
+    RECOVERY_WRITE,
+    RECOVERY_CLOSE,
+    RECOVERY_CHECK,
+    RECOVERY_AGAIN, /* opened once more */
+    RECOVERY_PHASES
+};
+extern const char *const journal_phase_names[RECOVERY_PHASES];
+
+struct journal_recovery {
+    uint64_t begin_ns[RECOVERY_PHASES]; /* 0: never came to it */
+    uint64_t orphans_ns; /* until then something unlinked was being deleted; 0: nothing was */
+    uint64_t folded_ns;  /* until then the log was being folded; 0: nothing was */
+    uint64_t acked_ns;   /* a durable change was acknowledged; 0: none */
+    uint64_t digest;     /* of what had been recovered, so all of it is durable from then on */
+};
+
 struct journal {
     uint64_t seed;
     char scenario[32], engine[96];
     char params[300]; /* of the engine */
     struct journal_seen seen;
+    struct journal_recovery recovery;
     char ended[256]; /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];

@@ -21,13 +21,24 @@ judge_bad(struct judge *j, const char *fmt, ...)
 {
     va_list ap;
 
-    if (j->verdict->status == VERDICT_VIOLATION)
+    if (j->verdict->status == VERDICT_VIOLATION || j->verdict->status == VERDICT_TROUBLE)
         return;
     va_start(ap, fmt);
     /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it was started a line above */
     (void)vsnprintf(j->verdict->text, sizeof(j->verdict->text), fmt, ap);
     va_end(ap);
     j->verdict->status = VERDICT_VIOLATION;
+}
+
+int
+judge_could_not(struct judge *j, int r, const struct kvfs_error *err)
+{
+    if (r == 0 || j->verdict->status == VERDICT_VIOLATION)
+        return r;
+    j->verdict->status = VERDICT_TROUBLE;
+    (void)snprintf(j->verdict->text, sizeof(j->verdict->text), "%s: %s", j->verdict->phase,
+                   err->msg);
+    return r;
 }
 
 uint64_t
@@ -121,35 +132,123 @@ judge_after(struct judge *j, struct kvfs_error *err)
     return r;
 }
 
+/* Phase P of the recovery begins. */
+static void
+judge_note(struct judge *j, enum journal_phase p)
+{
+    if (j->note != NULL && j->note->begin_ns[p] == 0)
+        j->note->begin_ns[p] = journal_now();
+}
+
+/* What goes on in the background of the recovered volume. */
+static void
+judge_note_background(struct judge *j, uint64_t *log_used)
+{
+    struct kvfs_volume_stat st;
+
+    if (j->note == NULL || kvfs_volume_stat(j->v, &st, NULL) < 0)
+        return;
+    if (st.forks_deleting > 0)
+        j->note->orphans_ns = journal_now();
+    if (st.engine.log_used_bytes < *log_used)
+        j->note->folded_ns = journal_now();
+    *log_used = st.engine.log_used_bytes;
+}
+
+static int
+judge_open(struct judge *j, bool again, struct kvfs_error *err)
+{
+    struct kvfs_volume_options options = {.engine_params = j->s->engine_params};
+    uint64_t begin = journal_now();
+    struct kvfs_volume_info info;
+    int r;
+
+    judge_phase(j, again ? "opening again" : "opening");
+    judge_note(j, again ? RECOVERY_AGAIN : RECOVERY_ENGINE);
+    r = kvfs_volume_open(j->volume, &options, &j->v, err);
+    j->verdict->open_ns += journal_now() - begin;
+    if (r == 0 && !again && j->note != NULL) {
+        kvfs_volume_info(j->v, &info);
+        j->note->begin_ns[RECOVERY_KVFS] = begin + info.open_engine_ns;
+    }
+    return r;
+}
+
+/* Of a volume that was cut again while it recovered: what the first recovery had made durable. */
+static void
+judge_first_recovery(struct judge *j)
+{
+    const struct journal_recovery *first = &j->j->recovery;
+
+    if (first->acked_ns == 0 || j->instant_ns <= first->acked_ns || !judge_expects_durable(j) ||
+        j->verdict->status != VERDICT_NONE)
+        return;
+    if (j->digest != first->digest)
+        judge_bad(j, "what the first recovery found, and wrote on behind durably, is not there");
+}
+
+/* Look for the first time, and write on. */
+static int
+judge_go_on(const struct scenario *scenario, struct judge *j, struct kvfs_error *err)
+{
+    const struct journal_recovery *first = &j->j->recovery;
+    uint64_t log_used = 0;
+    int r;
+
+    judge_first_recovery(j);
+    if (first->acked_ns != 0 && j->instant_ns > first->acked_ns && judge_expects_durable(j) &&
+        j->verdict->status == VERDICT_NONE) {
+        r = judge_after(j, err);
+        if (r < 0)
+            return r;
+    }
+    judge_phase(j, "writing on");
+    judge_note_background(j, &log_used);
+    judge_note(j, RECOVERY_WRITE);
+    r = judge_write_on(j, err);
+    judge_note_background(j, &log_used);
+    if (r == 0 && scenario->write_on != NULL)
+        r = scenario->write_on(j, err);
+    judge_note_background(j, &log_used);
+    if (r == 0 && j->note != NULL && j->verdict->status == VERDICT_NONE) {
+        j->note->digest = j->digest;
+        j->note->acked_ns = journal_now();
+    }
+    return r;
+}
+
 static int
 judge_look(const struct scenario *scenario, struct judge *j, bool again, struct kvfs_error *err)
 {
-    struct kvfs_volume_options options = {.engine_params = j->s->engine_params};
-    uint64_t begin = journal_now(), digest = j->digest;
-    int r, closed;
+    uint64_t digest = j->digest, begin, log_used = 0;
+    int r = judge_open(j, again, err), closed;
 
-    judge_phase(j, again ? "opening again" : "opening");
-    r = kvfs_volume_open(j->volume, &options, &j->v, err);
-    j->verdict->open_ns += journal_now() - begin;
     if (r < 0)
         return r;
     judge_phase(j, again ? "reading again" : "reading");
+    judge_note(j, again ? RECOVERY_AGAIN : RECOVERY_READ);
+    judge_note_background(j, &log_used);
     begin = journal_now();
     r = scenario->judge(j, err);
     j->verdict->judge_ns += journal_now() - begin;
-    if (r == 0 && again && digest != j->digest && j->verdict->status != VERDICT_VIOLATION)
+    judge_note_background(j, &log_used);
+    if (r == 0 && again && digest != j->digest && j->verdict->status == VERDICT_NONE)
         judge_bad(j, "opened a second time it holds something else");
     if (r == 0 && again)
         r = judge_after(j, err);
-    if (r == 0 && !again) {
-        judge_phase(j, "writing on");
-        r = judge_write_on(j, err);
-        if (r == 0 && scenario->write_on != NULL)
-            r = scenario->write_on(j, err);
-    }
+    if (r == 0 && !again)
+        r = judge_go_on(scenario, j, err);
+    judge_note(j, again ? RECOVERY_AGAIN : RECOVERY_CLOSE);
     closed = kvfs_volume_close(j->v, r == 0 ? err : NULL);
     j->v = NULL;
     return r < 0 ? r : closed;
+}
+
+/* Of the machine and not of the volume. */
+static bool
+judge_is_short(int r)
+{
+    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN;
 }
 
 void
@@ -161,15 +260,18 @@ judge_all(const struct scenario *scenario, struct judge *j)
     uint64_t begin;
     int r = judge_look(scenario, j, false, &err);
 
-    if (r == 0 && j->verdict->status != VERDICT_VIOLATION) {
+    if (r == 0 && j->verdict->status == VERDICT_NONE) {
         judge_phase(j, "kvfs check");
+        judge_note(j, RECOVERY_CHECK);
         begin = journal_now();
         r = kvfs_check(j->volume, &options, &result, &err);
         j->verdict->check_ns += journal_now() - begin;
     }
-    if (r == 0 && j->verdict->status != VERDICT_VIOLATION)
+    if (r == 0 && j->verdict->status == VERDICT_NONE)
         r = judge_look(scenario, j, true, &err);
-    if (r < 0)
+    if (judge_is_short(r))
+        (void)judge_could_not(j, r, &err);
+    else if (r < 0)
         judge_bad(j, "%s: %s", j->verdict->phase, err.msg);
     if (j->verdict->status == VERDICT_NONE)
         j->verdict->status = VERDICT_GOOD;

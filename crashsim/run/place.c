@@ -10,14 +10,26 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "cmd/rundir.h"
+
+#define PLACE_ROOM_MIN ((uint64_t)1 << 20)
 
 const char *
 place_name(const struct place *p, const char *name, char buf[PLACE_NAME_MAX])
 {
     (void)snprintf(buf, PLACE_NAME_MAX, "%s/%s", p->path, name);
     return buf;
+}
+
+bool
+place_is_full(const struct place *p)
+{
+    struct statvfs st;
+
+    return statvfs(p->path, &st) == 0 &&
+           (uint64_t)st.f_bavail * st.f_frsize < PLACE_ROOM_MIN;
 }
 
 void

@@ -30,6 +30,9 @@ int place_make(struct place *p, const char *parent, struct kvfs_error *err);
 /* Remove it with all it holds. */
 void place_remove(struct place *p);
 
+/* Is there hardly room for anything more? */
+bool place_is_full(const struct place *p);
+
 void place_note_pid(const struct place *p, pid_t pid);
 
 /* PATH/NAME; into BUF, returned. */

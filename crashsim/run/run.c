@@ -3,6 +3,7 @@
  * run.c - `crashsim run`: a scenario over one engine or all of them.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                                              *run_state, *run_tmp;
-static uint64_t run_states, run_seconds, run_seed, run_jobs;
+static uint64_t run_states, run_seconds, run_seed, run_jobs, run_judge_ms = STATE_JUDGE_MS;
 static bool run_json, run_quiet, run_strict, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
@@ -100,7 +101,7 @@ static void
 run_tell(const struct campaign *c, const struct campaign_stats *s)
 {
     cmd_progress_show(&run_progress, "%s over %s: %llu of %llu states, %llu cuts, %llu violations",
-                      c->scenario->name, c->subject.engine, (unsigned long long)s->states,
+                      c->twice ? "recovery-of-recovery" : c->scenario->name, c->subject.engine, (unsigned long long)s->states,
                       (unsigned long long)c->states_max, (unsigned long long)s->cuts,
                       (unsigned long long)s->violations);
 }
@@ -139,7 +140,7 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     struct json_object *seen = json_object_new_object();
     struct json_object *ms = json_object_new_object();
 
-    cmd_json_text(o, "scenario", c->scenario->name);
+    cmd_json_text(o, "scenario", c->twice ? "recovery-of-recovery" : c->scenario->name);
     cmd_json_text(o, "engine", c->subject.engine);
     cmd_json_text(o, "promise", run_promise(c->subject.caps));
     cmd_json_u64(o, "seed", seed);
@@ -150,7 +151,8 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(o, "distinct", s->distinct);
     cmd_json_u64(o, "duplicates", s->duplicates);
     cmd_json_u64(o, "violations", s->violations);
-    cmd_json_u64(o, "troubles", s->troubles);
+    cmd_json_u64(o, "not_judged", s->troubles);
+    cmd_json_u64(o, "judged_again", s->late);
     cmd_json_u64(o, "undecided", s->undecided);
     cmd_json_u64(o, "file_systems_repaired", s->repaired);
     cmd_json_u64(o, "operations", s->operations);
@@ -164,6 +166,15 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(seen, "store_growth_bytes", s->seen.growth);
     cmd_json_u64(seen, "log_folds", s->seen.folds);
     cmd_json_u64(seen, "log_wraps", s->seen.wraps);
+    if (c->twice) {
+        struct json_object *second = json_object_new_object();
+
+        for (int i = 0; i < RECOVERY_PHASES; i++)
+            cmd_json_u64(second, journal_phase_names[i], s->second[i]);
+        cmd_json_u64(second, "orphans", s->second_orphans);
+        cmd_json_u64(second, "folds", s->second_folds);
+        (void)json_object_object_add(o, "second_cuts", second);
+    }
     (void)json_object_object_add(o, "passed_through", seen);
     for (int i = 0; i < CAMPAIGN_KINDS; i++)
         cmd_json_u64(kinds, campaign_kind_names[i], s->kinds[i]);
@@ -225,11 +236,11 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
         run_json_add(c, &stats, c->seed);
     else
         run_print(c, &stats);
-    if (stats.troubles > 0)
-        return CMD_USAGE;
-    return stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0
-               ? CMD_VIOLATIONS
-               : CMD_OK;
+    if (stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0)
+        return CMD_VIOLATIONS;
+    return stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
+                                          (unsigned long long)stats.troubles, stats.trouble)
+                              : CMD_OK;
 }
 
 static int
@@ -331,6 +342,7 @@ run_run(int argc, char **argv)
     c.states_max = run_states != 0 ? run_states : run_seconds != 0 ? UINT64_MAX : RUN_STATES;
     c.disk_bytes = RUN_DISK;
     c.findings = run_findings;
+    c.judge_ms = (unsigned)(run_judge_ms < UINT_MAX / 2 ? run_judge_ms : UINT_MAX / 2);
     c.slots = run_jobs != 0 ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     c.first = run_first;
     c.plain = run_plain;
@@ -362,6 +374,8 @@ static const struct cmd_option run_options[] = {
     {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability", &run_strict},
     {"first", CMD_SWITCH, 0, NULL, "stop at the first violation", &run_first},
     {"plain", CMD_SWITCH, 0, NULL, "no simulated disk and no cut: an end in order", &run_plain},
+    {"judge-ms", CMD_NUMBER, 0, "N", "time for one judgement (60000); then it is made again, alone",
+     &run_judge_ms},
     {"engine-params", CMD_TEXT, 0, "TEXT", "for the engine, as unsafe-nosync=1; for tests",
      &run_params},
     {"tmp", CMD_TEXT, 0, "FOLDER", "for the disks (/dev/shm)", &run_tmp},

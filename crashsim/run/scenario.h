@@ -23,7 +23,8 @@ struct subject {
 
 struct verdict {
     int status;                /* enum verdict_status */
-    bool repaired; /* the file system below needed e2fsck */
+    bool repaired;  /* the file system below needed e2fsck */
+    bool late;      /* it was judged again, alone and with more time */
     bool duplicate, undecided; /* undecided: the oracle's search was too long */
     uint64_t hash;             /* of the engine's files, before anything was opened */
     char phase[48];            /* what is being done */
@@ -37,13 +38,15 @@ enum verdict_status {
     VERDICT_NONE, /* the judge died before it had one */
     VERDICT_GOOD,
     VERDICT_VIOLATION,
-    VERDICT_TROUBLE, /* the simulator itself failed */
+    VERDICT_TROUBLE, /* the simulator itself failed, or had no room: nothing was judged */
 };
 
 struct judge {
     const struct subject *s;
     const struct journal *j;
-    uint64_t t_ns;      /* of the cut */
+    uint64_t t_ns;       /* of the workload's cut */
+    uint64_t instant_ns; /* of the last cut: later than that, if it fell while recovering */
+    struct journal_recovery *note; /* NULL, or: what happens when is noted there */
     const char *volume; /* its folder, in the recovered file system */
     struct kvfs_volume *v;
     uint64_t digest; /* out: of all that was recovered */
@@ -77,6 +80,9 @@ extern const struct scenario scenario_sqlite;
 
 /* Say why; the first reason stays. */
 void judge_bad(struct judge *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The judge itself failed (R, a negative errno, with ERR; 0: it did not): that is no violation.
+ * Answers R. */
+int judge_could_not(struct judge *j, int r, const struct kvfs_error *err);
 /* A hash of what was read. */
 uint64_t judge_digest(const void *bytes, size_t count);
 /* What the engine promises of acknowledged operations. */

@@ -6,11 +6,11 @@
  *     inner ext4 - loop - nbdfuse - nbdkit, kvfs plugin - volume - outer ext4 - ... - crash disk
  *
  * The worker does what a careful program does: write a file under a temporary name, fsync, rename,
- * fsync
- * the folder; it removes old ones, and appends to a log with fdatasync.  After the cut the inner
- * file system
- * mounts, fsck finds nothing, every file whose fsync was answered is there and whole, none is
- * there by half, and none whose removal was made durable.
+ * fsync the folder; it removes old ones, and appends to a log with fdatasync.  After the cut the
+ * inner file system mounts, which replays its journal and repairs nothing; every file whose fsync
+ * was answered is there and whole, none is there by half, and none whose removal was made durable.
+ * Then a check that may change nothing (e2fsck -fn) finds nothing, and the kernel had noted no
+ * error in the superblock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -327,6 +327,7 @@ struct copying {
     uint64_t digest;
     struct kvfs_error *err;
     int rc;
+    bool failed; /* the copy, not the volume */
 };
 
 static int
@@ -339,8 +340,10 @@ export_extent(void *arg, uint64_t offset, uint64_t count, bool hole)
         size_t n = end - offset < sizeof(buf) ? (size_t)(end - offset) : sizeof(buf);
 
         e->rc = kvfs_file_pread(e->f, buf, n, offset, e->err);
-        if (e->rc == 0 && pwrite(e->fd, buf, n, (off_t)offset) != (ssize_t)n)
+        if (e->rc == 0 && pwrite(e->fd, buf, n, (off_t)offset) != (ssize_t)n) {
+            e->failed = true;
             e->rc = kvfs_error_set(e->err, -EIO, "the inner disk's copy cannot be written");
+        }
         e->digest = crashsim_hash2(e->digest, judge_digest(buf, n) ^ offset);
         offset += n;
     }
@@ -361,44 +364,80 @@ guest_export(struct judge *j, const char *path, struct kvfs_error *err)
         return r;
     e.fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (e.fd < 0 || ftruncate(e.fd, (off_t)GUEST_DISK) < 0)
-        r = guest_fail(path, err);
+        r = judge_could_not(j, guest_fail(path, err), err);
     else
         r = kvfs_file_extents(e.f, GUEST_DISK, 0, UINT32_MAX, export_extent, &e, err);
     kvfs_file_close(e.f);
     if (e.fd >= 0)
         (void)close(e.fd);
     j->digest = e.digest;
+    if (e.failed)
+        (void)judge_could_not(j, e.rc, err);
     return r < 0 ? r : e.rc;
+}
+
+/* What the kernel noted while it was mounted: e2fsck -fn says nothing of it. */
+static void
+look_super(struct judge *j, const char *path)
+{
+    uint8_t super[1024] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool read = fd >= 0 && pread(fd, super, sizeof(super), 1024) == (ssize_t)sizeof(super);
+
+    if (fd >= 0)
+        (void)close(fd);
+    if (!read || super[0x38] != 0x53 || super[0x39] != 0xef)
+        judge_bad(j, "the inner file system has no superblock");
+    else if ((super[0x3a] & 2) != 0 || super[0x194] != 0)
+        judge_bad(j, "the inner file system noted an error");
+}
+
+/* Replay the journal by mounting, look at the files, then let e2fsck look. */
+static int
+guest_look(struct judge *j, const char *path, const char *mnt, struct kvfs_error *err)
+{
+    const char *fsck[] = {"e2fsck", "-fn", path, NULL};
+    struct loop loop = {.fd = -1};
+    int dir, r = loop_attach(path, &loop, err);
+
+    if (r < 0)
+        return judge_could_not(j, r, err);
+    if (mount(loop.name, mnt, "ext4", MS_NOATIME, "") < 0) {
+        judge_bad(j, "the inner file system does not mount: %s", strerrordesc_np(errno));
+        loop_detach(&loop);
+        return 0;
+    }
+    dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        judge_bad(j, "the inner file system has no root: %s", strerrordesc_np(errno));
+    else
+        look_files(j, dir);
+    if (dir >= 0)
+        (void)close(dir);
+    disks_umount(mnt);
+    loop_detach(&loop);
+    look_super(j, path);
+    r = tool_run(j->s->place, fsck, err);
+    if (r == -EIO)
+        judge_bad(j, "%s", err->msg);
+    return r == -EIO ? 0 : judge_could_not(j, r, err);
 }
 
 static int
 guest_judge(struct judge *j, struct kvfs_error *err)
 {
     char path[PLACE_NAME_MAX], mnt[PLACE_NAME_MAX], name[32];
-    const char *fsck[] = {"e2fsck", "-fn", path, NULL};
-    struct loop loop = {.fd = -1};
-    int r, dir;
+    int r;
 
     (void)snprintf(name, sizeof(name), "i%ld.img", (long)getpid());
     (void)place_name(j->s->place, name, path);
     (void)snprintf(name, sizeof(name), "i%ld.mnt", (long)getpid());
     (void)place_name(j->s->place, name, mnt);
     if (mkdir(mnt, 0700) < 0 && errno != EEXIST)
-        return guest_fail(mnt, err);
+        return judge_could_not(j, guest_fail(mnt, err), err);
     r = guest_export(j, path, err);
     if (r == 0)
-        r = loop_attach(path, &loop, err);
-    if (r == 0)
-        r = disks_mount(j->s->place, &loop, mnt, NULL, err);
-    if (r == 0) {
-        dir = open(mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        look_files(j, dir);
-        (void)close(dir);
-        disks_umount(mnt);
-    }
-    loop_detach(&loop);
-    if (r == 0)
-        r = tool_run(j->s->place, fsck, err);
+        r = guest_look(j, path, mnt, err);
     (void)unlink(path);
     (void)rmdir(mnt);
     return r;

@@ -131,10 +131,17 @@ static int
 sqlite_work(const struct subject *s, const char *volume, struct journal *j, struct kvfs_error *err)
 {
     uint64_t seed = j->seed;
+    struct kvfs_volume_options options;
+    char params[SUBJECT_PARAMS_MAX];
+    struct kvfs_volume *v = NULL;
     sqlite3 *db = NULL;
-    int r = bank_open(volume, bank_ordered(j), &db, err);
+    int r;
 
-    (void)s;
+    /* The VFS shares what is open in its process, so the options are ours. */
+    subject_options(s, j->seed, params, &options);
+    r = kvfs_volume_open(volume, &options, &v, err);
+    if (r == 0)
+        r = bank_open(volume, bank_ordered(j), &db, err);
     for (unsigned i = 0; r == 0 && i < TRANSFERS; i++) {
         struct journal_op op = {.kind = crashsim_random(&seed) % 8 == 0};
         int number;

@@ -32,6 +32,7 @@ serve_volume(const struct subject *s, const char *volume, const char *file, uint
     static const char *const intervals[] = {"commit-interval=0.01", "commit-interval=0.1",
                                             "commit-interval=5"};
     char arg_volume[4096], arg_file[300], ready[PLACE_NAME_MAX], name[32];
+    char arg_params[SUBJECT_PARAMS_MAX + 16];
     const char *argv[] = {"nbdkit",
                           "-f",
                           "-P",
@@ -43,6 +44,7 @@ serve_volume(const struct subject *s, const char *volume, const char *file, uint
                           arg_file,
                           "cache=1M",
                           intervals[crashsim_hash(seed) % 3],
+                          s->engine_params != NULL ? arg_params : NULL,
                           NULL};
 
     (void)snprintf(name, sizeof(name), "s%ld.sock", (long)getpid());
@@ -51,6 +53,8 @@ serve_volume(const struct subject *s, const char *volume, const char *file, uint
     (void)place_name(s->place, name, ready);
     (void)snprintf(arg_volume, sizeof(arg_volume), "volume=%s", volume);
     (void)snprintf(arg_file, sizeof(arg_file), "file=%s", file);
+    (void)snprintf(arg_params, sizeof(arg_params), "engine-params=%s",
+                   s->engine_params != NULL ? s->engine_params : "");
     return tool_serve(s->place, argv, name, getenv("KVFS_PRELOAD"), // NOLINT(concurrency-mt-unsafe)
                       server, err);
 }

@@ -3,7 +3,9 @@
  * state.c - see state.h.
  *
  * 1. The judge of a state may hang, crash or be killed by what it opens: it is a process of its
- *    own with a time limit, and its end is a verdict.
+ *    own with a time limit, and its end is a verdict.  A machine that is slow or short of something
+ *    is none: a judge that takes too long is run again on the same state while no other runs and
+ *    with more time, and one that the kernel killed, or that had no room left, has judged nothing.
  * 2. Engines are opened in judges only, so the processes that fork have none of their threads.
  */
 #include "state.h"
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -26,9 +29,11 @@
 
 #include <xxhash.h>
 
+#include "cmd/source.h"
 #include "tool.h"
 
-#define STATE_JUDGE_MS 60000
+#define ALONE_MS       300000u /* at least, for a judge that is run again */
+#define ALONE_FACTOR   5u
 #define SLOTS_MAX      64
 #define SEEN_MAX       ((size_t)1 << 20) /* power of two */
 
@@ -169,43 +174,87 @@ hash_folder(int dir, struct hash *h, int depth)
 
 /* --- in the processes of a state --- */
 
-void
-state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v)
+/* In a child: never back. */
+static void
+judge_child(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v)
 {
     char volume[PLACE_NAME_MAX + 16];
-    pid_t self = getpid(), pid;
-    int status;
+    struct judge j = {.s = job->subject,
+                      .j = job->journal,
+                      .t_ns = t_ns < job->t_ns_max ? t_ns : job->t_ns_max,
+                      .instant_ns = t_ns,
+                      .note = job->note,
+                      .volume = volume,
+                      .verdict = v};
 
     (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
+    tool_quiet(job->subject->place);
+    judge_all(job->scenario, &j);
+    _exit(0);
+}
+
+/* false: it took longer than so many milliseconds, and V says so. */
+static bool
+judge_within(const struct bench_job *job, const char *mnt, uint64_t t_ns, unsigned ms,
+             struct verdict *v)
+{
+    pid_t self = getpid(), pid;
+    bool ended;
+    int status;
+
+    v->status = VERDICT_NONE;
+    v->text[0] = '\0';
     (void)fflush(NULL);
     pid = fork();
     if (pid == 0) {
-        struct judge j = {.s = job->subject,
-                          .j = job->journal,
-                          .t_ns = t_ns < job->t_ns_max ? t_ns : job->t_ns_max,
-                          .volume = volume,
-                          .verdict = v};
-
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        tool_quiet(job->subject->place);
         if (getppid() == self)
-            judge_all(job->scenario, &j);
+            judge_child(job, mnt, t_ns, v);
         _exit(0);
     }
     if (pid < 0) {
         v->status = VERDICT_TROUBLE;
         (void)snprintf(v->text, sizeof(v->text), "fork: %s", strerrordesc_np(errno));
-        return;
+        return true;
     }
-    if (tool_wait(pid, STATE_JUDGE_MS, &status) && status == 0 && v->status != VERDICT_NONE)
-        return;
+    ended = tool_wait(pid, ms, &status);
+    if (ended && status == 0 && v->status != VERDICT_NONE)
+        return true;
+    if (ended && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+        v->status = VERDICT_TROUBLE;
+        (void)snprintf(v->text, sizeof(v->text), "%s: the judge was killed (no memory?)", v->phase);
+        return true;
+    }
     v->status = VERDICT_VIOLATION;
-    if (!WIFEXITED(status) && WTERMSIG(status) == SIGKILL)
-        (void)snprintf(v->text, sizeof(v->text), "%s: hangs (%d s)", v->phase,
-                       STATE_JUDGE_MS / 1000);
+    if (!ended)
+        (void)snprintf(v->text, sizeof(v->text), "%s: hangs (%u ms)", v->phase, ms);
     else
         (void)snprintf(v->text, sizeof(v->text), "%s: the process died (status 0x%x)", v->phase,
                        (unsigned)status);
+    return ended;
+}
+
+/* What a full folder does to a file system in it looks like damage. */
+static void
+judge_room(const struct bench_job *job, struct verdict *v)
+{
+    if (v->status != VERDICT_VIOLATION || !place_is_full(job->subject->place))
+        return;
+    v->status = VERDICT_TROUBLE;
+    (void)snprintf(v->text, sizeof(v->text), "%s is full", job->subject->place->path);
+}
+
+static unsigned
+judge_alone_ms(const struct bench_job *job)
+{
+    return job->judge_ms > ALONE_MS / ALONE_FACTOR ? job->judge_ms * ALONE_FACTOR : ALONE_MS;
+}
+
+void
+state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v)
+{
+    (void)judge_within(job, mnt, t_ns, judge_alone_ms(job), v);
+    judge_room(job, v);
 }
 
 /* What is in the engine's files, so that the same bytes are not judged twice for the same
@@ -224,7 +273,10 @@ state_is_new(struct shared *sh, const struct bench_job *job, const char *mnt, ui
     if (fd >= 0)
         hash_folder(fd, &h, 0);
     for (uint32_t i = 0; i < atomic_load(&job->journal->count); i++)
-        acked += journal_acked_at(job->journal, i, t_ns);
+        acked += journal_acked_at(job->journal, i, t_ns < job->t_ns_max ? t_ns : job->t_ns_max);
+    acked += (uint64_t)(job->journal->recovery.acked_ns != 0 &&
+                        t_ns > job->journal->recovery.acked_ns)
+             << 32;
     v->hash = h.stored;
     if (seen_add(sh, XXH3_64bits(&h.stored, sizeof(h.stored))))
         (void)atomic_fetch_add(&sh->distinct, 1);
@@ -239,38 +291,105 @@ state_trouble(struct verdict *v, const struct kvfs_error *err)
     (void)snprintf(v->text, sizeof(v->text), "%s", err->msg);
 }
 
+/* Of a trace: the files themselves. */
+static int
+state_build_files(const struct slot *s, struct kvfs_error *err)
+{
+    struct source *source = s->job->source;
+    struct crashsim_pick pick = {0};
+    uint64_t hash;
+    int r = source_choose(source, &s->state.choice, &pick);
+
+    if (r == 0)
+        r = source->ops->prepare(source, &pick, &hash);
+    if (r == 0)
+        r = source->ops->build(source, s->mnt);
+    crashsim_pick_free(&pick);
+    return r < 0 ? kvfs_error_set(err, r, "%s: %s", s->mnt, strerrordesc_np(-r)) : 0;
+}
+
+/* The state, in the folder of the slot; the disk was cut before. */
+static int
+state_up(struct bench *b, struct slot *s, struct replay *r, struct kvfs_error *err)
+{
+    struct verdict *v = s->verdict;
+    uint64_t begin = journal_now(), now;
+    int rc;
+
+    if (r == NULL) {
+        rc = state_build_files(s, err);
+        v->build_ns += journal_now() - begin;
+        return rc;
+    }
+    rc = replay_write(r, s->fd, err);
+    if (rc == 0)
+        rc = loop_forget(&s->loop, err);
+    now = journal_now();
+    v->build_ns += now - begin;
+    if (rc == 0)
+        rc = disks_mount(b->place, &s->loop, s->mnt, &v->repaired, err);
+    v->mount_ns += journal_now() - now;
+    return rc;
+}
+
+static void
+state_down(struct slot *s, struct replay *r)
+{
+    uint64_t begin = journal_now();
+
+    if (r != NULL)
+        disks_umount(s->mnt);
+    s->verdict->umount_ns += journal_now() - begin;
+}
+
+/* Again, while no other judges. */
+static void
+state_alone(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns, int lock)
+{
+    struct kvfs_error err = {0};
+
+    s->verdict->late = true;
+    while (flock(lock, LOCK_EX) < 0 && errno == EINTR)
+        ;
+    if (state_up(b, s, r, &err) < 0) {
+        state_trouble(s->verdict, &err);
+        return;
+    }
+    (void)judge_within(s->job, s->mnt, t_ns, judge_alone_ms(s->job), s->verdict);
+    state_down(s, r);
+}
+
 static void
 state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
 {
     struct verdict *v = s->verdict;
     struct kvfs_error err = {0};
-    uint64_t begin = journal_now(), now;
     struct crashsim_cut cut;
+    char path[PLACE_NAME_MAX];
+    int lock = open(place_name(b->place, "judging", path), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
-    if (replay_cut(r, &s->state.choice, &cut, &err) < 0 || replay_write(r, s->fd, &err) < 0 ||
-        loop_forget(&s->loop, &err) < 0) {
+    if (lock < 0 || flock(lock, LOCK_SH) < 0) {
+        (void)kvfs_error_set(&err, -errno, "%s: %s", path, strerrordesc_np(errno));
         state_trouble(v, &err);
         return;
     }
-    now = journal_now();
-    v->build_ns = now - begin;
-    if (disks_mount(b->place, &s->loop, s->mnt, &v->repaired, &err) < 0) {
+    if ((r != NULL && replay_cut(r, &s->state.choice, &cut, &err) < 0) ||
+        state_up(b, s, r, &err) < 0) {
         state_trouble(v, &err);
         return;
     }
-    begin = journal_now();
-    v->mount_ns = begin - now;
-    if (t_ns > s->job->t_ns_max)
-        t_ns = s->job->t_ns_max;
     if (state_is_new(b->shared, s->job, s->mnt, t_ns, v) || s->job->all) {
-        state_judge(s->job, s->mnt, t_ns, v);
+        bool ended = judge_within(s->job, s->mnt, t_ns, s->job->judge_ms, v);
+
+        state_down(s, r);
+        if (!ended)
+            state_alone(b, s, r, t_ns, lock);
+        judge_room(s->job, v);
     } else {
         v->duplicate = true;
         v->status = VERDICT_GOOD;
+        state_down(s, r);
     }
-    begin = journal_now();
-    disks_umount(s->mnt);
-    v->umount_ns = journal_now() - begin;
 }
 
 /* --- the slots --- */
@@ -303,8 +422,10 @@ bench_new(const struct place *p, unsigned slots, uint64_t disk_bytes, struct ben
         (void)place_name(p, name, s->image);
         (void)snprintf(name, sizeof(name), "slot%u.mnt", i);
         (void)place_name(p, name, s->mnt);
+        if (disk_bytes == 0)
+            continue;
         s->fd = open(s->image, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (s->fd < 0 || ftruncate(s->fd, (off_t)disk_bytes) < 0 || mkdir(s->mnt, 0700) < 0)
+        if (s->fd < 0 || ftruncate(s->fd, (off_t)disk_bytes) < 0 || (mkdir(s->mnt, 0700) < 0 && errno != EEXIST))
             r = kvfs_error_set(err, -errno, "%s: %s", s->image, strerrordesc_np(errno));
         else
             r = loop_attach(s->image, &s->loop, err);
@@ -327,7 +448,7 @@ bench_free(struct bench *b)
         if (b->slots[i].fd >= 0)
             (void)close(b->slots[i].fd);
         (void)unlink(b->slots[i].image);
-        (void)rmdir(b->slots[i].mnt);
+        (void)rmdir(b->slots[i].mnt); /* that of a trace goes with the run */
     }
     (void)munmap(b->shared, sizeof(*b->shared));
     free(b);

@@ -4,7 +4,8 @@
  *
  * A state is an instant of a recording and a choice of the changes that were open then.  Each is
  * judged in a process of its own, forked off the replayed disk: it has a copy of that in memory,
- * cuts it, writes what survived into the image of a slot, mounts that, and forks the judge.
+ * cuts it, writes what survived into the image of a slot, mounts that, and forks the judge.  Of a
+ * trace of system calls (cmd/source.h) it makes the files themselves, in the slot's folder.
  */
 #ifndef CRASHSIM_STATE_H
 #define CRASHSIM_STATE_H
@@ -23,8 +24,10 @@ struct state {
 const char *state_text(const struct state *s, char buf[STATE_TEXT]);
 bool state_parse(const char *text, struct state *s);
 
-struct bench; /* the slots */
+struct bench;  /* the slots */
+struct source; /* cmd/source.h */
 
+/* DISK_BYTES 0: for states of traces only, without images and loop devices. */
 int bench_new(const struct place *p, unsigned slots, uint64_t disk_bytes, struct bench **b,
               struct kvfs_error *err);
 void bench_free(struct bench *b);
@@ -36,13 +39,16 @@ struct bench_job {
     const struct scenario *scenario;
     const struct subject *subject;
     const struct journal *journal;
+    struct source *source; /* NULL, or: states are of this trace */
     uint64_t t_ns_max; /* the workload's own cut; later acknowledgements are another's */
+    unsigned judge_ms; /* for one judgement; one that takes longer is made again, alone */
+    struct journal_recovery *note; /* of a running disk: what happens when; NULL: nowhere */
     bool all;          /* judge those too whose bytes were judged already */
     bench_judged *judged;
     void *judged_arg;
 };
 
-/* Judge S of the replayed disk, which is at its instant; returns when a slot is free and the work
+/* Judge S of the replayed disk (NULL, if JOB has a source), which is at its instant; returns when a slot is free and the work
  * has begun. */
 int bench_begin(struct bench *b, const struct bench_job *job, struct replay *r,
                 const struct state *s, uint64_t t_ns, struct kvfs_error *err);
@@ -52,9 +58,10 @@ void bench_wait(struct bench *b);
 /* So many different bytes in the engines' files were judged since the bench was made. */
 uint64_t bench_distinct(const struct bench *b);
 
-/* The judge, in a child, of a file system that is mounted at MNT. */
+/* The judge, in a child, of a file system that is mounted at MNT, alone on the machine. */
 void state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v);
 
+#define STATE_JUDGE_MS 60000 /* of time, unless said otherwise */
 #define STATE_VOLUME "volume" /* its folder, below the mount point */
 
 #endif /* CRASHSIM_STATE_H */
