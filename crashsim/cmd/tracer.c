@@ -109,11 +109,13 @@ tracer_filter(void)
 
 /* In the child, and never back. */
 static void
-tracer_child(char **argv)
+tracer_child(char **argv, int (*call)(void *arg), void *arg)
 {
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP) != 0 ||
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || tracer_filter() < 0)
         _exit(TRACER_NO_EXEC);
+    if (call != NULL)
+        _exit(call(arg));
     (void)execvp(argv[0], argv);
     (void)cmd_error("%s: %s", argv[0], strerrordesc_np(errno));
     _exit(TRACER_NO_EXEC);
@@ -301,15 +303,15 @@ tracer_loop(struct tracer *t, pid_t child, int *result)
     }
 }
 
-int
-tracer_run(struct calls *calls, char **argv, int *status)
+static int
+tracer_start(struct calls *calls, char **argv, int (*call)(void *arg), void *arg, int *status)
 {
     struct tracer t = {.calls = calls};
     pid_t child = fork();
     int r = 0, first;
 
     if (child == 0)
-        tracer_child(argv);
+        tracer_child(argv, call, arg);
     if (child < 0)
         return -errno;
     while (waitpid(child, &first, WUNTRACED) < 0 && errno == EINTR)
@@ -326,4 +328,16 @@ tracer_run(struct calls *calls, char **argv, int *status)
         tracer_remove(&t, &t.threads[0]);
     free(t.threads);
     return r;
+}
+
+int
+tracer_run(struct calls *calls, char **argv, int *status)
+{
+    return tracer_start(calls, argv, NULL, NULL, status);
+}
+
+int
+tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status)
+{
+    return tracer_start(calls, NULL, call, arg, status);
 }

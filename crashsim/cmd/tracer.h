@@ -11,4 +11,7 @@
  * 0 or a negative errno: it could not be run or traced. */
 int tracer_run(struct calls *calls, char **argv, int *status);
 
+/* The same of a function, called in a child; what it answers is the exit status. */
+int tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status);
+
 #endif /* CRASHSIM_TRACER_H */

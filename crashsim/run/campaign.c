@@ -20,31 +20,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cmd/source.h"
 #include "finding.h"
 #include "random.h"
+#include "round.h"
 #include "tool.h"
 #include "writeback.h"
 
-#define CUTS_A_ROUND  24
-#define STATES_A_CUT  10
-#define WORK_MS       60000
 #define FINDINGS_KEPT 3 /* of one campaign */
 #define TROUBLES_MAX  8 /* states that could not be judged, until it gives up */
 
 const char *const campaign_kind_names[CAMPAIGN_KINDS] = {
     "drop-all", "keep-all", "prefix", "leave-one-out", "only-one", "random",
-};
-
-struct round {
-    struct campaign *c;
-    struct campaign_stats *stats;
-    struct bench *bench;
-    struct journal *journal;
-    struct verdict *live; /* shared */
-    struct stack stack;
-    char base[PLACE_NAME_MAX]; /* what the disk held before the recording */
-    char record[PLACE_NAME_MAX + 8];
-    uint64_t seed, t_ns_max;
 };
 
 /* --- the volume as it is before --- */
@@ -75,14 +62,36 @@ template_child(struct campaign *c, const char *mnt, int out)
     _exit(r < 0);
 }
 
+int
+round_template(struct campaign *c, const char *mnt, struct kvfs_error *err)
+{
+    char text[256] = "";
+    int pipes[2], status;
+    pid_t pid;
+
+    if (pipe2(pipes, O_CLOEXEC) < 0)
+        return kvfs_error_set(err, -errno, "pipe: %s", strerrordesc_np(errno));
+    (void)fflush(NULL);
+    pid = fork();
+    if (pid == 0)
+        template_child(c, mnt, pipes[1]);
+    (void)close(pipes[1]);
+    (void)tool_wait(pid, WORK_MS, &status);
+    if (status != 0)
+        (void)!read(pipes[0], text, sizeof(text) - 1);
+    (void)close(pipes[0]);
+    return status == 0
+               ? 0
+               : kvfs_error_set(err, -EIO, "%s: no volume: %s", c->subject.engine, text);
+}
+
 /* A file system with a new volume, at PATH. */
 static int
 template_make(struct campaign *c, const char *path, struct kvfs_error *err)
 {
-    char mnt[PLACE_NAME_MAX], text[256] = "";
+    char mnt[PLACE_NAME_MAX];
     struct loop loop = {.fd = -1};
-    int pipes[2], status, r;
-    pid_t pid;
+    int r;
 
     r = disks_make(c->place, path, c->disk_bytes, err);
     if (r == 0)
@@ -94,18 +103,8 @@ template_make(struct campaign *c, const char *path, struct kvfs_error *err)
         r = kvfs_error_set(err, -errno, "%s: %s", mnt, strerrordesc_np(errno));
     if (r == 0)
         r = disks_mount(c->place, &loop, mnt, NULL, err);
-    if (r == 0 && pipe2(pipes, O_CLOEXEC) == 0) {
-        (void)fflush(NULL);
-        pid = fork();
-        if (pid == 0)
-            template_child(c, mnt, pipes[1]);
-        (void)close(pipes[1]);
-        (void)tool_wait(pid, WORK_MS, &status);
-        if (status != 0) {
-            (void)!read(pipes[0], text, sizeof(text) - 1);
-            r = kvfs_error_set(err, -EIO, "%s: no volume: %s", c->subject.engine, text);
-        }
-        (void)close(pipes[0]);
+    if (r == 0) {
+        r = round_template(c, mnt, err);
         disks_umount(mnt);
     }
     loop_detach(&loop);
@@ -135,7 +134,8 @@ static void
 round_keep(struct round *rd, const struct state *s, const char *why)
 {
     struct campaign_stats *stats = rd->stats;
-    struct finding f = {.base = rd->base,
+    struct finding f = {.trace = rd->c->trace,
+                        .base = rd->base,
                         .record = rd->record,
                         .journal = rd->journal,
                         .t_ns_max = rd->t_ns_max,
@@ -155,7 +155,7 @@ round_keep(struct round *rd, const struct state *s, const char *why)
         (void)snprintf(stats->command, sizeof(stats->command), "crashsim run --replay=%s", dir);
 }
 
-static void
+void
 round_judged(void *arg, const struct state *s, const struct verdict *v)
 {
     struct round *rd = arg;
@@ -187,7 +187,7 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
         rd->c->tell(rd->c, stats);
 }
 
-static bool
+bool
 round_enough(const struct round *rd)
 {
     const struct campaign *c = rd->c;
@@ -200,7 +200,7 @@ round_enough(const struct round *rd)
 
 /* Of twenty states: drop all and keep all once each, prefixes 4, one left out 4, one only 3,
  * random 7. */
-static void
+void
 round_choice(uint64_t r, size_t open, struct crashsim_choice *c)
 {
     static const enum crashsim_tear tears[] = {CRASHSIM_TEAR_NONE, CRASHSIM_TEAR_512,
@@ -241,7 +241,7 @@ round_first(const struct trace *t, const struct journal *j)
 }
 
 /* A cut at T_NS fell while the volume recovered: into what? */
-static void
+void
 round_count_second(struct round *rd, uint64_t t_ns)
 {
     const struct journal_recovery *y = &rd->journal->recovery;
@@ -341,7 +341,7 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
 /* --- the real disk --- */
 
 /* An operation that fails with the power on, or a worker that crashes, is a violation as well. */
-static void
+void
 round_failed(struct round *rd, int status)
 {
     struct campaign_stats *stats = rd->stats;
@@ -441,8 +441,8 @@ round_compare_disk(struct round *rd, const struct trace *t, struct kvfs_error *e
     return rc;
 }
 
-static void
-round_count(struct round *rd, const struct trace *t)
+void
+round_count(struct round *rd, uint64_t events, uint64_t t_ns)
 {
     const struct journal_seen *seen = &rd->journal->seen;
     uint32_t n = journal_issued_at(rd->journal, UINT64_MAX);
@@ -456,9 +456,9 @@ round_count(struct round *rd, const struct trace *t)
     rd->stats->seen.growth += seen->growth;
     rd->stats->seen.folds += seen->folds;
     rd->stats->seen.wraps += seen->wraps;
-    rd->stats->events += t->count;
+    rd->stats->events += events;
     for (uint32_t i = 0; i < n; i++)
-        rd->stats->acknowledged += journal_acked_at(rd->journal, i, t->cut_ns);
+        rd->stats->acknowledged += journal_acked_at(rd->journal, i, t_ns);
 }
 
 /* Without a cut everything that was acknowledged before the end counts. */
@@ -540,7 +540,7 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
     rc = round_live(rd, &t, err);
     stack_stop(&rd->stack);
     if (rc == 0 && !rd->c->plain) {
-        round_count(rd, &t);
+        round_count(rd, t.count, t.cut_ns);
         rd->stats->work_ns += journal_now() - begin;
         if (!rd->c->twice) {
             rc = round_states(rd, &t, round_first(&t, rd->journal), err);
@@ -572,9 +572,10 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
         mmap(NULL, sizeof(*rd.live), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (rd.journal == NULL || rd.live == MAP_FAILED)
         return kvfs_error_set(err, -ENOMEM, "no memory");
-    rc = template_make(c, place_name(c->place, "template.img", template), err);
+    (void)place_name(c->place, c->trace ? "template" : "template.img", template);
+    rc = c->trace ? round_trace_template(c, template, err) : template_make(c, template, err);
     if (rc == 0)
-        rc = bench_new(c->place, c->slots, c->disk_bytes, &rd.bench, err);
+        rc = bench_new(c->place, c->slots, c->trace ? 0 : c->disk_bytes, &rd.bench, err);
     while (rc == 0 && !round_enough(&rd)) {
         rd.seed = crashsim_hash2(c->seed, stats->rounds);
         memset(rd.journal, 0, offsetof(struct journal, ops));
@@ -583,7 +584,7 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
         (void)snprintf(rd.journal->engine, sizeof(rd.journal->engine), "%s", c->subject.engine);
         (void)snprintf(rd.journal->params, sizeof(rd.journal->params), "%s",
                        c->subject.engine_params != NULL ? c->subject.engine_params : "");
-        rc = round_run(&rd, template, err);
+        rc = c->trace ? round_trace(&rd, template, err) : round_run(&rd, template, err);
     }
     bench_free(rd.bench);
     journal_free(rd.journal);
@@ -601,7 +602,8 @@ again_judged(void *arg, const struct state *s, const struct verdict *v)
 }
 
 int
-campaign_of(const char *dir, char scenario[32], char engine[96], struct kvfs_error *err)
+campaign_of(const char *dir, char scenario[32], char engine[96], bool *trace,
+            struct kvfs_error *err)
 {
     struct journal *j = journal_new();
     struct finding f = {.journal = j};
@@ -610,8 +612,56 @@ campaign_of(const char *dir, char scenario[32], char engine[96], struct kvfs_err
     if (rc == 0) {
         memcpy(scenario, j->scenario, 32);
         memcpy(engine, j->engine, 96);
+        *trace = f.trace;
     }
     journal_free(j);
+    return rc;
+}
+
+/* S of a recording of a disk. */
+static int
+again_disk(struct campaign *c, const struct finding *f, const struct bench_job *job,
+           const struct state *s, struct kvfs_error *err)
+{
+    struct trace t = {0};
+    struct replay *r = NULL;
+    struct bench *b = NULL;
+    int rc = trace_open(f->record_path, &t, err);
+
+    if (rc == 0)
+        rc = replay_new(&t, f->base_path, &r, err);
+    if (rc == 0)
+        rc = bench_new(c->place, 1, t.size_bytes, &b, err);
+    if (rc == 0)
+        rc = replay_go(r, s->at, err);
+    if (rc == 0)
+        rc = bench_begin(b, job, r, s, trace_time(&t, s->at), err);
+    bench_free(b);
+    replay_free(r);
+    trace_close(&t);
+    return rc;
+}
+
+/* S of a trace. */
+static int
+again_trace(struct campaign *c, const struct finding *f, struct bench_job *job,
+            const struct state *s, struct kvfs_error *err)
+{
+    struct source *source = NULL;
+    struct bench *b = NULL;
+    int rc = 0;
+
+    if (source_open_trace(f->record_path, &source) != 0 || s->at > source->lines ||
+        source->ops->seek(source, (uint32_t)s->at) < 0)
+        rc = kvfs_error_set(err, -EINVAL, "%s: no trace, or not of this state", f->record_path);
+    job->source = source;
+    if (rc == 0)
+        rc = bench_new(c->place, 1, 0, &b, err);
+    if (rc == 0)
+        rc = bench_begin(b, job, NULL, s, job->journal->trace_begin + s->at + 1, err);
+    bench_free(b);
+    if (source != NULL)
+        source_close(source);
     return rc;
 }
 
@@ -628,9 +678,6 @@ campaign_again(struct campaign *c, const char *dir, const char *text, struct ver
                             .all = true,
                             .judged = again_judged,
                             .judged_arg = v};
-    struct trace t = {0};
-    struct replay *r = NULL;
-    struct bench *b = NULL;
     struct state s;
     int rc = j == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : finding_load(&f, dir, err);
 
@@ -640,18 +687,7 @@ campaign_again(struct campaign *c, const char *dir, const char *text, struct ver
     if (rc == 0 && c->subject.engine_params == NULL && j->params[0] != '\0')
         c->subject.engine_params = j->params;
     if (rc == 0)
-        rc = trace_open(f.record_path, &t, err);
-    if (rc == 0)
-        rc = replay_new(&t, f.base_path, &r, err);
-    if (rc == 0)
-        rc = bench_new(c->place, 1, t.size_bytes, &b, err);
-    if (rc == 0)
-        rc = replay_go(r, s.at, err);
-    if (rc == 0)
-        rc = bench_begin(b, &job, r, &s, trace_time(&t, s.at), err);
-    bench_free(b);
-    replay_free(r);
-    trace_close(&t);
+        rc = f.trace ? again_trace(c, &f, &job, &s, err) : again_disk(c, &f, &job, &s, err);
     journal_free(j);
     return rc;
 }

@@ -48,6 +48,7 @@ struct campaign {
     uint64_t disk_bytes;
     unsigned judge_ms;    /* for one judgement */
     const char *findings; /* folder for recordings */
+    bool trace;           /* no disk: states of the engine's files, from a trace of system calls */
     bool twice;           /* cut again while recovering */
     bool first;           /* stop at the first violation */
     bool plain;           /* no filter, no cut: the workload, an end in order, the judge */
@@ -62,7 +63,8 @@ int campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_e
 /* Judge the state TEXT (NULL: the one that was found) of the finding in folder DIR. */
 int campaign_again(struct campaign *c, const char *dir, const char *text, struct verdict *v,
                    struct kvfs_error *err);
-/* The scenario and the engine of a finding. */
-int campaign_of(const char *dir, char scenario[32], char engine[96], struct kvfs_error *err);
+/* The scenario and the engine of a finding, and whether it is of a trace (no root is needed). */
+int campaign_of(const char *dir, char scenario[32], char engine[96], bool *trace,
+                struct kvfs_error *err);
 
 #endif /* CRASHSIM_CAMPAIGN_H */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "disks.h"
 
@@ -37,23 +38,32 @@ finding_folder(const struct finding *f, char *dir, size_t cap, struct kvfs_error
     return kvfs_error_set(err, -errno, "%s: %s", dir, strerrordesc_np(errno));
 }
 
+static int
+finding_save_record(const struct finding *f, const char *dir, struct kvfs_error *err)
+{
+    char from[512], to[512];
+    int r;
+
+    (void)snprintf(to, sizeof(to), "%s/%s", dir, f->trace ? "trace" : "recording");
+    r = disks_copy(f->record, to, err);
+    if (r < 0 || f->trace)
+        return r;
+    (void)snprintf(to, sizeof(to), "%s/base.img", dir);
+    r = disks_copy(f->base, to, err);
+    (void)snprintf(from, sizeof(from), "%s.side", f->record);
+    (void)snprintf(to, sizeof(to), "%s/recording.side", dir);
+    return r < 0 ? r : disks_copy(from, to, err);
+}
+
 int
 finding_save(const struct finding *f, char *dir, size_t cap, struct kvfs_error *err)
 {
-    char from[512], to[512];
+    char to[512];
     int r = finding_folder(f, dir, cap, err);
     FILE *text;
 
-    (void)snprintf(to, sizeof(to), "%s/base.img", dir);
     if (r == 0)
-        r = disks_copy(f->base, to, err);
-    (void)snprintf(to, sizeof(to), "%s/recording", dir);
-    if (r == 0)
-        r = disks_copy(f->record, to, err);
-    (void)snprintf(from, sizeof(from), "%s.side", f->record);
-    (void)snprintf(to, sizeof(to), "%s/recording.side", dir);
-    if (r == 0)
-        r = disks_copy(from, to, err);
+        r = finding_save_record(f, dir, err);
     (void)snprintf(to, sizeof(to), "%s/operations", dir);
     if (r == 0)
         r = journal_save(f->journal, to, err);
@@ -77,6 +87,10 @@ finding_load(struct finding *f, const char *dir, struct kvfs_error *err)
 
     (void)snprintf(f->base_path, sizeof(f->base_path), "%s/base.img", dir);
     (void)snprintf(f->record_path, sizeof(f->record_path), "%s/recording", dir);
+    (void)snprintf(path, sizeof(path), "%s/trace", dir);
+    f->trace = access(path, F_OK) == 0;
+    if (f->trace)
+        (void)snprintf(f->record_path, sizeof(f->record_path), "%s", path);
     (void)snprintf(path, sizeof(path), "%s/state", dir);
     text = fopen(path, "re");
     if (text == NULL)

@@ -5,6 +5,7 @@
  * A folder SCENARIO-ENGINE-SEED-N with
  *   base.img                       what the disk held before
  *   recording, recording.side      docs/CRASHSIM.md
+ *   trace                          instead of these: the system calls
  *   operations                     what the workload did, and when it was acknowledged
  *   state                          the state's name; then what was found, and the command
  */
@@ -14,6 +15,7 @@
 #include "journal.h"
 
 struct finding {
+    bool trace;                /* RECORD is one of system calls, and there is no base */
     const char *base, *record; /* to save */
     struct journal *journal;
     uint64_t t_ns_max;

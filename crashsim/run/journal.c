@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -25,6 +27,20 @@ journal_now(void)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int journal_marks = -1; /* of this process; -1: none */
+
+static void
+journal_mark(char kind, size_t number)
+{
+    char line[32];
+    int n;
+
+    if (journal_marks < 0)
+        return;
+    n = snprintf(line, sizeof(line), "%c%zu\n", kind, number);
+    (void)!write(journal_marks, line, (size_t)n); /* one call: a line is whole */
 }
 
 struct journal *
@@ -54,6 +70,7 @@ journal_issue(struct journal *j, const struct journal_op *op)
     atomic_store(&j->ops[n].acked_ns, 0);
     j->ops[n].issued_ns = journal_now();
     atomic_store(&j->count, n + 1);
+    journal_mark('i', n);
     return (int)n;
 }
 
@@ -61,6 +78,40 @@ void
 journal_ack(struct journal *j, int number)
 {
     atomic_store(&j->ops[number].acked_ns, journal_now());
+    journal_mark('a', (size_t)number);
+}
+
+void
+journal_note(struct journal_recovery *r, uint64_t *moment)
+{
+    *moment = journal_now();
+    journal_mark('r', (size_t)((const char *)moment - (const char *)r));
+}
+
+int
+journal_mark_to(const char *file)
+{
+    journal_marks = open(file, O_WRONLY | O_APPEND | O_CLOEXEC);
+    return journal_marks < 0 ? -errno : 0;
+}
+
+bool
+journal_marked(struct journal *j, const char *mark, uint64_t t_ns)
+{
+    char *end;
+    unsigned long n = strtoul(mark + (*mark != '\0'), &end, 10);
+
+    if (*end != '\0' || end == mark + 1)
+        return false;
+    if (*mark == 'r' && n % sizeof(t_ns) == 0 && n < offsetof(struct journal_recovery, digest))
+        memcpy((char *)&j->recovery + n, &t_ns, sizeof(t_ns));
+    else if (*mark == 'i' && n < atomic_load(&j->count))
+        j->ops[n].issued_ns = t_ns;
+    else if (*mark == 'a' && n < atomic_load(&j->count))
+        atomic_store(&j->ops[n].acked_ns, t_ns);
+    else
+        return false;
+    return true;
 }
 
 uint32_t

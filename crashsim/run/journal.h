@@ -68,6 +68,7 @@ struct journal {
     char params[300]; /* of the engine */
     struct journal_seen seen;
     struct journal_recovery recovery;
+    uint64_t trace_begin; /* of a trace: the time in front of its first line */
     char ended[256]; /* why the worker stopped; empty: it was done */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];
@@ -84,6 +85,15 @@ void journal_ack(struct journal *j, int number);
 /* As they stood at T_NS. */
 uint32_t journal_issued_at(const struct journal *j, uint64_t t_ns);
 bool journal_acked_at(const struct journal *j, uint32_t op, uint64_t t_ns);
+
+/* A moment of a recovery is now. */
+void journal_note(struct journal_recovery *r, uint64_t *moment);
+
+/* In a process that is traced: each of these moments is a line of FILE besides, so that it has a
+ * place among the traced calls. */
+int journal_mark_to(const char *file);
+/* Let MARK, a line of that file, have happened at T_NS: false: it is none of ours. */
+bool journal_marked(struct journal *j, const char *mark, uint64_t t_ns);
 
 int journal_save(const struct journal *j, const char *path, struct kvfs_error *err);
 int journal_load(struct journal *j, const char *path, struct kvfs_error *err);

@@ -137,7 +137,7 @@ static void
 judge_note(struct judge *j, enum journal_phase p)
 {
     if (j->note != NULL && j->note->begin_ns[p] == 0)
-        j->note->begin_ns[p] = journal_now();
+        journal_note(j->note, &j->note->begin_ns[p]);
 }
 
 /* What goes on in the background of the recovered volume. */
@@ -149,9 +149,9 @@ judge_note_background(struct judge *j, uint64_t *log_used)
     if (j->note == NULL || kvfs_volume_stat(j->v, &st, NULL) < 0)
         return;
     if (st.forks_deleting > 0)
-        j->note->orphans_ns = journal_now();
+        journal_note(j->note, &j->note->orphans_ns);
     if (st.engine.log_used_bytes < *log_used)
-        j->note->folded_ns = journal_now();
+        journal_note(j->note, &j->note->folded_ns);
     *log_used = st.engine.log_used_bytes;
 }
 
@@ -212,7 +212,7 @@ judge_go_on(const struct scenario *scenario, struct judge *j, struct kvfs_error 
     judge_note_background(j, &log_used);
     if (r == 0 && j->note != NULL && j->verdict->status == VERDICT_NONE) {
         j->note->digest = j->digest;
-        j->note->acked_ns = journal_now();
+        journal_note(j->note, &j->note->acked_ns);
     }
     return r;
 }

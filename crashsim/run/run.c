@@ -18,26 +18,26 @@
 #define RUN_DISK        ((uint64_t)256 << 20)
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
-                                             *run_state, *run_tmp;
+                                             *run_state, *run_tmp, *run_way, *run_promised;
 static uint64_t run_states, run_seconds, run_seed, run_jobs, run_judge_ms = STATE_JUDGE_MS;
-static bool run_json, run_quiet, run_strict, run_first, run_plain, run_engines_only;
+static bool run_json, run_quiet, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
 
 static const struct {
     const char *name;
     const struct scenario *scenario;
-    bool twice;
+    bool twice, mounts; /* mounts: it mounts something itself, so it needs root either way */
 } run_scenarios[] = {
-    {"kvfs", &scenario_kvfs, false},
+    {"kvfs", &scenario_kvfs, false, false},
 #ifdef CRASHSIM_LIBNBD
-    {"nbd", &scenario_nbd, false},
+    {"nbd", &scenario_nbd, false, false},
 #endif
 #ifdef CRASHSIM_SQLITE
-    {"sqlite", &scenario_sqlite, false},
+    {"sqlite", &scenario_sqlite, false, false},
 #endif
-    {"guest", &scenario_guest, false},
-    {"recovery-of-recovery", &scenario_kvfs, true},
+    {"guest", &scenario_guest, false, true},
+    {"recovery-of-recovery", &scenario_kvfs, true, false},
 };
 #define RUN_SCENARIOS (sizeof(run_scenarios) / sizeof(run_scenarios[0]))
 
@@ -87,6 +87,15 @@ run_list_engines(char names[RUN_ENGINES_MAX][96])
     return n;
 }
 
+/* What --promise says; 0: none, or a word that is not known. */
+static uint32_t
+run_promised_caps(void)
+{
+    return strcmp(run_promised, "durable") == 0   ? KVFS_CAP_DURABLE | KVFS_CAP_ORDERED
+           : strcmp(run_promised, "ordered") == 0 ? KVFS_CAP_ORDERED
+                                                  : 0;
+}
+
 static const char *
 run_promise(uint32_t caps)
 {
@@ -125,7 +134,7 @@ run_print(const struct campaign *c, const struct campaign_stats *s)
         (unsigned long long)s->cuts, (unsigned long long)s->live,
         seconds > 0 ? (double)(s->states - s->live) / seconds : 0,
         (unsigned long long)s->violations,
-        strcmp(promise, "none") == 0 && !run_strict ? "beyond what it promises" : "violations");
+        strcmp(promise, "none") == 0 ? "beyond what it promises" : "violations");
     if (s->first[0] != '\0')
         (void)printf("    %s\n", s->first);
     if (s->command[0] != '\0')
@@ -141,6 +150,7 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     struct json_object *ms = json_object_new_object();
 
     cmd_json_text(o, "scenario", c->twice ? "recovery-of-recovery" : c->scenario->name);
+    cmd_json_text(o, "way", c->trace ? "trace" : "disk");
     cmd_json_text(o, "engine", c->subject.engine);
     cmd_json_text(o, "promise", run_promise(c->subject.caps));
     cmd_json_u64(o, "seed", seed);
@@ -225,8 +235,10 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
         return cmd_error("%s keeps nothing", engine);
     c->subject.engine = engine;
     c->subject.caps = e->caps;
-    if (run_strict)
-        c->subject.caps |= KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
+    if (run_promised != NULL) {
+        c->subject.caps &= ~(uint32_t)(KVFS_CAP_DURABLE | KVFS_CAP_ORDERED);
+        c->subject.caps |= run_promised_caps();
+    }
     c->end_ns = run_seconds == 0 ? 0 : journal_now() + run_seconds * 1000000000u / share;
     if (campaign_run(c, &stats, &err) < 0) {
         cmd_progress_end(&run_progress);
@@ -250,7 +262,13 @@ run_again(struct campaign *c)
     const struct kvfs_engine *e;
     struct kvfs_error err = {0};
     struct verdict v = {0};
-    int r = campaign_of(run_replay, scenario, engine, &err);
+    bool trace = false;
+    int r = campaign_of(run_replay, scenario, engine, &trace, &err);
+
+    if (r == 0 && !trace && geteuid() != 0) {
+        (void)cmd_error("%s is of a disk: mounting it needs root", run_replay);
+        return CMD_NEEDS_ROOT;
+    }
 
     for (size_t i = 0; r == 0 && i < RUN_SCENARIOS; i++) {
         if (strcmp(run_scenarios[i].scenario->name, scenario) == 0)
@@ -262,7 +280,8 @@ run_again(struct campaign *c)
         r = kvfs_engine_find(engine, &e, &err);
     if (r == 0) {
         c->subject.engine = engine;
-        c->subject.caps = e->caps | KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
+        c->subject.caps =
+            run_promised != NULL ? run_promised_caps() : KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
         r = campaign_again(c, run_replay, run_state, &v, &err);
     }
     if (r < 0)
@@ -273,29 +292,68 @@ run_again(struct campaign *c)
                                            : CMD_USAGE;
 }
 
+/* A violation says more than a state that could not be judged. */
 static int
-run_scenario(struct campaign *c, const char *name)
+run_worse(int a, int b)
+{
+    return a == CMD_VIOLATIONS || b == CMD_VIOLATIONS ? CMD_VIOLATIONS : a > b ? a : b;
+}
+
+static int
+run_scenario(struct campaign *c, size_t scenario, unsigned share)
 {
     static char names[RUN_ENGINES_MAX][96];
-    size_t count = run_list_engines(names), found = RUN_SCENARIOS;
+    size_t count = run_list_engines(names);
     int status = CMD_OK;
 
-    for (size_t i = 0; i < RUN_SCENARIOS; i++) {
-        if (strcmp(run_scenarios[i].name, name) == 0)
-            found = i;
-    }
-    if (found == RUN_SCENARIOS)
-        return cmd_error("unknown scenario: %s; try 'crashsim run --help'", name);
-    c->scenario = run_scenarios[found].scenario;
-    c->twice = run_scenarios[found].twice;
+    c->scenario = run_scenarios[scenario].scenario;
+    c->twice = run_scenarios[scenario].twice;
     if (!run_json)
-        (void)printf("%s, seed %llu\n", name, (unsigned long long)c->seed);
-    for (size_t i = 0; i < count && !cmd_interrupted(); i++) {
-        int one = run_engine(c, names[i], (unsigned)count);
+        (void)printf("%s%s, seed %llu\n", run_scenarios[scenario].name,
+                     c->trace ? ", files rebuilt from a trace" : "", (unsigned long long)c->seed);
+    for (size_t i = 0; i < count && !cmd_interrupted(); i++)
+        status = run_worse(status, run_engine(c, names[i], (unsigned)count * share));
+    return status;
+}
 
-        status = one == CMD_OK ? status : status == CMD_USAGE ? status : one;
+static bool
+run_is_possible(const struct campaign *c, size_t scenario)
+{
+    return geteuid() == 0 || (c->trace && !run_scenarios[scenario].mounts);
+}
+
+/* One, or "all".  Those that need root are named and left out; 77: there are no others. */
+static int
+run_scenarios_of(struct campaign *c, const char *name)
+{
+    bool all = strcmp(name, "all") == 0;
+    int status = CMD_NEEDS_ROOT;
+    unsigned share = 0;
+
+    for (size_t i = 0; i < RUN_SCENARIOS; i++)
+        share += all && run_is_possible(c, i);
+    for (size_t i = 0; i < RUN_SCENARIOS && !cmd_interrupted(); i++) {
+        if (!all && strcmp(run_scenarios[i].name, name) != 0)
+            continue;
+        if (run_is_possible(c, i)) {
+            int one = run_scenario(c, i, all ? share : 1);
+
+            status = status == CMD_NEEDS_ROOT ? one : run_worse(status, one);
+        } else {
+            (void)cmd_error("%s needs root: it mounts file systems", run_scenarios[i].name);
+        }
     }
     return status;
+}
+
+static bool
+run_is_scenario(const char *name)
+{
+    for (size_t i = 0; i < RUN_SCENARIOS; i++) {
+        if (strcmp(run_scenarios[i].name, name) == 0)
+            return true;
+    }
+    return strcmp(name, "all") == 0;
 }
 
 static int
@@ -312,6 +370,20 @@ run_print_engines(void)
     return CMD_OK;
 }
 
+static bool
+run_check(const char *scenario)
+{
+    if (run_replay == NULL && !run_is_scenario(scenario))
+        (void)cmd_error("unknown scenario: %s; try 'crashsim run --help'", scenario);
+    else if (run_way != NULL && strcmp(run_way, "disk") != 0 && strcmp(run_way, "trace") != 0)
+        (void)cmd_error("--way takes disk or trace, not %s", run_way);
+    else if (run_promised != NULL && run_promised_caps() == 0 && strcmp(run_promised, "none") != 0)
+        (void)cmd_error("--promise takes durable, ordered or none, not %s", run_promised);
+    else
+        return true;
+    return false;
+}
+
 static int
 run_run(int argc, char **argv)
 {
@@ -324,10 +396,13 @@ run_run(int argc, char **argv)
         return run_print_engines();
     if (run_replay == NULL && argc == 0)
         return cmd_error("which scenario? try 'crashsim run --help'");
-    if (geteuid() != 0) {
-        (void)cmd_error("mounting needs root");
-        return CMD_NEEDS_ROOT;
-    }
+    if (!run_check(argc > 0 ? argv[0] : NULL))
+        return CMD_USAGE;
+    c.trace = run_way != NULL ? strcmp(run_way, "trace") == 0 : geteuid() != 0;
+    if (run_replay == NULL && !c.trace && geteuid() != 0)
+        return run_scenarios_of(&c, argv[0]);
+    if (run_replay == NULL && c.trace && run_way == NULL)
+        cmd_say("without root there is no disk: files are rebuilt from a trace (--way=trace)");
     if (place_make(&place, run_tmp, &err) < 0)
         return cmd_error("%s", err.msg);
     cmd_signals_catch();
@@ -348,7 +423,7 @@ run_run(int argc, char **argv)
     c.plain = run_plain;
     c.stop = run_stop;
     c.tell = run_tell;
-    status = run_replay != NULL ? run_again(&c) : run_scenario(&c, argv[0]);
+    status = run_replay != NULL ? run_again(&c) : run_scenarios_of(&c, argv[0]);
     cmd_progress_end(&run_progress);
     place_remove(&place);
     if (run_json && run_replay == NULL)
@@ -371,7 +446,10 @@ static const struct cmd_option run_options[] = {
      &run_findings},
     {"replay", CMD_TEXT, 0, "FOLDER", "judge the state of a kept violation again", &run_replay},
     {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording", &run_state},
-    {"strict", CMD_SWITCH, 0, NULL, "judge every engine as if it promised durability", &run_strict},
+    {"promise", CMD_TEXT, 0, "PROMISE", "judge every engine as if it promised: durable, ordered, none",
+     &run_promised},
+    {"way", CMD_TEXT, 0, "WAY", "disk (of root), or trace: files rebuilt from system calls (others)",
+     &run_way},
     {"first", CMD_SWITCH, 0, NULL, "stop at the first violation", &run_first},
     {"plain", CMD_SWITCH, 0, NULL, "no simulated disk and no cut: an end in order", &run_plain},
     {"judge-ms", CMD_NUMBER, 0, "N", "time for one judgement (60000); then it is made again, alone",
@@ -402,7 +480,9 @@ const struct cmd cmd_run = {
         "VFS\n"
 #endif
         "  guest                 ext4 inside a disk of the volume; one cut takes both\n"
-        "  recovery-of-recovery  the same, and the power is cut again while recovering\n",
+        "  recovery-of-recovery  as kvfs, and the power is cut again while recovering\n"
+        "  all                   each of them\n"
+        "Without root all but guest run, by --way=trace.\n",
     .options = run_options,
     .args_max = 1,
     .run = run_run,
