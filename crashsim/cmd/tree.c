@@ -21,6 +21,8 @@
 #define TREE_FILE_MAX  (UINT64_C(1) << 33) /* bytes of a file that we hold in memory */
 #define TREE_DEPTH_MAX 64
 
+static const uint8_t tree_zeros[TREE_BLOCK];
+
 int
 tree_open(struct tree *t, uint32_t objects)
 {
@@ -206,8 +208,12 @@ tree_copy_object(struct tree *t, const struct tree *from, uint32_t obj)
     r = tree_resize(t, obj, 0);
     if (r == 0)
         r = tree_resize(t, obj, o->size);
-    if (r == 0 && o->size > 0)
-        memcpy(t->objects[obj].bytes, o->bytes, (size_t)o->size);
+    for (uint64_t at = 0; r == 0 && at < o->size; at += TREE_BLOCK) {
+        size_t n = o->size - at < TREE_BLOCK ? (size_t)(o->size - at) : TREE_BLOCK;
+
+        if (memcmp(o->bytes + at, tree_zeros, n) != 0) /* holes take no memory */
+            memcpy(t->objects[obj].bytes + at, o->bytes + at, n);
+    }
     return r;
 }
 
@@ -309,7 +315,6 @@ tree_hash(const struct tree *names, struct tree *top, struct tree *below)
 static int
 tree_build_file(const struct tree_object *o, int dir, const char *name)
 {
-    static const uint8_t zeros[TREE_BLOCK];
     int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, o->mode | 0600), r = 0;
 
     if (fd < 0)
@@ -320,7 +325,7 @@ tree_build_file(const struct tree_object *o, int dir, const char *name)
         while (to < o->size && to - at < (1u << 20)) {
             size_t n = o->size - to < TREE_BLOCK ? (size_t)(o->size - to) : TREE_BLOCK;
 
-            if (memcmp(o->bytes + to, zeros, n) == 0)
+            if (memcmp(o->bytes + to, tree_zeros, n) == 0)
                 break;
             to += n;
         }

@@ -25,8 +25,18 @@ finding_folder(const struct finding *f, char *dir, size_t cap, struct kvfs_error
         if (*p == ':' || *p == '/' || *p == '+')
             *p = '-';
     }
-    if (mkdir(parent, 0755) < 0 && errno != EEXIST)
-        return kvfs_error_set(err, -errno, "%s: %s", parent, strerrordesc_np(errno));
+    for (char *p = parent + 1; *parent != '\0'; p++) { /* with all above it */
+        char c = *p;
+
+        if (c != '/' && c != '\0')
+            continue;
+        *p = '\0';
+        if (mkdir(parent, 0755) < 0 && errno != EEXIST)
+            return kvfs_error_set(err, -errno, "%s: %s", parent, strerrordesc_np(errno));
+        *p = c;
+        if (c == '\0')
+            break;
+    }
     for (int n = 1; n < 10000; n++) {
         (void)snprintf(dir, cap, "%s/%s-%s-%" PRIu64 "-%d", parent, f->journal->scenario, engine,
                        f->journal->seed % 1000000, n);

@@ -257,6 +257,18 @@ state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct 
     judge_room(job, v);
 }
 
+/* Names what had been acknowledged at T_NS. */
+static uint64_t
+state_acked(const struct bench_job *job, uint64_t t_ns)
+{
+    const struct journal_recovery *first = &job->journal->recovery;
+    uint64_t t = t_ns < job->t_ns_max ? t_ns : job->t_ns_max, acked = 0;
+
+    for (uint32_t i = 0; i < atomic_load(&job->journal->count); i++)
+        acked += journal_acked_at(job->journal, i, t);
+    return acked + ((uint64_t)(first->acked_ns != 0 && t_ns > first->acked_ns) << 32);
+}
+
 /* What is in the engine's files, so that the same bytes are not judged twice for the same
  * acknowledgements. */
 static bool
@@ -265,22 +277,16 @@ state_is_new(struct shared *sh, const struct bench_job *job, const char *mnt, ui
 {
     char volume[PLACE_NAME_MAX + 16];
     struct hash h = {0};
-    uint64_t acked = 0;
     int fd;
 
     (void)snprintf(volume, sizeof(volume), "%s/" STATE_VOLUME, mnt);
     fd = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0)
         hash_folder(fd, &h, 0);
-    for (uint32_t i = 0; i < atomic_load(&job->journal->count); i++)
-        acked += journal_acked_at(job->journal, i, t_ns < job->t_ns_max ? t_ns : job->t_ns_max);
-    acked += (uint64_t)(job->journal->recovery.acked_ns != 0 &&
-                        t_ns > job->journal->recovery.acked_ns)
-             << 32;
     v->hash = h.stored;
     if (seen_add(sh, XXH3_64bits(&h.stored, sizeof(h.stored))))
         (void)atomic_fetch_add(&sh->distinct, 1);
-    h.stored = acked + (uint64_t)job->journal->seed * 1000003u;
+    h.stored = state_acked(job, t_ns) + (uint64_t)job->journal->seed * 1000003u;
     return seen_add(sh, XXH3_64bits(&h, sizeof(h)));
 }
 
@@ -289,23 +295,6 @@ state_trouble(struct verdict *v, const struct kvfs_error *err)
 {
     v->status = VERDICT_TROUBLE;
     (void)snprintf(v->text, sizeof(v->text), "%s", err->msg);
-}
-
-/* Of a trace: the files themselves. */
-static int
-state_build_files(const struct slot *s, struct kvfs_error *err)
-{
-    struct source *source = s->job->source;
-    struct crashsim_pick pick = {0};
-    uint64_t hash;
-    int r = source_choose(source, &s->state.choice, &pick);
-
-    if (r == 0)
-        r = source->ops->prepare(source, &pick, &hash);
-    if (r == 0)
-        r = source->ops->build(source, s->mnt);
-    crashsim_pick_free(&pick);
-    return r < 0 ? kvfs_error_set(err, r, "%s: %s", s->mnt, strerrordesc_np(-r)) : 0;
 }
 
 /* The state, in the folder of the slot; the disk was cut before. */
@@ -317,9 +306,11 @@ state_up(struct bench *b, struct slot *s, struct replay *r, struct kvfs_error *e
     int rc;
 
     if (r == NULL) {
-        rc = state_build_files(s, err);
+        struct source *source = s->job->source;
+
+        rc = source->ops->build(source, s->mnt); /* it was prepared before the fork */
         v->build_ns += journal_now() - begin;
-        return rc;
+        return rc < 0 ? kvfs_error_set(err, rc, "%s: %s", s->mnt, strerrordesc_np(-rc)) : 0;
     }
     rc = replay_write(r, s->fd, err);
     if (rc == 0)
@@ -507,13 +498,47 @@ bench_wait(struct bench *b)
         ;
 }
 
+/* Take the state of a trace up, here, so that all have the hashes of what did not change; if its
+ * bytes were seen behind the same acknowledgements that was all. */
+static int
+bench_prepare(struct bench *b, const struct bench_job *job, const struct state *st, uint64_t t_ns,
+              struct verdict *v, bool *is_new, struct kvfs_error *err)
+{
+    struct source *source = job->source;
+    uint64_t begin = journal_now(), key[3] = {0, state_acked(job, t_ns), job->journal->seed};
+    struct crashsim_pick pick = {0};
+    int r = source_choose(source, &st->choice, &pick);
+
+    if (r == 0)
+        r = source->ops->prepare(source, &pick, &key[0]);
+    crashsim_pick_free(&pick);
+    if (r < 0)
+        return kvfs_error_set(err, r, "a state of the trace: %s", strerrordesc_np(-r));
+    v->build_ns = journal_now() - begin;
+    *is_new = job->all || seen_add(b->shared, XXH3_64bits(key, sizeof(key)));
+    if (!*is_new) {
+        v->duplicate = true;
+        v->status = VERDICT_GOOD;
+        job->judged(job->judged_arg, st, v);
+    }
+    return 0;
+}
+
 int
 bench_begin(struct bench *b, const struct bench_job *job, struct replay *r, const struct state *st,
             uint64_t t_ns, struct kvfs_error *err)
 {
+    struct verdict first = {0};
     struct slot *s = NULL;
     pid_t self = getpid();
 
+    if (job->source != NULL) {
+        bool is_new = true;
+        int rc = bench_prepare(b, job, st, t_ns, &first, &is_new, err);
+
+        if (rc < 0 || !is_new)
+            return rc;
+    }
     while (s == NULL) {
         for (unsigned i = 0; i < b->count && s == NULL; i++) {
             if (b->slots[i].pid == 0)
@@ -524,7 +549,7 @@ bench_begin(struct bench *b, const struct bench_job *job, struct replay *r, cons
     }
     s->state = *st;
     s->job = job;
-    *s->verdict = (struct verdict){0};
+    *s->verdict = first;
     (void)fflush(NULL);
     s->pid = fork();
     if (s->pid == 0) {

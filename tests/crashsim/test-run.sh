@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# crashsim run and crashsim recovery: no scenario and no engine shows a violation, engines made
+# crashsim run and crashsim recovery, with a disk and without: no scenario and no engine shows a violation, engines made
 # careless do, and what is found is found again from its folder; a disk without cuts never fails
 # the oracle; nothing is left behind.
 #
@@ -36,11 +36,8 @@ status 2 run kvfs --states=many
 status 2 run --replay="$work/nothing"
 status 2 recovery --sizes=1X
 status 2 recovery --engines=mem
-[[ $(id -u) -eq 0 ]] || { status 77 run kvfs; skip "mounting needs root"; }
-for tool in nbdkit nbdfuse mkfs.ext4 e2fsck; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed"
-done
-[[ -c /dev/fuse && -c /dev/loop-control ]] || skip "no /dev/fuse or /dev/loop-control"
+status 2 run kvfs --way=sideways
+status 2 run kvfs --promise=anything
 # Folders whose process is gone; those of other tests are there meanwhile.
 leftovers()
 {
@@ -52,6 +49,59 @@ leftovers()
 }
 before=$(leftovers)
 
+echo "--- without a disk"
+scenarios='kvfs nbd recovery-of-recovery'
+[[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
+for scenario in $scenarios; do
+    status 0 run "$scenario" --way=trace --states=$((20 * scale)) --seed="$seed" --findings="$findings" --json
+    [[ $(field states) -ge $((20 * scale)) && $(field not_judged) -eq 0 ]] || fail "$scenario: too few states"
+    [[ $(field distinct) -ge 1 && $(field acknowledged) -ge 1 ]] || fail "$scenario: nothing was done"
+    status 0 run "$scenario" --way=trace --plain --states=1 --seed="$seed" --findings="$findings"
+done
+status 1 run kvfs --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
+    --seed="$seed" --findings="$findings/trace"
+status 1 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)"
+status 1 run nbd --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
+    --seed="$seed" --findings="$findings/trace"
+
+echo "--- a log that is never flushed loses commits, and keeps their order"
+status 0 run kvfs --way=trace --engine=log:lmdb --engine-params=unsafe-log-bug=no-flush \
+    --promise=ordered --states=$((40 * scale)) --seed="$seed" --findings="$findings"
+status 1 run kvfs --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 \
+    --promise=ordered --states=400 --first --seed="$seed" --findings="$findings/ordered"
+
+echo "--- a judge that has no time is asked again"
+status 0 run kvfs --way=trace --judge-ms=1 --states=4 --seed="$seed" --findings="$findings" --json
+[[ $(field judged_again) -ge 1 ]] || fail "none was judged again"
+
+echo "--- a stranger, without root"
+if [[ $(id -u) -eq 0 ]] && command -v setpriv >/dev/null; then
+    mkdir -p "$work/nobody" && chmod 711 "$work" && chmod 777 "$work/nobody"
+    stranger() {
+        local got=0
+        (cd "$work/nobody" && setpriv --reuid=65534 --regid=65534 --clear-groups \
+            "$crashsim" "$@") >"$work/out" 2>&1 || got=$?
+        cat "$work/out"
+        return "$got"
+    }
+    if stranger --version; then
+        stranger run kvfs --states=10 --seed="$seed" || fail "kvfs needs root: $?"
+        grep -q 'files rebuilt from a trace' "$work/out" || fail "the way is not told"
+        got=0
+        stranger run guest --states=10 || got=$?
+        [[ $got -eq 77 ]] || fail "guest without root: $got instead of 77"
+        grep -q 'guest needs root' "$work/out" || fail "what needs root is not told"
+        got=0
+        stranger run kvfs --way=disk --states=10 || got=$?
+        [[ $got -eq 77 ]] || fail "a disk without root: $got instead of 77"
+    fi
+fi
+[[ $(leftovers) == "$before" ]] || fail "a folder was left: $(leftovers)"
+[[ $(id -u) -eq 0 ]] || skip "mounting needs root"
+for tool in nbdkit nbdfuse mkfs.ext4 e2fsck; do
+    command -v "$tool" >/dev/null || skip "$tool is not installed"
+done
+[[ -c /dev/fuse && -c /dev/loop-control ]] || skip "no /dev/fuse or /dev/loop-control"
 echo "--- every scenario"
 scenarios='kvfs nbd guest recovery-of-recovery'
 [[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
@@ -60,18 +110,25 @@ for scenario in $scenarios; do
     [[ $(field states) -ge $((8 * scale)) ]] || fail "$scenario: too few states"
     [[ $(field live_cuts) -ge 1 && $(field operations) -ge 1 ]] || fail "$scenario: nothing was done"
     [[ $(field undecided) -eq 0 ]] || fail "$scenario: undecided states prove nothing"
+    [[ $(field not_judged) -eq 0 ]] || fail "$scenario: states were not judged"
 done
 
 echo "--- every engine"
 status 0 run kvfs --engine=all --states=$((3 * scale)) --seed="$seed" --findings="$findings"
 
 echo "--- a disk without cuts"
-status 0 run kvfs --plain --states=2 --seed="$seed" --findings="$findings"
+for scenario in kvfs nbd guest; do
+    status 0 run "$scenario" --plain --states=2 --seed="$seed" --findings="$findings"
+done
 
 echo "--- engines made careless are found, and found again"
 status 1 run kvfs --engine=lmdb --engine-params=unsafe-nosync=1 --states=200 --first \
     --seed="$seed" --findings="$findings"
 [[ -s $(echo "$findings"/kvfs-lmdb-*/state) ]] || fail "the finding was not kept"
+for scenario in $scenarios; do # its words reach whatever opens the volume
+    status 1 run "$scenario" --engine=lmdb --engine-params=unsafe-nosync=1 --states=200 --first \
+        --seed="$seed" --findings="$findings/$scenario"
+done
 cut=$(head -n 1 "$findings"/kvfs-lmdb-*-1/state)
 status 1 run --replay="$(echo "$findings"/kvfs-lmdb-*-1)"
 status 1 run --replay="$(echo "$findings"/kvfs-lmdb-*-1)" --state="$cut"
