@@ -50,7 +50,8 @@ struct cmd {
 };
 
 /* One a subcommand, in the order of `crashsim --help`. */
-extern const struct cmd cmd_trace, cmd_replay, cmd_explore, cmd_run, cmd_recovery, cmd_clean;
+extern const struct cmd cmd_trace, cmd_replay, cmd_explore, cmd_run, cmd_recovery, cmd_clean,
+    cmd_selftest;
 
 /* --- main.c --- */
 /* Print "crashsim: COMMAND: WHAT"; what could steer a terminal is shown as '?'.  CMD_USAGE. */

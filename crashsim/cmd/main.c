@@ -14,7 +14,7 @@
 #include "cmd.h"
 
 static const struct cmd *const main_commands[] = {
-    &cmd_trace, &cmd_replay, &cmd_explore, &cmd_run, &cmd_recovery, &cmd_clean,
+    &cmd_trace, &cmd_replay, &cmd_explore, &cmd_run, &cmd_recovery, &cmd_selftest, &cmd_clean,
 };
 #define MAIN_COMMANDS (sizeof(main_commands) / sizeof(main_commands[0]))
 

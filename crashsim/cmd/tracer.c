@@ -109,16 +109,22 @@ tracer_filter(void)
 
 /* In the child, and never back. */
 static void
-tracer_child(char **argv, int (*call)(void *arg), void *arg)
+tracer_child(int (*call)(void *arg), void *arg)
 {
     if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP) != 0 ||
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || tracer_filter() < 0)
         _exit(TRACER_NO_EXEC);
-    if (call != NULL)
-        _exit(call(arg));
+    _exit(call(arg));
+}
+
+static int
+tracer_exec(void *arg)
+{
+    char **argv = arg;
+
     (void)execvp(argv[0], argv);
     (void)cmd_error("%s: %s", argv[0], strerrordesc_np(errno));
-    _exit(TRACER_NO_EXEC);
+    return TRACER_NO_EXEC;
 }
 
 static struct call *
@@ -303,15 +309,15 @@ tracer_loop(struct tracer *t, pid_t child, int *result)
     }
 }
 
-static int
-tracer_start(struct calls *calls, char **argv, int (*call)(void *arg), void *arg, int *status)
+int
+tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status)
 {
     struct tracer t = {.calls = calls};
     pid_t child = fork();
     int r = 0, first;
 
     if (child == 0)
-        tracer_child(argv, call, arg);
+        tracer_child(call, arg);
     if (child < 0)
         return -errno;
     while (waitpid(child, &first, WUNTRACED) < 0 && errno == EINTR)
@@ -333,11 +339,5 @@ tracer_start(struct calls *calls, char **argv, int (*call)(void *arg), void *arg
 int
 tracer_run(struct calls *calls, char **argv, int *status)
 {
-    return tracer_start(calls, argv, NULL, NULL, status);
-}
-
-int
-tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status)
-{
-    return tracer_start(calls, NULL, call, arg, status);
+    return tracer_call(calls, tracer_exec, argv, status);
 }

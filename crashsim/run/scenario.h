@@ -73,6 +73,9 @@ struct scenario {
 extern const struct scenario scenario_kvfs, scenario_guest;
 #ifdef CRASHSIM_LIBNBD
 extern const struct scenario scenario_nbd;
+/* The same work on nbdkit's plain memory disk, and the same oracle.  TEXT: empty, or what is bad. */
+int scenario_nbd_memory(const struct place *p, uint64_t seed, char *text, size_t cap,
+                        struct kvfs_error *err);
 #endif
 #ifdef CRASHSIM_SQLITE
 extern const struct scenario scenario_sqlite;

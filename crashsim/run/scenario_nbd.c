@@ -190,6 +190,53 @@ load_run(struct load *l)
 }
 
 static int
+load_connect(struct load *l, const char *socket, struct kvfs_error *err)
+{
+    for (unsigned i = 0; i < NBD_CONNECTIONS * NBD_DEPTH; i++) {
+        struct slot *slot = &l->slots[i / NBD_DEPTH][i % NBD_DEPTH];
+
+        *slot = (struct slot){.load = l, .op = -1, .buf = malloc(NBD_REQUEST_MAX)};
+        if (slot->buf == NULL)
+            return kvfs_error_set(err, -ENOMEM, "no memory");
+    }
+    for (unsigned c = 0; c < NBD_CONNECTIONS; c++) {
+        l->nbd[c] = nbd_create();
+        if (l->nbd[c] == NULL || nbd_set_strict_mode(l->nbd[c], 0) < 0 ||
+            nbd_connect_unix(l->nbd[c], socket) < 0)
+            return kvfs_error_set(err, -EIO, "the disk: %s", nbd_get_error());
+    }
+    return 0;
+}
+
+static void
+load_free(struct load *l)
+{
+    for (unsigned i = 0; i < NBD_CONNECTIONS * NBD_DEPTH; i++)
+        free(l->slots[i / NBD_DEPTH][i % NBD_DEPTH].buf);
+    for (unsigned c = 0; c < NBD_CONNECTIONS; c++)
+        nbd_close(l->nbd[c]);
+    oracle_free(l->o);
+}
+
+/* All requests, on the disk at SOCKET. */
+static int
+load_work(struct load *l, const char *socket, struct journal *j, struct kvfs_error *err)
+{
+    int r;
+
+    l->j = j;
+    l->seed = j->seed;
+    l->o = oracle_new(NBD_DISK, NBD_BLOCK);
+    r = load_connect(l, socket, err);
+    if (r == 0)
+        load_run(l);
+    if (r == 0 && (l->failed || load_busy(l)))
+        r = kvfs_error_set(err, -EIO, "a request failed: %s",
+                           nbd_get_error() != NULL ? nbd_get_error() : "the disk is gone");
+    return r;
+}
+
+static int
 nbd_work(const struct subject *s, const char *volume, struct journal *j, struct kvfs_error *err)
 {
     static struct load l;
@@ -199,29 +246,9 @@ nbd_work(const struct subject *s, const char *volume, struct journal *j, struct 
 
     if (r < 0)
         return r;
-    l.j = j;
-    l.seed = j->seed;
-    l.o = oracle_new(NBD_DISK, NBD_BLOCK);
-    for (unsigned i = 0; i < NBD_CONNECTIONS * NBD_DEPTH; i++) {
-        struct slot *slot = &l.slots[i / NBD_DEPTH][i % NBD_DEPTH];
-
-        *slot = (struct slot){.load = &l, .op = -1, .buf = malloc(NBD_REQUEST_MAX)};
-        if (slot->buf == NULL)
-            r = kvfs_error_set(err, -ENOMEM, "no memory");
-    }
-    for (unsigned c = 0; r == 0 && c < NBD_CONNECTIONS; c++) {
-        l.nbd[c] = nbd_create();
-        if (l.nbd[c] == NULL || nbd_set_strict_mode(l.nbd[c], 0) < 0 ||
-            nbd_connect_unix(l.nbd[c], socket) < 0)
-            r = kvfs_error_set(err, -EIO, "the disk: %s", nbd_get_error());
-    }
-    if (r == 0)
-        load_run(&l);
-    if (r == 0 && (l.failed || load_busy(&l)))
-        r = kvfs_error_set(err, -EIO, "a request failed: %s",
-                           nbd_get_error() != NULL ? nbd_get_error() : "the disk is gone");
+    r = load_work(&l, socket, j, err);
     (void)tool_end(server, SIGKILL);
-    return r;
+    return r; /* the process ends, and all that is L's */
 }
 
 /* --- the oracle --- */
@@ -300,6 +327,47 @@ nbd_judge(struct judge *j, struct kvfs_error *err)
         j->digest = judge_digest(image, NBD_DISK);
     }
     free(image);
+    return r;
+}
+
+int
+scenario_nbd_memory(const struct place *p, uint64_t seed, char *text, size_t cap,
+                    struct kvfs_error *err)
+{
+    static struct load l;
+    char socket[PLACE_NAME_MAX], ready[PLACE_NAME_MAX];
+    const char *argv[] = {"nbdkit", "-f", "-P", ready, "-U", socket, "memory", "8M", NULL};
+    struct oracle_report report = {0};
+    uint8_t *image = malloc(NBD_DISK);
+    struct journal *j = journal_new();
+    const struct subject subject = {.caps = KVFS_CAP_DURABLE | KVFS_CAP_ORDERED, .place = p};
+    struct judge judge = {.s = &subject, .j = j, .t_ns = UINT64_MAX};
+    pid_t server = 0;
+    int r = j == NULL || image == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : 0;
+
+    l = (struct load){0};
+    (void)place_name(p, "memory.sock", socket);
+    (void)place_name(p, "memory.ready", ready);
+    if (r == 0)
+        r = tool_serve(p, argv, "memory.ready", NULL, &server, err);
+    if (r == 0) {
+        j->seed = seed;
+        r = load_work(&l, socket, j, err);
+        if (r == 0 && nbd_pread(l.nbd[0], image, NBD_DISK, 0, 0) < 0)
+            r = kvfs_error_set(err, -EIO, "reading: %s", nbd_get_error());
+        load_free(&l);
+    }
+    if (r == 0) {
+        struct oracle *o = judge_oracle(&judge);
+
+        *text = '\0';
+        if (oracle_judge(o, image, &report) != ORACLE_GOOD)
+            (void)snprintf(text, cap, "%s", report.text[0] != '\0' ? report.text : "undecided");
+        oracle_free(o);
+    }
+    (void)tool_end(server, SIGTERM);
+    free(image);
+    journal_free(j);
     return r;
 }
 

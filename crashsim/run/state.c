@@ -225,6 +225,11 @@ judge_within(const struct bench_job *job, const char *mnt, uint64_t t_ns, unsign
         (void)snprintf(v->text, sizeof(v->text), "%s: the judge was killed (no memory?)", v->phase);
         return true;
     }
+    if (ended && WIFEXITED(status) && WEXITSTATUS(status) != 0) { /* as the oracle does */
+        v->status = VERDICT_TROUBLE;
+        (void)snprintf(v->text, sizeof(v->text), "%s: the judge gave up (no memory?)", v->phase);
+        return true;
+    }
     v->status = VERDICT_VIOLATION;
     if (!ended)
         (void)snprintf(v->text, sizeof(v->text), "%s: hangs (%u ms)", v->phase, ms);
@@ -305,7 +310,7 @@ state_up(struct bench *b, struct slot *s, struct replay *r, struct kvfs_error *e
     uint64_t begin = journal_now(), now;
     int rc;
 
-    if (r == NULL) {
+    if (s->job->source != NULL) {
         struct source *source = s->job->source;
 
         rc = source->ops->build(source, s->mnt); /* it was prepared before the fork */

@@ -49,6 +49,15 @@ leftovers()
 }
 before=$(leftovers)
 
+echo "--- the simulator itself"
+status 0 selftest --seed="$seed"
+for check in model forgets bug sound memory; do
+    grep -q "^$check *good" "$work/out" || fail "selftest says nothing of $check"
+done
+status 0 selftest --seed="$seed" --json
+/usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); assert o["good"] and len(o["checks"]) >= 5' \
+    <"$work/out" || fail "selftest --json"
+
 echo "--- without a disk"
 scenarios='kvfs nbd recovery-of-recovery'
 [[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
