@@ -28,8 +28,10 @@
 #define TRACE_SECTOR UINT64_C(512)
 
 struct trace_open {
-    uint32_t event; /* an index */
-    uint64_t end;   /* of a write: where it ends now */
+    uint32_t event;  /* an index */
+    uint32_t writes; /* of a write its object, else UINT32_MAX: all of them are scanned often */
+    uint64_t offset; /* of a write: where it begins */
+    uint64_t end;    /* ... and where it ends now */
 };
 
 struct source_trace {
@@ -150,7 +152,9 @@ trace_push(struct source_trace *t, uint32_t event)
         t->open = more;
         t->open_cap = want;
     }
-    t->open[t->open_count++] = (struct trace_open){event, e->offset + e->n};
+    t->open[t->open_count++] =
+        (struct trace_open){event, e->letter == 'W' ? e->obj : UINT32_MAX, e->offset,
+                            e->offset + e->n};
     return 0;
 }
 
@@ -342,21 +346,38 @@ trace_is_gone(const struct source_trace *t, size_t k, size_t i, uint64_t end)
     return false;
 }
 
+/* Behind the last shortening or hole of OBJ in front of open change I; 0: there is none. */
+static size_t
+trace_behind_gone(const struct source_trace *t, size_t i, uint32_t obj)
+{
+    while (i > 0) {
+        const struct trace_event *e = t->open[i - 1].writes == UINT32_MAX ? trace_event(t, i - 1)
+                                                                          : NULL;
+
+        if (e != NULL && e->obj == obj && (e->letter == 'T' || (e->letter == 'A' && e->punch)))
+            return i;
+        i--;
+    }
+    return 0;
+}
+
 /* What older writes than open write I put into the sector of AT, as far as it is not on a border. */
 static int
 trace_beside(struct source_trace *t, size_t i, uint64_t at)
 {
     const struct trace_event *w = trace_event(t, i);
     uint64_t from = at / TRACE_SECTOR * TRACE_SECTOR, to = from + TRACE_SECTOR;
+    size_t gone = at == from ? 0 : trace_behind_gone(t, i, w->obj);
     int r = 0;
 
     for (size_t k = 0; r == 0 && at != from && k < i; k++) {
-        const struct trace_event *e = trace_event(t, k);
-        uint64_t start = e->offset > from ? e->offset : from;
-        uint64_t end = t->open[k].end < to ? t->open[k].end : to;
+        const struct trace_open *o = &t->open[k];
+        uint64_t start = o->offset > from ? o->offset : from;
+        uint64_t end = o->end < to ? o->end : to;
 
-        if (e->letter == 'W' && e->obj == w->obj && start < end && !trace_is_gone(t, k, i, end))
-            r = tree_write(&t->top, e, start, end);
+        if (o->writes == w->obj && start < end &&
+            !(k < gone && trace_is_gone(t, k, gone, end)))
+            r = tree_write(&t->top, trace_event(t, k), start, end);
     }
     return r;
 }
