@@ -451,6 +451,7 @@ round_count(struct round *rd, uint64_t events, uint64_t t_ns)
     rd->stats->seen.commits += seen->commits;
     rd->stats->seen.commits_durable += seen->commits_durable;
     rd->stats->seen.full += seen->full;
+    rd->stats->seen.pressure += seen->pressure;
     rd->stats->seen.deleting += seen->deleting;
     rd->stats->seen.holes += seen->holes;
     rd->stats->seen.growth += seen->growth;

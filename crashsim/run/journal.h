@@ -33,6 +33,7 @@ struct journal_op {
 struct journal_seen {
     uint64_t commits, commits_durable;
     uint64_t full;     /* looks that met more than half of the cache unwritten */
+    uint64_t pressure; /* of these: the next look met fewer, after commits that nobody asked for */
     uint64_t deleting; /* looks that met a fork being deleted in the background */
     uint64_t holes;    /* ... a hole being worked off */
     uint64_t growth;   /* bytes that the store grew by */

@@ -171,6 +171,7 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     cmd_json_u64(seen, "commits", s->seen.commits);
     cmd_json_u64(seen, "commits_durable", s->seen.commits_durable);
     cmd_json_u64(seen, "cache_half_full", s->seen.full);
+    cmd_json_u64(seen, "commits_of_pressure", s->seen.pressure);
     cmd_json_u64(seen, "fork_deleting", s->seen.deleting);
     cmd_json_u64(seen, "holes_pending", s->seen.holes);
     cmd_json_u64(seen, "store_growth_bytes", s->seen.growth);

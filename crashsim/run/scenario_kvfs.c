@@ -202,6 +202,9 @@ struct worker {
     uint32_t files;
     uint32_t burst; /* so many whole files are written one after the other: the cache fills */
     uint64_t store_first, log_last, log_appended;
+    struct kvfs_volume_stat last; /* as last looked at */
+    bool asked;                   /* since then something was made durable */
+    unsigned interval_ms;
     struct kvfs_error *err;
 };
 
@@ -219,6 +222,11 @@ worker_look(struct worker *w)
     seen->commits = st.commits;
     seen->commits_durable = st.commits_durable;
     seen->full += st.dirty_bytes > st.cache_bytes / 2;
+    /* With a long interval only a cache that is full starts a commit by itself. */
+    seen->pressure += w->last.dirty_bytes > st.cache_bytes / 2 && !w->asked &&
+                      w->interval_ms >= 5000 && st.commits > w->last.commits;
+    w->last = st;
+    w->asked = false;
     seen->deleting += st.forks_deleting > 0;
     seen->holes += st.holes_pending > 0;
     if (st.engine.store_bytes > w->store_first)
@@ -430,6 +438,7 @@ worker_step(struct worker *w)
     if (r < 0)
         return r;
     journal_ack(w->j, number);
+    w->asked = w->asked || op.kind >= OP_SIZE || op.c != 0;
     if (op_is_name(op.kind))
         names_apply(&w->m->names, &op);
     else if (op_is_data(op.kind))
@@ -458,6 +467,7 @@ kvfs_work(const struct subject *s, const char *volume, struct journal *j, struct
     names_init(&w->m->names);
     w->dirs[0] = KVFS_ROOT_INO;
     subject_options(s, j->seed, params, &options);
+    w->interval_ms = options.commit_interval_ms;
     r = kvfs_volume_open(volume, &options, &w->v, err);
     for (uint32_t i = 0; r == 0 && i < OPS; i++) {
         r = worker_step(w);
