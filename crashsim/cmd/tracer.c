@@ -118,7 +118,7 @@ tracer_child(int (*call)(void *arg), void *arg)
 }
 
 static int
-tracer_exec(void *arg)
+tracer_become(void *arg)
 {
     char **argv = arg;
 
@@ -339,5 +339,5 @@ tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status)
 int
 tracer_run(struct calls *calls, char **argv, int *status)
 {
-    return tracer_call(calls, tracer_exec, argv, status);
+    return tracer_call(calls, tracer_become, argv, status);
 }

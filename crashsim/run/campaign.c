@@ -169,6 +169,7 @@ round_judged(void *arg, const struct state *s, const struct verdict *v)
     stats->states++;
     stats->late += v->late;
     stats->duplicates += v->duplicate;
+    rd->stale = v->duplicate ? rd->stale + 1 : 0;
     stats->undecided += v->undecided;
     stats->repaired += v->repaired;
     stats->kinds[campaign_kind(&s->choice)]++;
@@ -219,6 +220,41 @@ round_choice(uint64_t r, size_t open, struct crashsim_choice *c)
     }
 }
 
+/* Names what C keeps of OPEN changes. */
+static uint64_t
+round_kept(const struct crashsim_choice *c, size_t open)
+{
+    uint64_t hash = open;
+    bool torn = false;
+
+    for (size_t i = 0; i < open; i++) {
+        enum crashsim_fate fate = crashsim_choice_fate(c, i, open);
+
+        torn = torn || fate == CRASHSIM_TORN;
+        hash = crashsim_hash2(hash, fate);
+    }
+    return torn ? crashsim_hash2(hash, c->seed + c->tear) : hash;
+}
+
+bool
+round_next(struct round_seen *seen, size_t open, struct crashsim_choice *c)
+{
+    while (seen->count < STATES_A_CUT && seen->tried < 4 * STATES_A_CUT) {
+        bool known = false;
+        uint64_t kept;
+
+        round_choice(crashsim_hash2(seen->seed, seen->tried++), open, c);
+        kept = round_kept(c, open);
+        for (unsigned i = 0; i < seen->count; i++)
+            known = known || seen->kept[i] == kept;
+        if (!known) {
+            seen->kept[seen->count++] = kept;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int
 round_compare(const void *a, const void *b)
 {
@@ -264,31 +300,31 @@ static int
 round_states_at(struct round *rd, const struct bench_job *job, struct replay *r, size_t at,
                 uint64_t t_ns, struct kvfs_error *err)
 {
-    size_t open = replay_open_count(r);
-    unsigned n = open < 3 ? 1 + (unsigned)open : STATES_A_CUT;
-    uint64_t seed = crashsim_hash2(rd->seed, at);
+    struct round_seen seen = {.seed = crashsim_hash2(rd->seed, at)};
+    struct state s = {.at = at};
     int rc = 0;
 
     rd->stats->cuts++;
     round_count_second(rd, t_ns);
-    for (unsigned i = 0; rc == 0 && i < n && !round_enough(rd); i++) {
-        struct state s = {.at = at};
-
-        round_choice(crashsim_hash2(seed, i), open, &s.choice);
+    rd->stale = 0;
+    while (rc == 0 && rd->stale < STALE_MAX && !round_enough(rd) && round_next(&seen, replay_open_count(r), &s.choice))
         rc = bench_begin(rd->bench, job, r, &s, t_ns, err);
-    }
     return rc;
 }
 
-/* Of two instants below END the one with more changes open. */
+/* Of four instants below END the one with most changes open. */
 static size_t
 round_pick(const struct trace *t, size_t first, size_t end, uint64_t *seed)
 {
     size_t n = end > first ? end - first : 1;
-    size_t a = first + (size_t)(crashsim_random(seed) % n);
-    size_t b = first + (size_t)(crashsim_random(seed) % n);
+    size_t best = first + (size_t)(crashsim_random(seed) % n);
 
-    return trace_open_count(t, a) >= trace_open_count(t, b) ? a : b;
+    for (int i = 1; i < 4; i++) {
+        size_t at = first + (size_t)(crashsim_random(seed) % n);
+
+        best = trace_open_count(t, at) > trace_open_count(t, best) ? at : best;
+    }
+    return best;
 }
 
 /* Of a recovery most changes are made when it is over: half of the cuts fall in front of that. */
@@ -317,15 +353,18 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
                             .judged = round_judged,
                             .judged_arg = rd};
     size_t cuts[CUTS_A_ROUND];
+    int count = CUTS_A_ROUND;
     uint64_t seed = crashsim_hash2(rd->seed, 0x63757473), begin = journal_now();
     struct replay *r = NULL;
     int rc = replay_new(t, rd->base, &r, err);
 
-    for (int i = 0; i < CUTS_A_ROUND; i++)
+    if (t->count - first < (size_t)count * 8) /* a short one has few that differ */
+        count = 2 + (int)((t->count - first) / 8);
+    for (int i = 0; i < count; i++)
         cuts[i] = round_pick(t, first, i % 2 == 0 && rd->c->twice ? round_recovered(rd, t) : t->count,
                              &seed);
-    qsort(cuts, CUTS_A_ROUND, sizeof(cuts[0]), round_compare);
-    for (int i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
+    qsort(cuts, (size_t)count, sizeof(cuts[0]), round_compare);
+    for (int i = 0; rc == 0 && i < count && !round_enough(rd); i++) {
         if (i > 0 && cuts[i] == cuts[i - 1])
             continue;
         rc = replay_go(r, cuts[i], err);
@@ -361,7 +400,8 @@ round_work(struct round *rd, struct kvfs_error *err)
     int status, rc;
 
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64 " within=%" PRIu64, r >> 20,
-                   20 + (r >> 2) % (r % 3 == 0 && rd->stats->rounds > 1 ? 400 : 3000));
+                   r % 5 == 0 && rd->stats->rounds > 1 ? 20 + (r >> 8) % 400
+                                                       : 1000 + (r >> 8) % 4000);
     rc = rd->c->plain ? 0 : stack_tell(&rd->stack, command, NULL, 0, err);
     if (rc < 0)
         return rc;
@@ -381,7 +421,7 @@ round_work(struct round *rd, struct kvfs_error *err)
     }
     if (pid < 0)
         return kvfs_error_set(err, -errno, "fork: %s", strerrordesc_np(errno));
-    writeback = r % 2 == 0 ? writeback_start(volume, r) : 0;
+    writeback = r % 4 != 0 ? writeback_start(volume, r) : 0;
     (void)tool_wait(pid, WORK_MS, &status);
     (void)tool_end(writeback, SIGKILL);
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64, r >> 20);

@@ -21,7 +21,10 @@ struct round {
     char base[PLACE_NAME_MAX]; /* what the disk held before the recording */
     char record[PLACE_NAME_MAX + 8];
     uint64_t seed, t_ns_max;
+    unsigned stale; /* states of this cut that were judged before, in a row */
 };
+
+#define STALE_MAX 4u /* then the next cut promises more */
 
 /* campaign.c */
 bool round_enough(const struct round *rd);
@@ -30,6 +33,14 @@ void round_judged(void *arg, const struct state *s, const struct verdict *v);
 void round_count_second(struct round *rd, uint64_t t_ns);
 /* Make the choice with number R, of OPEN changes. */
 void round_choice(uint64_t r, size_t open, struct crashsim_choice *c);
+/* The next choice of a cut, which keeps other changes than those before; false: none was found.
+ * SEEN: how many there were, and what each kept. */
+struct round_seen {
+    uint64_t seed, tried;
+    unsigned count;
+    uint64_t kept[STATES_A_CUT];
+};
+bool round_next(struct round_seen *seen, size_t open, struct crashsim_choice *c);
 /* A worker that failed with nothing wrong below it is a violation. */
 void round_failed(struct round *rd, int status);
 /* What the workload did until T_NS. */

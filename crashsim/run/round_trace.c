@@ -186,22 +186,18 @@ trace_states_at(struct round *rd, const struct bench_job *job, uint32_t at, uint
                 struct kvfs_error *err)
 {
     struct source *source = job->source;
-    size_t open;
-    unsigned n;
+    struct round_seen seen = {.seed = crashsim_hash2(rd->seed, at)};
+    struct state s = {.at = at};
     int rc = source->ops->seek(source, at);
 
     if (rc < 0)
         return kvfs_error_set(err, rc, "line %u of the trace: %s", at, strerrordesc_np(-rc));
-    open = source->ops->open_count(source);
-    n = open < 3 ? 1 + (unsigned)open : STATES_A_CUT;
     rd->stats->cuts++;
     round_count_second(rd, t);
-    for (unsigned i = 0; rc == 0 && i < n && !round_enough(rd); i++) {
-        struct state s = {.at = at};
-
-        round_choice(crashsim_hash2(crashsim_hash2(rd->seed, at), i), open, &s.choice);
+    rd->stale = 0;
+    while (rc == 0 && rd->stale < STALE_MAX && !round_enough(rd) &&
+           round_next(&seen, source->ops->open_count(source), &s.choice))
         rc = bench_begin(rd->bench, job, NULL, &s, t, err);
-    }
     return rc;
 }
 
