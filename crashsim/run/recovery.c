@@ -3,7 +3,7 @@
  * recovery.c - `crashsim recovery`: how long it takes until a volume serves again after its
  * disk lost power.
  *
- * A cell is an engine and a size.  Its volume holds one file of that size; a worker overwrites
+ * A cell is an engine, a size and an amount.  Its volume holds one file of that size; a worker overwrites
  * blocks of it without end, flushing now and then, and the power is cut when so much was written
  * since the last flush.  Then the spans of the way back are timed, one after the other, on
  * CLOCK_MONOTONIC:
@@ -19,7 +19,7 @@
  * The cache is cold: whatever was above the filter is gone, and with it every cached page; below
  * the filter lies memory, behind the
  * latency that was asked for.  Two baselines: the same after an end in order (clean), and the
- * mount of it alone, which is the span `mount` there.
+ * mount of the same disk alone, without anything that was not there before kvfs (mount_alone).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -53,7 +53,9 @@ enum span {
 };
 static const char *const span_names[SPANS] = {"attach", "mount", "engine", "kvfs",
                                               "read",   "write", "verify"};
-#define SPAN_TOTAL SPANS /* all but verify */
+#define SPAN_TOTAL SPANS       /* all but verify */
+#define SPAN_ALONE (SPANS + 1) /* attach and mount: what the disk takes without any engine */
+#define SPAN_SUMS  (SPANS + 2)
 
 #define CELLS_MAX  64
 #define CUTS_MAX   1000
@@ -64,20 +66,20 @@ static const char *const span_names[SPANS] = {"attach", "mount", "engine", "kvfs
 #define BLOCK      4096u
 
 struct sample {
-    uint64_t ns[SPANS + 1];
+    uint64_t ns[SPAN_SUMS];
     bool verified;
 };
 
 struct cell {
     char engine[96];
-    uint64_t size_bytes;
+    uint64_t size_bytes, unflushed_bytes;
     struct sample crash[CUTS_MAX], clean[CUTS_CLEAN];
     size_t crashes, cleans;
 };
 
-static const char *recovery_engines = "lmdb,sqlite,rocksdb,log:lmdb", *recovery_sizes = "64M",
-                  *recovery_latency = "nvme", *recovery_tmp;
-static uint64_t recovery_cuts = 30, recovery_seed = 1, recovery_work = (uint64_t)4 << 20;
+static const char *recovery_engines, *recovery_sizes = "64M",
+                  *recovery_unflushed = "4M", *recovery_latency = "nvme", *recovery_tmp;
+static uint64_t recovery_cuts = 30, recovery_seed = 1;
 static bool recovery_json, recovery_quiet;
 static struct cmd_progress recovery_progress;
 
@@ -169,9 +171,9 @@ child_work(const struct timing *t, struct kvfs_error *err)
         r = kvfs_file_pwrite(f, buf, count, crashsim_random(&seed) % blocks * BLOCK, 0, err);
         written += count;
         /* Flushed often to begin with, so that engines have logs to recover; never again then. */
-        if (r == 0 && written < recovery_work && i % 16 == 15)
+        if (r == 0 && written < t->cell->unflushed_bytes && i % 16 == 15)
             r = kvfs_file_flush(f, err);
-        else if (written >= recovery_work)
+        else if (written >= t->cell->unflushed_bytes)
             atomic_fetch_add(&t->sh->unflushed, count);
     }
     return r;
@@ -313,6 +315,7 @@ timing_back(struct timing *t, bool verify, struct sample *s, struct kvfs_error *
     *s = t->sh->sample;
     for (int i = 0; i < SPAN_VERIFY; i++)
         s->ns[SPAN_TOTAL] += s->ns[i];
+    s->ns[SPAN_ALONE] = s->ns[SPAN_ATTACH] + s->ns[SPAN_MOUNT];
     return r;
 }
 
@@ -327,7 +330,7 @@ timing_cut(struct timing *t, uint64_t seed, struct kvfs_error *err)
     int status, r;
 
     /* There is no event to wait for: how much lies in memory is what a moment is chosen by. */
-    while (atomic_load(&t->sh->unflushed) < recovery_work && journal_now() < end &&
+    while (atomic_load(&t->sh->unflushed) < t->cell->unflushed_bytes && journal_now() < end &&
            t->sh->error[0] == '\0' && !cmd_interrupted())
         (void)nanosleep(&nap, NULL);
     (void)snprintf(command, sizeof(command), "cut seed=%" PRIu64, seed);
@@ -407,21 +410,21 @@ sample_summary(const struct sample *s, size_t count, int span)
 static const char *
 span_name(int span)
 {
-    return span == SPAN_TOTAL ? "total" : span_names[span];
+    return span == SPAN_TOTAL ? "total" : span == SPAN_ALONE ? "mount_alone" : span_names[span];
 }
 
 static void
 recovery_print(const struct cell *c)
 {
-    (void)printf("%s, %" PRIu64 " MiB, %zu cuts (milliseconds)\n"
-                 "  %-8s %9s %9s %9s   %9s\n",
-                 c->engine, c->size_bytes >> 20, c->crashes, "span", "median", "p95", "max",
+    (void)printf("%s, %" PRIu64 " MiB, %" PRIu64 " KiB unflushed, %zu cuts (milliseconds)\n"
+                 "  %-11s %9s %9s %9s   %9s\n",
+                 c->engine, c->size_bytes >> 20, c->unflushed_bytes >> 10, c->crashes, "span", "median", "p95", "max",
                  "clean");
-    for (int i = 0; i <= SPANS; i++) {
+    for (int i = 0; i < SPAN_SUMS; i++) {
         struct summary crash = sample_summary(c->crash, c->crashes, i);
         struct summary clean = sample_summary(c->clean, c->cleans, i);
 
-        (void)printf("  %-8s %9.2f %9.2f %9.2f", span_name(i), crash.median, crash.p95, crash.max);
+        (void)printf("  %-11s %9.2f %9.2f %9.2f", span_name(i), crash.median, crash.p95, crash.max);
         if (i != SPAN_VERIFY)
             (void)printf("   %9.2f", clean.median);
         (void)putchar('\n');
@@ -437,6 +440,16 @@ recovery_open_ms(const struct cell *c)
            sample_summary(c->crash, c->crashes, SPAN_KVFS).median;
 }
 
+/* The pair of which the study says that one recovers in half the time. */
+static const char *
+recovery_is_study(const struct cell *a, const struct cell *b)
+{
+    return (strcmp(a->engine, "jammdb") == 0 && strcmp(b->engine, "sled") == 0) ||
+                   (strcmp(a->engine, "sled") == 0 && strcmp(b->engine, "jammdb") == 0)
+               ? "  (the study: twice as fast)"
+               : "";
+}
+
 static void
 recovery_ratios(const struct cell *cells, size_t count, struct json_object *list)
 {
@@ -446,7 +459,8 @@ recovery_ratios(const struct cell *cells, size_t count, struct json_object *list
             double ta = sample_summary(cells[i].crash, cells[i].crashes, SPAN_TOTAL).median;
             double tb = sample_summary(cells[k].crash, cells[k].crashes, SPAN_TOTAL).median;
 
-            if (cells[i].size_bytes != cells[k].size_bytes || a == 0 || b == 0)
+            if (cells[i].size_bytes != cells[k].size_bytes ||
+                cells[i].unflushed_bytes != cells[k].unflushed_bytes || a == 0 || b == 0)
                 continue;
             if (list != NULL) {
                 struct json_object *o = json_object_new_object();
@@ -454,14 +468,16 @@ recovery_ratios(const struct cell *cells, size_t count, struct json_object *list
                 cmd_json_text(o, "engine", cells[i].engine);
                 cmd_json_text(o, "to", cells[k].engine);
                 cmd_json_u64(o, "size", cells[i].size_bytes);
+                cmd_json_u64(o, "unflushed", cells[i].unflushed_bytes);
                 (void)json_object_object_add(o, "open", json_object_new_double(a / b));
                 (void)json_object_object_add(o, "total", json_object_new_double(ta / tb));
                 (void)json_object_array_add(list, o);
             } else {
                 (void)printf(
-                    "%" PRIu64 " MiB: %s takes %.2f times as long to open as %s, %.2f times "
-                    "in all\n",
-                    cells[i].size_bytes >> 20, cells[i].engine, a / b, cells[k].engine, ta / tb);
+                    "%" PRIu64 " MiB, %" PRIu64 " KiB unflushed: %s : %s is %.2f to open, %.2f in "
+                    "all%s\n",
+                    cells[i].size_bytes >> 20, cells[i].unflushed_bytes >> 10, cells[i].engine,
+                    cells[k].engine, a / b, ta / tb, recovery_is_study(&cells[i], &cells[k]));
             }
         }
     }
@@ -472,13 +488,18 @@ recovery_object(const struct sample *s, size_t count)
 {
     struct json_object *o = json_object_new_object();
 
-    for (int i = 0; i <= SPANS; i++) {
+    for (int i = 0; i < SPAN_SUMS; i++) {
         struct summary sum = sample_summary(s, count, i);
-        struct json_object *one = json_object_new_object();
+        struct json_object *one = json_object_new_object(), *raw = json_object_new_array();
 
         (void)json_object_object_add(one, "median_ms", json_object_new_double(sum.median));
         (void)json_object_object_add(one, "p95_ms", json_object_new_double(sum.p95));
         (void)json_object_object_add(one, "max_ms", json_object_new_double(sum.max));
+        for (size_t k = 0; k < count; k++) {
+            if (i != SPAN_VERIFY || s[k].verified)
+                (void)json_object_array_add(raw, json_object_new_double((double)s[k].ns[i] / 1e6));
+        }
+        (void)json_object_object_add(one, "raw_ms", raw);
         (void)json_object_object_add(o, span_name(i), one);
     }
     return o;
@@ -495,6 +516,7 @@ recovery_print_json(const struct cell *cells, size_t count)
 
         cmd_json_text(o, "engine", cells[i].engine);
         cmd_json_u64(o, "size", cells[i].size_bytes);
+        cmd_json_u64(o, "unflushed", cells[i].unflushed_bytes);
         cmd_json_u64(o, "cuts", cells[i].crashes);
         (void)json_object_object_add(o, "crash", recovery_object(cells[i].crash, cells[i].crashes));
         (void)json_object_object_add(o, "clean", recovery_object(cells[i].clean, cells[i].cleans));
@@ -502,7 +524,6 @@ recovery_print_json(const struct cell *cells, size_t count)
     }
     recovery_ratios(cells, count, ratios);
     cmd_json_text(all, "latency", recovery_latency);
-    cmd_json_u64(all, "unflushed", recovery_work);
     cmd_json_u64(all, "seed", recovery_seed);
     (void)json_object_object_add(all, "cells", list);
     (void)json_object_object_add(all, "ratios", ratios);
@@ -521,47 +542,84 @@ recovery_size(const char *text, size_t len, uint64_t *bytes)
         return false;
     memcpy(digits, text, len);
     digits[len] = '\0';
-    if (digits[len - 1] == 'M' || digits[len - 1] == 'G') {
-        shift = digits[len - 1] == 'M' ? 20 : 30;
+    if (strchr("KMG", digits[len - 1]) != NULL) {
+        shift = digits[len - 1] == 'K' ? 10 : digits[len - 1] == 'M' ? 20 : 30;
         digits[len - 1] = '\0';
     }
     if (!crashsim_parse_number(digits, bytes) || *bytes > (uint64_t)1 << 40)
         return false;
     *bytes <<= shift;
-    return *bytes >= PIECE && *bytes % PIECE == 0 && *bytes <= (uint64_t)64 << 30;
+    return true;
 }
 
-/* The cells, by engines within sizes; 0: bad input, said. */
+/* The cells of one size and amount, an engine each, behind the N there are. */
+static bool
+recovery_cells_of(struct cell *cells, size_t *n, uint64_t size_bytes, uint64_t unflushed_bytes)
+{
+    size_t len;
+
+    for (const char *e = recovery_engines; *e != '\0'; e += len + (e[len] == ',')) {
+        const struct kvfs_engine *engine;
+        struct kvfs_error err = {0};
+        struct cell *c = &cells[*n];
+
+        if (*n == CELLS_MAX)
+            return cmd_error("more than %d cells", CELLS_MAX) == CMD_OK;
+        len = strcspn(e, ",");
+        (void)snprintf(c->engine, sizeof(c->engine), "%.*s", (int)len, e);
+        c->size_bytes = size_bytes;
+        c->unflushed_bytes = unflushed_bytes;
+        if (kvfs_engine_find(c->engine, &engine, &err) < 0)
+            return cmd_error("%s", err.msg) == CMD_OK;
+        if ((engine->caps & KVFS_CAP_PERSISTENT) == 0)
+            return cmd_error("%s keeps nothing", c->engine) == CMD_OK;
+        (*n)++;
+    }
+    return true;
+}
+
+/* The cells, by engines within amounts within sizes; 0: bad input, said. */
 static size_t
 recovery_cells(struct cell *cells)
 {
-    size_t n = 0, slen, elen;
+    size_t n = 0, slen, ulen;
+    uint64_t size, unflushed;
 
     for (const char *s = recovery_sizes; *s != '\0'; s += slen + (s[slen] == ',')) {
-        uint64_t bytes;
-
         slen = strcspn(s, ",");
-        if (!recovery_size(s, slen, &bytes)) {
+        if (!recovery_size(s, slen, &size) || size < PIECE || size % PIECE != 0 ||
+            size > (uint64_t)64 << 30) {
             (void)cmd_error("--sizes=%s: sizes of 1M to 64G with commas between", recovery_sizes);
             return 0;
         }
-        for (const char *e = recovery_engines; *e != '\0' && n < CELLS_MAX;
-             e += elen + (e[elen] == ',')) {
-            const struct kvfs_engine *engine;
-            struct kvfs_error err = {0};
-
-            elen = strcspn(e, ",");
-            (void)snprintf(cells[n].engine, sizeof(cells[n].engine), "%.*s", (int)elen, e);
-            cells[n].size_bytes = bytes;
-            if (kvfs_engine_find(cells[n].engine, &engine, &err) < 0 ||
-                (engine->caps & KVFS_CAP_PERSISTENT) == 0) {
-                (void)cmd_error("%s", err.msg[0] != '\0' ? err.msg : "mem keeps nothing");
+        for (const char *u = recovery_unflushed; *u != '\0'; u += ulen + (u[ulen] == ',')) {
+            ulen = strcspn(u, ",");
+            if (!recovery_size(u, ulen, &unflushed) || unflushed > (uint64_t)1 << 30) {
+                (void)cmd_error("--unflushed=%s: sizes up to 1G with commas between",
+                                recovery_unflushed);
                 return 0;
             }
-            n++;
+            if (!recovery_cells_of(cells, &n, size, unflushed))
+                return 0;
         }
     }
     return n;
+}
+
+/* What there is of the usual ones. */
+static const char *
+recovery_usual(char *buf, size_t cap)
+{
+    static const char *const names[] = {"lmdb", "sqlite", "rocksdb", "jammdb", "sled", "log:lmdb"};
+    const struct kvfs_engine *e;
+    size_t n = 0;
+
+    *buf = '\0';
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (kvfs_engine_find(names[i], &e, NULL) == 0)
+            n += (size_t)snprintf(buf + n, cap - n, "%s%s", n > 0 ? "," : "", names[i]);
+    }
+    return buf;
 }
 
 static int
@@ -597,6 +655,7 @@ static int
 recovery_run(int argc, char **argv)
 {
     struct cell *cells = calloc(CELLS_MAX, sizeof(*cells));
+    char usual[128];
     struct kvfs_error err = {0};
     struct place place;
     size_t count;
@@ -606,6 +665,8 @@ recovery_run(int argc, char **argv)
     (void)argv;
     if (cells == NULL)
         return cmd_error("no memory");
+    if (recovery_engines == NULL)
+        recovery_engines = recovery_usual(usual, sizeof(usual));
     count = recovery_cells(cells);
     if (count > 0 && (recovery_cuts == 0 || recovery_cuts > CUTS_MAX))
         (void)cmd_error("--cuts takes a number from 1 to %d", CUTS_MAX);
@@ -629,12 +690,12 @@ recovery_run(int argc, char **argv)
 }
 
 static const struct cmd_option recovery_options[] = {
-    {"engines", CMD_TEXT, 0, "A,B", "engines to time (lmdb,sqlite,rocksdb,log:lmdb)",
+    {"engines", CMD_TEXT, 0, "A,B", "engines to time (those of lmdb,sqlite,rocksdb,jammdb,sled,log:lmdb)",
      &recovery_engines},
     {"sizes", CMD_TEXT, 0, "A,B", "sizes of the volume's file (64M)", &recovery_sizes},
     {"cuts", CMD_NUMBER, 0, "N", "of each engine and size (30)", &recovery_cuts},
-    {"work", CMD_SIZE, 0, "SIZE", "written since the last flush when the power is cut (4M)",
-     &recovery_work},
+    {"unflushed", CMD_TEXT, 0, "A,B", "written since the last flush when the power is cut (4M)",
+     &recovery_unflushed},
     {"latency", CMD_TEXT, 0, "PRESET", "of the disk: sd, usb-ssd, nvme, none, R,W,F in us (nvme)",
      &recovery_latency},
     {"seed", CMD_NUMBER, 0, "N", "of what survives (1)", &recovery_seed},

@@ -145,9 +145,14 @@ status 1 run kvfs --engine=log:lmdb --engine-params=unsafe-log-bug=no-flush --st
     --seed="$seed" --findings="$findings"
 
 echo "--- the way back, timed"
-status 0 recovery --engines=lmdb,log:lmdb --sizes=4M --cuts=2 --work=256K --json
+status 0 recovery --engines=lmdb,log:lmdb --sizes=4M --cuts=2 --unflushed=0K,256K --json
 [[ $(field cuts) -eq 2 ]] || fail "cuts are missing"
-grep -q '"total"' "$work/out" || fail "no ratio"
+/usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); c = o["cells"]
+assert len(c) == 4 and {x["unflushed"] for x in c} == {0, 262144} and len(o["ratios"]) == 2
+for x in c:
+    assert len(x["crash"]["total"]["raw_ms"]) == 2
+    assert x["crash"]["mount_alone"]["raw_ms"][0] < x["crash"]["total"]["raw_ms"][0]' <"$work/out" ||
+    fail "recovery --json"
 
 [[ $(leftovers) == "$before" ]] || fail "a folder was left: $(leftovers)"
 echo ok
