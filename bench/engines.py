@@ -4,12 +4,12 @@
     bench/engines.py [--engines=lmdb,sqlite] [--rounds=3] [--out=FILE]
     bench/engines.py --quick          one short round: a look, not a measurement
 
-Every cell is a fresh store: `engineload` (see its top) fills it at random with durable batches
+Every cell is a fresh store: `kvload` (see its top) fills it at random with durable batches
 of 64 blocks of 4 KiB, overwrites it, and reads it, at 1, 8 and 64 threads.  In each round every
 cell has its turn before the next round begins, so a machine that gets slower does so for all.
 Printed are medians.  `adapter` is the rate of durable batches through the engine contract beside
 that of a minimal program with the same records, batches and options (bench/direct): above 0.9 is
-the aim.  Both write the same keys in the same order, one after the other in each round.
+the aim.  Both write each block once in random order, one after the other in each round.
 """
 
 import argparse
@@ -38,11 +38,12 @@ def arguments():
     parser.add_argument("--blocks", type=int, default=65536, help="of 4 KiB (65536)")
     parser.add_argument("--batch", type=int, default=64, help="blocks of a durable batch (64)")
     parser.add_argument("--threads", default="1,8,64")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of reads (0.5)")
     parser.add_argument("--quick", action="store_true", help="one round of 4096 blocks")
     parser.add_argument("--out", help="write every value as JSON")
     args = parser.parse_args()
     if args.quick:
-        args.rounds, args.blocks = 1, 4096
+        args.rounds, args.blocks, args.seconds = 1, 4096, 0.1
     args.threads = [int(t) for t in args.threads.split(",")]
     return args
 
@@ -61,31 +62,55 @@ def engines_there(args):
     return names, have
 
 
+def device(folder):
+    """The block device below the folder as an option, or none where it has no name."""
+    st = os.stat(folder).st_dev
+    link = f"/sys/dev/block/{os.major(st)}:{os.minor(st)}"
+    return [f"--device=/dev/{os.path.basename(os.path.realpath(link))}"] \
+        if os.path.exists(link) else []
+
+
+def run(command, words=""):
+    done = subprocess.run(command, input=words, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout.splitlines()
+    if "not built in" in done.stderr and "--layer=direct" in command:
+        return None
+    sys.exit(done.stderr.strip())
+
+
+def measure_rust(args, store, threads, folder):
+    program = os.path.join(args.build, "bench", "direct-rust")
+    if not os.path.exists(program):
+        return None
+    lines = run([program, f"--store={store}", f"--blocks={args.blocks}", f"--batch={args.batch}",
+                 f"--threads={threads}", f"--dir={folder}"])
+    told = [dict(word.split("=", 1) for word in line.split()) for line in lines]
+    return {words["phase"]: {"rate": float(words["rate"])} for words in told}
+
+
 def measure(args, store, engine, threads):
     """One cell: {phase: {name: value}}."""
-    program = "direct-rust" if store in ("direct:jammdb", "direct:sled") else "engineload"
-    command = [os.path.join(args.build, "bench", program), f"--store={store}",
-               f"--blocks={args.blocks}", f"--batch={args.batch}", f"--threads={threads}"]
-    if not os.path.exists(command[0]):
-        return None
     folder = tempfile.mkdtemp(prefix="kvfs-engines-", dir=args.dir)
+    fill = f"fill flush={args.batch} threads={threads}\n"
+    words = f"{fill}{fill}load op=read threads={threads} seconds={args.seconds}\nreopen\nspace\n"
+    if store != "contract":
+        words = f"{fill}{fill}"
     try:
-        if store == "contract":
-            command.append(f"--engine={engine}")
-        done = subprocess.run(command + [f"--dir={folder}"], capture_output=True, text=True,
-                              check=False)
+        if store in ("direct:jammdb", "direct:sled"):
+            return measure_rust(args, store, threads, folder)
+        lines = run([os.path.join(args.build, "bench", "kvload"), f"--engine={engine}",
+                     f"--layer={store.split(':')[0]}", f"--dir={folder}",
+                     f"--bytes={args.blocks * BLOCK}", *device(folder)], words)
     finally:
         shutil.rmtree(folder)
-    if done.returncode != 0:
-        if "not built in" in done.stderr and store != "contract":
-            return None
-        sys.exit(done.stderr.strip())
-    cell = {}
-    for line in done.stdout.splitlines():
-        words = dict(word.split("=", 1) for word in line.split())
-        phase = words.pop("phase")
-        cell[phase] = {name: float(value) for name, value in words.items()}
-    return cell
+    if lines is None:
+        return None
+    told = [json.loads(line) for line in lines[1:]]
+    for phase in told:
+        phase.pop("latency_ns", None)
+    return dict(zip((*PHASES, "reopen", "space"), told)) if store == "contract" \
+        else dict(zip(PHASES, told))
 
 
 def median(values):
@@ -103,10 +128,10 @@ def results(args, cells):
         for phase in PHASES:
             row[phase] = median([r[phase]["rate"] for r in rounds])
         row["write_amplification"] = {
-            phase: median([r[phase]["written"] / payload for r in rounds])
+            phase: median([(r[phase]["device"] or {"written": 0})["written"] / payload for r in rounds])
             for phase in ("fill", "overwrite")}
-        row["space"] = median([r["end"]["allocated"] / payload for r in rounds])
-        row["own_bytes"] = median([max(r[p]["own"] for p in PHASES) for r in rounds])
+        row["space"] = median([r["space"]["allocated_bytes"] / payload for r in rounds])
+        row["own_bytes"] = median([max(r[p]["own_bytes_max"] for p in PHASES) for r in rounds])
         direct = cells.get((f"direct:{engine}", engine, threads))
         row["adapter"] = {
             phase: median([c[phase]["rate"] / d[phase]["rate"] for c, d in zip(rounds, direct)])

@@ -9,7 +9,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "../engines/store.h"
+#include "direct.h"
 
 #define DIRECT_HEAD 18                                  /* key and its check */
 #define DIRECT_KEEP ((size_t)4096 - 16)                 /* fills one overflow page */
@@ -32,7 +32,7 @@ direct_open(const char *folder, const char *variant)
     MDB_txn *txn;
 
     if (variant != NULL)
-        bench_die("direct:lmdb has no variants");
+        bench_die("lmdb: has no variants");
     direct_must(mdb_env_create(&direct_env));
     direct_must(mdb_env_set_mapsize(direct_env, DIRECT_MAP));
     direct_must(mdb_env_set_maxdbs(direct_env, 2));
@@ -84,8 +84,8 @@ direct_close(void)
     mdb_env_close(direct_env);
 }
 
-const struct bench_store bench_direct_lmdb = {
-    .name = "direct:lmdb",
+const struct bench_direct bench_direct_lmdb = {
+    .name = "lmdb",
     .open = direct_open,
     .put = direct_put,
     .close = direct_close,

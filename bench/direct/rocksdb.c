@@ -5,7 +5,7 @@
  */
 #include <rocksdb/c.h>
 
-#include "../engines/store.h"
+#include "direct.h"
 
 static rocksdb_t *direct_db;
 static rocksdb_options_t *direct_options;
@@ -26,7 +26,7 @@ direct_open(const char *folder, const char *variant)
     char *text = NULL;
 
     if (variant != NULL)
-        bench_die("direct:rocksdb has no variants");
+        bench_die("rocksdb: has no variants");
     direct_options = o;
     rocksdb_options_set_create_if_missing(o, 1);
     rocksdb_options_set_paranoid_checks(o, 1);
@@ -76,8 +76,8 @@ direct_close(void)
     rocksdb_options_destroy(direct_options);
 }
 
-const struct bench_store bench_direct_rocksdb = {
-    .name = "direct:rocksdb",
+const struct bench_direct bench_direct_rocksdb = {
+    .name = "rocksdb",
     .open = direct_open,
     .put = direct_put,
     .close = direct_close,

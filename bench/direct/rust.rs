@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-//! jammdb and sled driven directly: the load of engineload (bench/engines/engineload.c), with
-//! the keys and values that the adapters store, one transaction or batch a batch.
+//! jammdb and sled driven directly: each block once in random order and once
+//! more, as kvload does with the others, with the keys and values that the adapters store, one
+//! transaction or batch a batch.
 //!
 //!     direct-rust --store=direct:jammdb --dir=EMPTY-FOLDER [--blocks=N] [--batch=N]
 //!                 [--threads=N] [--seed=N]

@@ -3,7 +3,7 @@
  * sqlite.c - SQLite driven directly: engines/sqlite's table, WAL, FULL, one
  * transaction a batch on one connection; no checksums behind its pages.
  *
- * Variants, for the choices that the adapter made (words of --variant): page=BYTES,
+ * Variants, for the choices that the adapter made (words behind --engine=sqlite,): page=BYTES,
  * norowid (one tree, WITHOUT ROWID), mmap (1 GiB).
  */
 #include <pthread.h>
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../engines/store.h"
+#include "direct.h"
 
 #define DIRECT_MMAP "PRAGMA mmap_size = 1073741824;"
 
@@ -81,7 +81,7 @@ direct_open(const char *folder, const char *variant)
     direct_connect(&direct_db);
     (void)snprintf(sql, sizeof(sql),
                    "PRAGMA page_size = %d; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                   "PRAGMA wal_autocheckpoint = %d; CREATE TABLE data (%s",
+                   "PRAGMA wal_autocheckpoint = %d; CREATE TABLE IF NOT EXISTS data (%s",
                    direct_page, 2000 * 4096 / direct_page, direct_shape);
     direct_exec(direct_db, sql);
     direct_prepare(&direct_update, "UPDATE data SET v = ?2 WHERE k = ?1");
@@ -138,8 +138,8 @@ direct_close(void)
     (void)sqlite3_close(direct_db);
 }
 
-const struct bench_store bench_direct_sqlite = {
-    .name = "direct:sqlite",
+const struct bench_direct bench_direct_sqlite = {
+    .name = "sqlite",
     .open = direct_open,
     .put = direct_put,
     .get = direct_get,

@@ -27,10 +27,10 @@ struct drain_state {
 };
 
 static int
-drain_look(const struct load_layer *layer, struct load_store *s, const char *stat_path,
-           struct drain_state *state, struct kvfs_error *err)
+drain_look(const struct load_layer *layer, struct load_store *s, struct drain_state *state,
+           struct kvfs_error *err)
 {
-    watch_read(stat_path, &state->c);
+    watch_read(NULL, &state->c);
     state->busy = watch_busy_threads();
     return layer->info(s, &state->info, err);
 }
@@ -39,8 +39,7 @@ static bool
 drain_quiet(const struct drain_state *was, const struct drain_state *is)
 {
     return is->busy == 0 && is->c.cpu_ns - was->c.cpu_ns < DRAIN_POLL_NS / DRAIN_QUIET_CPU &&
-           is->c.io_written == was->c.io_written &&
-           is->c.device_written == was->c.device_written && is->info.behind == was->info.behind;
+           is->c.io_written == was->c.io_written && is->info.behind == was->info.behind;
 }
 
 static int
@@ -57,7 +56,7 @@ drain_settle(const struct load_layer *layer, struct load_store *s, bool (*interr
 
 /* Never by opening the store's files: that would end the engine's locks on them. */
 static void
-drain_sync_device(const char *folder)
+drain_sync(const char *folder)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -69,24 +68,24 @@ drain_sync_device(const char *folder)
 
 int
 load_drain(const struct load_layer *layer, struct load_store *s, const char *folder,
-           const char *stat_path, bool (*interrupted)(void), double *seconds, bool *drained,
+           bool sync_all, bool (*interrupted)(void), double *seconds, bool *drained,
            struct kvfs_error *err)
 {
     const struct timespec poll = {.tv_nsec = DRAIN_POLL_NS};
-    double start = drain_now_s(), quiet_since = start;
+    double start = drain_now_s(), quiet_since, synced;
     struct drain_state was, is;
     int quiet = 0, rc = drain_settle(layer, s, interrupted, err);
 
-    if (stat_path != NULL)
-        drain_sync_device(folder);
-    quiet_since = drain_now_s();
+    if (sync_all)
+        drain_sync(folder);
+    synced = quiet_since = drain_now_s();
     if (rc == 0)
-        rc = drain_look(layer, s, stat_path, &was, err);
+        rc = drain_look(layer, s, &was, err);
     while (rc == 0 && quiet < DRAIN_QUIET_POLLS && drain_now_s() - start < DRAIN_MAX_S) {
         if (interrupted != NULL && interrupted())
             return kvfs_error_set(err, -EINTR, "interrupted");
         (void)nanosleep(&poll, NULL); /* nothing tells when it begins to be quiet */
-        rc = drain_look(layer, s, stat_path, &is, err);
+        rc = drain_look(layer, s, &is, err);
         if (rc != 0)
             break;
         quiet = drain_quiet(&was, &is) ? quiet + 1 : 0;
@@ -96,6 +95,8 @@ load_drain(const struct load_layer *layer, struct load_store *s, const char *fol
     }
     if (rc != 0)
         return rc;
+    if (sync_all && quiet_since > synced)
+        drain_sync(folder);
     *seconds = quiet_since - start;
     *drained = quiet == DRAIN_QUIET_POLLS;
     return 0;

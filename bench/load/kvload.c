@@ -2,7 +2,7 @@
  *
  * kvload: loads on one dataset, one phase a line of stdin, each answered by a line of JSON.
  *
- *     kvload --layer=contract|kvfs|raw --engine=NAME[,PARAMS] --dir=EMPTY-FOLDER
+ *     kvload --layer=contract|kvfs|raw|direct --engine=NAME[,PARAMS] --dir=EMPTY-FOLDER
  *            --bytes=N [--block=4096] [--data=random|half] [--seed=1] [--device=/dev/loopN]
  *
  *     fill [order=random|sequential] [flush=64] [threads=4] [block=N] [drain=1]
@@ -19,15 +19,16 @@
  * Exit status: 0; 1, something failed; 2, an option or a line that is none.  One line on stderr.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../direct/direct.h"
 #include "answer.h"
 #include "drain.h"
 #include "folder.h"
@@ -38,14 +39,28 @@
 #define KVLOAD_LINE_MAX    1024
 #define KVLOAD_SECONDS_MAX 86400.0
 #define KVLOAD_USAGE                                                                               \
-    "usage: kvload --layer=contract|kvfs|raw [--engine=NAME[,PARAMS]] --dir=EMPTY-FOLDER "         \
+    "usage: kvload --layer=contract|kvfs|raw|direct [--engine=NAME[,PARAMS]] --dir=EMPTY-FOLDER "         \
     "--bytes=N [--block=4096] [--data=random|half] [--seed=1] [--device=/dev/NAME]"
 
 static const struct load_layer *const kvload_layers[] = {
     &load_layer_contract,
     &load_layer_kvfs,
     &load_layer_raw,
+    &load_layer_direct,
 };
+
+void
+bench_die(const char *format, ...)
+{
+    va_list args;
+
+    (void)fputs("kvload: ", stderr);
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    exit(1);
+}
 
 struct kvload {
     const struct load_layer *layer;
@@ -344,7 +359,7 @@ kvload_phase(struct kvload *k, char *words, bool load, struct kvfs_error *err)
         return kvfs_error_set(err, rc, "no thread");
     rc = load_run(k->layer, k->store, &k->target.data, &p, watch_mark, &m.watch, &m.result, err);
     if (rc == 0 && x.drain)
-        rc = load_drain(k->layer, k->store, k->target.folder, k->device, kvload_interrupted,
+        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, kvload_interrupted,
                         &m.drain_seconds, &m.drained, err);
     watch_stop(&m.watch, &m.cost);
     if (rc != 0)
@@ -384,7 +399,7 @@ kvload_delete(struct kvload *k, struct kvfs_error *err)
 
     removed = kvload_now_s();
     if (rc == 0)
-        rc = load_drain(k->layer, k->store, k->target.folder, k->device, kvload_interrupted,
+        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, kvload_interrupted,
                         &drain, &drained, err);
     if (rc != 0)
         return rc;

@@ -437,8 +437,6 @@ run_prepare(struct run *r, struct kvfs_error *err)
         return kvfs_error_set(err, -EINVAL,
                               "requests of %u bytes do not fit %llu blocks of %u bytes", request,
                               (unsigned long long)d->blocks, d->block_bytes);
-    if (r->layer->read == NULL && (p->op == LOAD_READ || p->op == LOAD_MIX))
-        return kvfs_error_set(err, -EINVAL, "layer %s has no reads", r->layer->name);
     r->request_blocks = request / d->block_bytes;
     r->requests = d->blocks / r->request_blocks;
     r->batch = !r->layer->batches ? 1 : p->flush > 0 ? p->flush : LOAD_BATCH;

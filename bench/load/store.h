@@ -48,7 +48,7 @@ struct load_layer {
     /* PIECES are sorted; DURABLE of batches only. */
     int (*write)(struct load_store *s, const struct load_piece *pieces, uint32_t count,
                  bool durable, struct kvfs_error *err);
-    /* -ENOENT: a block of it was never written.  NULL: the layer has no reads. */
+    /* -ENOENT: a block of it was never written. */
     int (*read)(struct load_store *s, const struct load_piece *piece, struct kvfs_error *err);
     int (*flush)(struct load_store *s, struct kvfs_error *err); /* NULL with `batches` */
 
@@ -61,5 +61,6 @@ struct load_layer {
 };
 
 extern const struct load_layer load_layer_contract, load_layer_kvfs, load_layer_raw;
+extern const struct load_layer load_layer_direct; /* of kvload, not of kvfs_load */
 
 #endif /* KVFS_LOAD_STORE_H */

@@ -33,10 +33,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../engines/store.h"
+#include "../load/store.h"
 
-#define THREADS_MAX 256u
-#define RING_BYTES  ((uint64_t)16 << 20) /* of the file */
+#define THREADS_MAX    256u
+#define LOAD_BLOCK     4096u
+#define LOAD_BYTES_MAX (3 * LOAD_BLOCK)
+#define RING_BYTES     ((uint64_t)16 << 20) /* of the file */
 
 struct load {
     const char *folder, *engine;
@@ -44,12 +46,13 @@ struct load {
     uint32_t threads, blocks, bytes, writes;
     uint64_t beside, piece;
     int fd;
+    struct load_store *store;
     atomic_uint next;
     uint32_t *took_ns; /* of each write, at most 4 s */
 };
 
-void
-bench_die(const char *format, ...)
+static void __attribute__((noreturn, format(printf, 1, 2)))
+load_die(const char *format, ...)
 {
     va_list args;
 
@@ -93,12 +96,12 @@ load_file(const struct load *l, const char *name, uint64_t bytes)
     (void)snprintf(path, sizeof(path), "%s/%s", l->folder, name);
     fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || zeros == NULL)
-        bench_die("%s: %s", path, strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
+        load_die("%s: %s", path, strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
     for (uint64_t at = 0; at < bytes; at += 1 << 20)
         if (pwrite(fd, zeros, 1 << 20, (off_t)at) != 1 << 20)
-            bench_die("%s: short write", path);
+            load_die("%s: short write", path);
     if (fsync(fd) != 0)
-        bench_die("%s: no sync", path);
+        load_die("%s: no sync", path);
     free(zeros);
     return fd;
 }
@@ -113,7 +116,7 @@ load_beside(const struct load *l)
     int fd = load_file(l, "beside", 64 << 20);
 
     if (piece == NULL)
-        bench_die("no memory");
+        load_die("no memory");
     for (uint64_t i = 0; i + 8 <= l->piece; i += 8) {
         uint64_t word = load_random(&state);
 
@@ -126,7 +129,7 @@ load_beside(const struct load *l)
 
         (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
         if (pwrite(fd, piece, l->piece, (off_t)at) != (ssize_t)l->piece || fdatasync(fd) != 0)
-            bench_die("writing beside: %s", strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
+            load_die("writing beside: %s", strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
         done += l->piece;
         at = (at + l->piece) % ((uint64_t)64 << 20);
     }
@@ -143,7 +146,7 @@ load_written(const struct load *l)
     int fd = open(l->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0 || syncfs(fd) != 0 || fstat(fd, &st) != 0)
-        bench_die("%s: %s", l->folder, strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
+        load_die("%s: %s", l->folder, strerror(errno)); // NOLINT(concurrency-mt-unsafe): alone
     (void)close(fd);
     (void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/stat", major(st.st_dev),
                    minor(st.st_dev));
@@ -175,49 +178,49 @@ load_own(void)
 /* --- writes ------------------------------------------------------------------------------ */
 
 static void
-load_one(const struct load *l, struct bench_block *b, uint32_t i)
+load_one(const struct load *l, uint8_t *bytes, uint32_t i)
 {
+    struct kvfs_error err = {.code = 0};
+    struct load_piece piece;
     uint64_t state = i, index;
 
     if (l->file) {
         off_t at = (off_t)((uint64_t)i * l->bytes % RING_BYTES);
 
-        if (pwrite(l->fd, b->value, l->bytes, at) != (ssize_t)l->bytes || fdatasync(l->fd) != 0)
-            bench_die("writing: %s", strerror(errno)); // NOLINT(concurrency-mt-unsafe): at its end
+        if (pwrite(l->fd, bytes, l->bytes, at) != (ssize_t)l->bytes || fdatasync(l->fd) != 0)
+            load_die("writing: %s", strerror(errno)); // NOLINT(concurrency-mt-unsafe): at its end
         return;
     }
     index = load_random(&state) % l->blocks;
-    memset(b->key, 0, BENCH_KEY);
-    b->key[7] = 1;
-    for (int k = 0; k < 4; k++)
-        b->key[BENCH_KEY - 1 - k] = (uint8_t)(index >> 8 * k);
-    memcpy(b->value, &state, sizeof(state));
-    bench_contract.put(b, 1);
+    memcpy(bytes, &state, sizeof(state));
+    piece = (struct load_piece){.index = index, .count = 1, .bytes = bytes};
+    if (load_layer_contract.write(l->store, &piece, 1, true, &err) != 0)
+        load_die("%s", err.msg);
 }
 
 static void *
 load_thread(void *arg)
 {
     struct load *l = arg;
-    struct bench_block *b = calloc(4, sizeof(*b)); /* room for --bytes */
+    uint8_t *bytes = calloc(1, LOAD_BYTES_MAX);
     uint64_t state = 3;
     uint32_t i;
 
-    if (b == NULL)
-        bench_die("no memory");
-    for (size_t at = 0; at + 8 <= BENCH_VALUE; at += 8) {
+    if (bytes == NULL)
+        load_die("no memory");
+    for (size_t at = 0; at < LOAD_BLOCK; at += 8) {
         uint64_t word = load_random(&state);
 
-        memcpy(b->value + at, &word, sizeof(word));
+        memcpy(bytes + at, &word, sizeof(word));
     }
     while ((i = atomic_fetch_add(&l->next, 1)) < l->writes) {
         uint64_t begun = load_now_ns(), took;
 
-        load_one(l, b, i);
+        load_one(l, bytes, i);
         took = load_now_ns() - begun;
         l->took_ns[i] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
     }
-    free(b);
+    free(bytes);
     return NULL;
 }
 
@@ -236,6 +239,21 @@ load_us(const struct load *l, double part)
 }
 
 static void
+load_open(struct load *l)
+{
+    size_t len = strcspn(l->engine, ",");
+    char name[128];
+    struct load_target target = {.folder = l->folder, .engine = name,
+                                 .params = l->engine[len] == ',' ? l->engine + len + 1 : NULL,
+                                 .data = {.blocks = l->blocks, .block_bytes = LOAD_BLOCK}};
+    struct kvfs_error err = {.code = 0};
+
+    (void)snprintf(name, sizeof(name), "%.*s", (int)len, l->engine);
+    if (load_layer_contract.open(&target, true, &l->store, &err) != 0)
+        load_die("%s", err.msg);
+}
+
+static void
 load_run(struct load *l)
 {
     pthread_t threads[THREADS_MAX];
@@ -244,13 +262,13 @@ load_run(struct load *l)
 
     for (uint32_t i = 0; i < l->threads; i++)
         if (pthread_create(&threads[i], NULL, load_thread, l) != 0)
-            bench_die("no thread");
+            load_die("no thread");
     for (uint32_t i = 0; i < l->threads; i++)
         (void)pthread_join(threads[i], NULL);
     seconds = (double)(load_now_ns() - begun) * 1e-9;
     uint64_t own = load_own();
     if (!l->file)
-        bench_contract.close();
+        (void)load_layer_contract.close(l->store, NULL);
     written = load_written(l) - written;
     qsort(l->took_ns, l->writes, sizeof(*l->took_ns), load_cmp);
     (void)printf("writes=%u seconds=%.3f rate=%.0f p50_us=%.1f p99_us=%.1f p999_us=%.1f "
@@ -268,7 +286,7 @@ load_number(const char *text, uint64_t least, uint64_t most)
     unsigned long long n = strtoull(text, &end, 10);
 
     if (*text < '0' || *text > '9' || *end != '\0' || n < least || n > most)
-        bench_die("'%s': a number from %" PRIu64 " to %" PRIu64, text, least, most);
+        load_die("'%s': a number from %" PRIu64 " to %" PRIu64, text, least, most);
     return n;
 }
 
@@ -291,35 +309,35 @@ load_options(struct load *l, int argc, char **argv)
         case 't': l->threads = (uint32_t)load_number(optarg, 1, THREADS_MAX); break;
         case 'b': l->blocks = (uint32_t)load_number(optarg, 1, UINT32_MAX); break;
         case 'w': l->writes = (uint32_t)load_number(optarg, 1, 1u << 30); break;
-        case 'y': l->bytes = (uint32_t)load_number(optarg, 1, UINT64_C(3) * BENCH_BLOCK); break;
+        case 'y': l->bytes = (uint32_t)load_number(optarg, 1, LOAD_BYTES_MAX); break;
         case 'B': l->beside = load_number(optarg, 0, UINT64_MAX); break;
         case 'p': l->piece = load_number(optarg, 512, (uint64_t)64 << 20); break;
         default: exit(2);
         }
     }
     if (l->folder == NULL || optind != argc || (!l->file && l->engine == NULL))
-        bench_die("--dir=FOLDER and --engine=NAME or --store=file are wanted");
+        load_die("--dir=FOLDER and --engine=NAME or --store=file are wanted");
 }
 
 int
 main(int argc, char **argv)
 {
-    struct load l = {.threads = 1, .blocks = 65536, .writes = 20000, .bytes = BENCH_BLOCK,
+    struct load l = {.threads = 1, .blocks = 65536, .writes = 20000, .bytes = LOAD_BLOCK,
                      .piece = 2 << 20, .fd = -1};
     pid_t child = 0;
 
     load_options(&l, argc, argv);
     l.took_ns = calloc(l.writes, sizeof(*l.took_ns));
     if (l.took_ns == NULL)
-        bench_die("no memory");
+        load_die("no memory");
     if (l.beside > 0 && (child = fork()) == 0)
         load_beside(&l);
     if (child < 0)
-        bench_die("no process");
+        load_die("no process");
     if (l.file)
         l.fd = load_file(&l, "ring", RING_BYTES);
     else
-        bench_contract.open(l.folder, l.engine);
+        load_open(&l);
     load_run(&l);
     if (child > 0) {
         (void)kill(child, SIGKILL);
