@@ -302,7 +302,6 @@ phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_e
              const struct kvload_measured *m, struct kvfs_error *err)
 {
     const struct load_result *r = &m->result;
-    uint64_t own = atomic_load(&m->watch.own_max);
     struct load_info info;
     int rc = k->layer->info(k->store, &info, err);
 
@@ -323,7 +322,7 @@ phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_e
     answer_latency("latency_ns", &r->latency);
     answer_double("cpu_seconds", (double)m->cost.cpu_ns * 1e-9);
     answer_u64("context_switches", m->cost.switches);
-    answer_u64("own_bytes_max", own > r->buffer_bytes ? own - r->buffer_bytes : 0);
+    answer_u64("own_bytes_max", atomic_load(&m->watch.own_max));
     answer_u64("file_bytes_max", atomic_load(&m->watch.file_max));
     answer_u64("flushes_acknowledged", r->flushes);
     if (k->device != NULL) {
@@ -342,6 +341,15 @@ phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_e
     return 0;
 }
 
+static void
+kvload_started(void *arg)
+{
+    struct kvload_measured *m = arg;
+
+    atomic_store(&m->watch.not_own, m->result.buffer_bytes);
+    watch_mark(&m->watch);
+}
+
 static int
 kvload_phase(struct kvload *k, char *words, bool load, struct kvfs_error *err)
 {
@@ -357,7 +365,8 @@ kvload_phase(struct kvload *k, char *words, bool load, struct kvfs_error *err)
     rc = watch_start(&m.watch, k->device);
     if (rc != 0)
         return kvfs_error_set(err, rc, "no thread");
-    rc = load_run(k->layer, k->store, &k->target.data, &p, watch_mark, &m.watch, &m.result, err);
+    rc = load_run(k->layer, k->store, &k->target.data, &p, kvload_started, &m, &m.result, err);
+    atomic_store(&m.watch.not_own, 0);
     if (rc == 0 && x.drain)
         rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, kvload_interrupted,
                         &m.drain_seconds, &m.drained, err);

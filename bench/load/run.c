@@ -305,7 +305,8 @@ worker_loop_closed(struct worker *w)
     struct run *r = w->run;
     int rc = 0;
 
-    while (rc == 0 && !run_stopped(r) && run_now_ns() < r->end_ns)
+    /* One operation at least: a slow call may last longer than the whole phase. */
+    while (rc == 0 && !run_stopped(r) && (run_now_ns() < r->end_ns || w->ops == 0))
         rc = worker_one(w, 0);
     return rc > 0 ? 0 : rc;
 }

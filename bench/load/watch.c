@@ -91,6 +91,7 @@ watch_memory(struct watch *w)
     own = (watch_proc(f, "RssAnon:") + watch_proc(f, "RssShmem:")) * 1024;
     file = watch_proc(f, "RssFile:") * 1024;
     (void)fclose(f);
+    own -= own < atomic_load(&w->not_own) ? own : atomic_load(&w->not_own);
     if (own > atomic_load(&w->own_max))
         atomic_store(&w->own_max, own);
     if (file > atomic_load(&w->file_max))
@@ -124,6 +125,7 @@ watch_mark(void *arg)
 
     atomic_store(&w->own_max, 0);
     atomic_store(&w->file_max, 0);
+    watch_memory(w);
     watch_read(w->stat_path, &w->from);
 }
 

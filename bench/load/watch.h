@@ -26,6 +26,7 @@ struct watch {
     pthread_t thread;
     atomic_bool stop;
     atomic_uint_fast64_t own_max, file_max; /* resident: RssAnon and RssShmem; RssFile; bytes */
+    atomic_uint_fast64_t not_own;           /* bytes of the load's, taken off */
     struct watch_counters from;
 };
 
