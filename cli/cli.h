@@ -34,7 +34,7 @@ struct cli_options {
     bool no_clobber, exchange, no_target_directory;
     bool long_listing, unsorted, directory, used;
     bool shrink, repair, dry_run;
-    const char *engine, *size, *block_size;
+    const char *engine, *size, *block_size, *seconds;
 };
 
 struct cli_option {
@@ -81,8 +81,8 @@ struct cli_command {
 
 /* One a subcommand, in the order of `kvfs --help`. */
 extern const struct cli_command cli_format, cli_create, cli_ls, cli_stat, cli_mkdir, cli_rm, cli_mv,
-    cli_ln, cli_resize, cli_import, cli_export, cli_copy, cli_check, cli_compact, cli_log, cli_df,
-    cli_engines;
+    cli_ln, cli_resize, cli_import, cli_export, cli_copy, cli_check, cli_compact, cli_log, cli_bench,
+    cli_df, cli_engines;
 
 /* --- main.c ------------------------------------------------------------------ */
 /* Print "kvfs: COMMAND: WHAT" (what could steer a terminal shown as '?') and

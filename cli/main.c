@@ -20,7 +20,7 @@
 static const struct cli_command *const main_commands[] = {
     &cli_format, &cli_create, &cli_ls,     &cli_stat,   &cli_mkdir, &cli_rm,
     &cli_mv,     &cli_ln,     &cli_resize, &cli_import, &cli_export, &cli_copy,
-    &cli_check,  &cli_compact, &cli_log,   &cli_df,     &cli_engines,
+    &cli_check,  &cli_compact, &cli_log,   &cli_bench,  &cli_df,     &cli_engines,
 };
 #define MAIN_COMMANDS (sizeof(main_commands) / sizeof(main_commands[0]))
 

@@ -157,6 +157,15 @@ answer_caps(const char *key, uint32_t caps)
 }
 
 void
+answer_cost(const struct watch_counters *cost, struct watch *watch)
+{
+    answer_double("cpu_seconds", (double)cost->cpu_ns * 1e-9);
+    answer_u64("context_switches", cost->switches);
+    answer_u64("own_bytes_max", atomic_load(&watch->own_max));
+    answer_u64("file_bytes_max", atomic_load(&watch->file_max));
+}
+
+void
 answer_end(void)
 {
     (void)puts("}");

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "histogram.h"
+#include "watch.h"
 
 /* A line is answer_begin(), members, answer_end(), which flushes it.  KEY NULL: an element of a
  * list.  Numbers that are not finite become null. */
@@ -26,6 +27,8 @@ void answer_list_end(void);
 void answer_latency(const char *key, const struct histogram *h);
 /* The names of enum kvfs_cap in CAPS, as `kvfs engines --json` has them. */
 void answer_caps(const char *key, uint32_t caps);
+/* cpu_seconds, context_switches, own_bytes_max, file_bytes_max */
+void answer_cost(const struct watch_counters *cost, struct watch *watch);
 void answer_end(void);
 
 #endif /* KVFS_LOAD_ANSWER_H */

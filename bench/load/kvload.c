@@ -19,25 +19,20 @@
  * Exit status: 0; 1, something failed; 2, an option or a line that is none.  One line on stderr.
  */
 #include <errno.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "../direct/direct.h"
 #include "answer.h"
 #include "drain.h"
 #include "folder.h"
 #include "run.h"
+#include "serve.h"
 #include "watch.h"
 #include "words.h"
 
-#define KVLOAD_LINE_MAX    1024
-#define KVLOAD_SECONDS_MAX 86400.0
 #define KVLOAD_USAGE                                                                               \
     "usage: kvload --layer=contract|kvfs|raw|direct [--engine=NAME[,PARAMS]] --dir=EMPTY-FOLDER "         \
     "--bytes=N [--block=4096] [--data=random|half] [--seed=1] [--device=/dev/NAME]"
@@ -72,29 +67,6 @@ struct kvload {
     uint64_t phases;
 };
 
-static volatile sig_atomic_t kvload_signal;
-
-static void
-kvload_on_signal(int signo)
-{
-    kvload_signal = signo;
-}
-
-static bool
-kvload_interrupted(void)
-{
-    return kvload_signal != 0;
-}
-
-static double
-kvload_now_s(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* --- the command line --- */
 
 static int
@@ -120,13 +92,8 @@ kvload_option(struct kvload *k, const char *word, struct kvfs_error *err)
     if (word_is(word, "--layer", &value))
         return kvload_layer(k, word, value, err);
     if (word_is(word, "--engine", &value)) {
-        size_t len = strcspn(value, ",");
-
-        if (len == 0 || len >= sizeof(k->engine))
-            return kvfs_error_set(err, -EINVAL, "%s: no name of an engine", word);
-        (void)snprintf(k->engine, sizeof(k->engine), "%.*s", (int)len, value);
+        rc = word_engine(word, value, k->engine, sizeof(k->engine), &k->target.params, err);
         k->target.engine = k->engine;
-        k->target.params = value[len] == ',' ? value + len + 1 : NULL;
     } else if (word_is(word, "--dir", &value)) {
         k->target.folder = value;
     } else if (word_is(word, "--bytes", &value)) {
@@ -225,9 +192,9 @@ phase_word(struct load_phase *p, struct kvload_extra *x, const char *word, struc
         rc = word_number(word, value, 0, 1, &number, err);
         p->rmw = number != 0;
     } else if (load && word_is(word, "seconds", &value)) {
-        rc = word_seconds(word, value, KVLOAD_SECONDS_MAX, &p->seconds, err);
+        rc = word_seconds(word, value, SERVE_DAY_S, &p->seconds, err);
     } else if (load && word_is(word, "warmup", &value)) {
-        rc = word_seconds(word, value, KVLOAD_SECONDS_MAX, &p->warmup, err);
+        rc = word_seconds(word, value, SERVE_DAY_S, &p->warmup, err);
     } else if (load && word_is(word, "rate", &value)) {
         rc = word_seconds(word, value, 1e9, &p->rate, err);
     } else if (load && word_is(word, "cold", &value)) {
@@ -256,7 +223,7 @@ phase_parse(struct kvload *k, char *words, bool load, struct load_phase *p, stru
                              .seconds = 0.5,
                              .warmup = load ? 0.1 : 0,
                              .seed = k->target.data.seed + ++k->phases,
-                             .interrupted = kvload_interrupted};
+                             .interrupted = serve_interrupted};
     *x = (struct kvload_extra){.cold = false};
     while (rc == 0 && (word = strtok_r(words, " \t", &next)) != NULL) {
         words = NULL;
@@ -299,7 +266,7 @@ struct kvload_measured {
 
 static int
 phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_extra *x,
-             const struct kvload_measured *m, struct kvfs_error *err)
+             struct kvload_measured *m, struct kvfs_error *err)
 {
     const struct load_result *r = &m->result;
     struct load_info info;
@@ -320,10 +287,7 @@ phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_e
     answer_u64("errors", 0);
     answer_u64("missed", r->missed);
     answer_latency("latency_ns", &r->latency);
-    answer_double("cpu_seconds", (double)m->cost.cpu_ns * 1e-9);
-    answer_u64("context_switches", m->cost.switches);
-    answer_u64("own_bytes_max", atomic_load(&m->watch.own_max));
-    answer_u64("file_bytes_max", atomic_load(&m->watch.file_max));
+    answer_cost(&m->cost, &m->watch);
     answer_u64("flushes_acknowledged", r->flushes);
     if (k->device != NULL) {
         answer_object("device");
@@ -368,7 +332,7 @@ kvload_phase(struct kvload *k, char *words, bool load, struct kvfs_error *err)
     rc = load_run(k->layer, k->store, &k->target.data, &p, kvload_started, &m, &m.result, err);
     atomic_store(&m.watch.not_own, 0);
     if (rc == 0 && x.drain)
-        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, kvload_interrupted,
+        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, serve_interrupted,
                         &m.drain_seconds, &m.drained, err);
     watch_stop(&m.watch, &m.cost);
     if (rc != 0)
@@ -383,10 +347,10 @@ kvload_phase(struct kvload *k, char *words, bool load, struct kvfs_error *err)
 static int
 kvload_reopen(struct kvload *k, struct kvfs_error *err)
 {
-    double start = kvload_now_s(), closed;
+    double start = serve_now_s(), closed;
     int rc = k->layer->close(k->store, err);
 
-    closed = kvload_now_s();
+    closed = serve_now_s();
     k->store = NULL;
     if (rc == 0)
         rc = k->layer->open(&k->target, false, &k->store, err);
@@ -394,7 +358,7 @@ kvload_reopen(struct kvload *k, struct kvfs_error *err)
         return rc;
     answer_begin("reopen");
     answer_double("close_seconds", closed - start);
-    answer_double("open_seconds", kvload_now_s() - closed);
+    answer_double("open_seconds", serve_now_s() - closed);
     answer_end();
     return 0;
 }
@@ -402,13 +366,13 @@ kvload_reopen(struct kvload *k, struct kvfs_error *err)
 static int
 kvload_delete(struct kvload *k, struct kvfs_error *err)
 {
-    double start = kvload_now_s(), removed, drain = 0;
+    double start = serve_now_s(), removed, drain = 0;
     bool drained = false;
     int rc = k->layer->remove(k->store, err);
 
-    removed = kvload_now_s();
+    removed = serve_now_s();
     if (rc == 0)
-        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, kvload_interrupted,
+        rc = load_drain(k->layer, k->store, k->target.folder, k->device != NULL, serve_interrupted,
                         &drain, &drained, err);
     if (rc != 0)
         return rc;
@@ -425,7 +389,7 @@ kvload_delete(struct kvload *k, struct kvfs_error *err)
 static int
 kvload_compact(struct kvload *k, struct kvfs_error *err)
 {
-    double start = kvload_now_s();
+    double start = serve_now_s();
     bool supported = k->layer->compact != NULL;
     int rc = k->layer->close(k->store, err);
 
@@ -442,7 +406,7 @@ kvload_compact(struct kvload *k, struct kvfs_error *err)
         return rc;
     answer_begin("compact");
     answer_bool("supported", supported);
-    answer_double("seconds", kvload_now_s() - start);
+    answer_double("seconds", serve_now_s() - start);
     answer_end();
     return 0;
 }
@@ -467,9 +431,17 @@ kvload_space(struct kvload *k, struct kvfs_error *err)
 }
 
 static int
+kvload_quit(struct kvload *k, struct kvfs_error *err)
+{
+    (void)k;
+    (void)err;
+    return 1;
+}
+
+static int
 kvload_open(struct kvload *k, struct kvfs_error *err)
 {
-    double start = kvload_now_s(), seconds;
+    double start = serve_now_s(), seconds;
     struct load_info info;
     int rc;
 
@@ -477,7 +449,7 @@ kvload_open(struct kvload *k, struct kvfs_error *err)
         return kvfs_error_set(err, -ENOTEMPTY, "--dir=%s: no folder, or not empty",
                               k->target.folder);
     rc = k->layer->open(&k->target, true, &k->store, err);
-    seconds = kvload_now_s() - start;
+    seconds = serve_now_s() - start;
     if (rc == 0)
         rc = k->layer->info(k->store, &info, err);
     if (rc != 0)
@@ -495,91 +467,45 @@ kvload_open(struct kvload *k, struct kvfs_error *err)
 
 /* 1: it was the last. */
 static int
-kvload_line(struct kvload *k, char *line, struct kvfs_error *err)
+kvload_line(void *arg, const char *word, char *rest, struct kvfs_error *err)
 {
-    size_t len = strcspn(line, " \t");
-    char *words = line + len + (line[len] != '\0');
+    static const struct {
+        const char *name;
+        int (*run)(struct kvload *k, struct kvfs_error *err);
+    } phases[] = {
+        {"reopen", kvload_reopen},
+        {"delete", kvload_delete},
+        {"compact", kvload_compact},
+        {"space", kvload_space},
+        {"quit", kvload_quit},
+    };
+    struct kvload *k = arg;
 
-    line[len] = '\0';
-    if (strcmp(line, "fill") == 0 || strcmp(line, "load") == 0)
-        return kvload_phase(k, words, *line == 'l', err);
-    if (*words != '\0')
-        return kvfs_error_set(err, -EINVAL, "%s: takes no words", line);
-    if (strcmp(line, "reopen") == 0)
-        return kvload_reopen(k, err);
-    if (strcmp(line, "delete") == 0)
-        return kvload_delete(k, err);
-    if (strcmp(line, "compact") == 0)
-        return kvload_compact(k, err);
-    if (strcmp(line, "space") == 0)
-        return kvload_space(k, err);
-    if (strcmp(line, "quit") == 0)
-        return 1;
-    return *line == '\0' ? 0 : kvfs_error_set(err, -EINVAL, "%s: unknown phase", line);
-}
-
-/* Wait for input, or for a signal, also one that comes just before.  False: a signal. */
-static bool
-kvload_wait_input(void)
-{
-    struct pollfd fd = {.fd = STDIN_FILENO, .events = POLLIN};
-    sigset_t block, old;
-
-    (void)sigemptyset(&block);
-    (void)sigaddset(&block, SIGINT);
-    (void)sigaddset(&block, SIGTERM);
-    (void)pthread_sigmask(SIG_BLOCK, &block, &old);
-    if (!kvload_interrupted())
-        (void)ppoll(&fd, 1, NULL, &old);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return !kvload_interrupted();
-}
-
-/* The next line, by the byte; 1: there is none, or a signal asks to end. */
-static int
-kvload_read_line(char *line, size_t cap)
-{
-    size_t len = 0;
-
-    while (len < cap - 1) {
-        ssize_t n;
-
-        if (!kvload_wait_input() || (n = read(STDIN_FILENO, line + len, 1)) <= 0)
-            return 1;
-        if (line[len] == '\n') {
-            line[len] = '\0';
-            return 0;
-        }
-        len++;
-    }
-    return -E2BIG;
+    if (strcmp(word, "fill") == 0 || strcmp(word, "load") == 0)
+        return kvload_phase(k, rest, *word == 'l', err);
+    if (*rest != '\0')
+        return kvfs_error_set(err, -EINVAL, "%s: no such phase, or none that takes words", word);
+    for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++)
+        if (strcmp(word, phases[i].name) == 0)
+            return phases[i].run(k, err);
+    return kvfs_error_set(err, -EINVAL, "%s: unknown phase", word);
 }
 
 static int
 kvload_serve(struct kvload *k, struct kvfs_error *err)
 {
-    char line[KVLOAD_LINE_MAX];
-    int rc = kvload_open(k, err);
+    int rc = kvload_open(k, err), closed = 0;
 
-    while (rc == 0) {
-        rc = kvload_read_line(line, sizeof(line));
-        if (rc == -E2BIG)
-            rc = kvfs_error_set(err, -EINVAL, "a line is too long");
-        if (rc == 0)
-            rc = kvload_line(k, line, err);
-    }
-    if (k->store != NULL) {
-        int closed = k->layer->close(k->store, rc > 0 ? err : NULL);
-
-        rc = rc > 0 && closed != 0 ? closed : rc;
-    }
-    return rc > 0 ? 0 : rc;
+    if (rc == 0)
+        rc = serve_lines(kvload_line, k, err);
+    if (k->store != NULL)
+        closed = k->layer->close(k->store, rc == 0 ? err : NULL);
+    return rc == 0 ? closed : rc;
 }
 
 int
 main(int argc, char **argv)
 {
-    struct sigaction sa = {.sa_handler = kvload_on_signal}; /* reads end too */
     struct kvfs_error err = {.code = 0};
     struct kvload k = {.layer = NULL};
     int rc;
@@ -592,17 +518,10 @@ main(int argc, char **argv)
         (void)puts(KVLOAD_USAGE);
         return 0;
     }
-    (void)sigaction(SIGINT, &sa, NULL);
-    (void)sigaction(SIGTERM, &sa, NULL);
+    serve_signals_catch();
     rc = kvload_options(&k, argc, argv, &err);
     if (rc == 0)
         rc = kvload_serve(&k, &err);
-    if (kvload_signal != 0) {
-        (void)signal(kvload_signal, SIG_DFL);
-        (void)raise(kvload_signal);
-    }
-    if (rc == 0)
-        return 0;
-    (void)fprintf(stderr, "kvload: %s\n", err.msg);
-    return rc == -EINVAL ? 2 : 1;
+    serve_signals_follow();
+    return serve_status("kvload", rc, &err);
 }

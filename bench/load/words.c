@@ -73,3 +73,16 @@ word_choice(const char *word, const char *value, const char *const *choices, uns
     }
     return kvfs_error_set(err, -EINVAL, "%s: one of %s is wanted", word, list);
 }
+
+int
+word_engine(const char *word, const char *value, char *buf, size_t cap, const char **params,
+            struct kvfs_error *err)
+{
+    size_t len = strcspn(value, ",");
+
+    if (len == 0 || len >= cap)
+        return kvfs_error_set(err, -EINVAL, "%s: no name of an engine", word);
+    (void)snprintf(buf, cap, "%.*s", (int)len, value);
+    *params = value[len] == ',' ? value + len + 1 : NULL;
+    return 0;
+}

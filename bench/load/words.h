@@ -25,5 +25,8 @@ int word_seconds(const char *word, const char *value, double max, double *number
 /* One of CHOICES, which NULL ends; *index is its place. */
 int word_choice(const char *word, const char *value, const char *const *choices, unsigned *index,
                 struct kvfs_error *err);
+/* NAME[,PARAMS]: the name into BUF, *PARAMS behind the comma or NULL. */
+int word_engine(const char *word, const char *value, char *buf, size_t cap, const char **params,
+                struct kvfs_error *err);
 
 #endif /* KVFS_LOAD_WORDS_H */

@@ -9,7 +9,7 @@ kvfs --version | grep -Eqx 'kvfs [0-9]+\.[0-9]+\.[0-9]+' || fail "version"
 kvfs --help >"$tmp/help"
 same "$(cat "$tmp/help")" "$(kvfs help)" "help"
 mapfile -t commands < <(sed -n 's/^  \([a-z]*\) .*/\1/p' "$tmp/help" | grep -vx help)
-same "format create ls stat mkdir rm mv ln resize import export copy check compact log df engines" \
+same "format create ls stat mkdir rm mv ln resize import export copy check compact log bench df engines" \
     "${commands[*]}" "commands"
 
 refuses "no command"
