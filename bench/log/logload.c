@@ -37,7 +37,7 @@
 
 #define THREADS_MAX    256u
 #define LOAD_BLOCK     4096u
-#define LOAD_BYTES_MAX (3 * LOAD_BLOCK)
+#define LOAD_BYTES_MAX ((size_t)3 * LOAD_BLOCK)
 #define RING_BYTES     ((uint64_t)16 << 20) /* of the file */
 
 struct load {
