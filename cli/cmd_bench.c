@@ -294,7 +294,8 @@ bench_options(struct bench *b)
 
     if (c->o.size != NULL && cli_size_any(c, "--size", c->o.size, &size) != CLI_OK)
         return CLI_USAGE;
-    if (size < BENCH_SIZE_MIN || size % BENCH_LARGE != 0 || size > KVFS_FILE_SIZE_MAX / BENCH_ROOM) {
+    if (size < BENCH_SIZE_MIN || size % BENCH_LARGE != 0 ||
+        size > KVFS_FILE_SIZE_MAX / BENCH_ROOM) {
         (void)cli_error(c, "--size: '%s' is not 1M or more and a multiple of 64K", c->o.size);
         return CLI_USAGE;
     }

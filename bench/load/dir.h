@@ -2,9 +2,9 @@
  *
  * dir.h - what kvdir works on: names, behind one of two interfaces.
  *
- * Paths begin with a slash, at the root of what was opened, and every call resolves its whole path, as
- * mdtest's do.  Functions answer 0 or a negative errno and one line in ERR.  Threads: any, but for
- * open, close and settle.
+ * Paths begin with a slash, at the root of what was opened, and every call resolves its whole
+ * path, as mdtest's do.  Functions answer 0 or a negative errno and one line in ERR.  Threads:
+ * any, but for open, close and settle.
  */
 #ifndef KVFS_LOAD_DIR_H
 #define KVFS_LOAD_DIR_H

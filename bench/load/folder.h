@@ -15,9 +15,9 @@ bool folder_empty(const char *folder); /* and there */
 /* Allocated bytes of all files in it. */
 int folder_allocated(const char *folder, uint64_t *bytes, struct kvfs_error *err);
 
-/* Of a closed store: sync, and let go the cached pages of every file in it: by file, and where that leaves some and we
- * may, of the whole machine.  HOW: "fadvise", "drop_caches", or "partly", with what is still
- * RESIDENT in bytes. */
+/* Of a closed store: sync, and let go the cached pages of every file in it: by file, and where
+ * that leaves some and we may, of the whole machine.  HOW: "fadvise", "drop_caches", or "partly",
+ * with what is still RESIDENT in bytes. */
 int folder_drop_cache(const char *folder, const char **how, uint64_t *resident,
                       struct kvfs_error *err);
 

@@ -15,10 +15,11 @@
  *     quit
  *     with [threads=1] [order=sequential|random] [sync=none|end|every] [repeat=1] [drain=1]
  *
- * sync=end: all is made durable once the last operation is done, within the time; sync=every: after
- * each, within its latency (libkvfs: a commit; POSIX: fsync of the folder, and of a new file).
- * Everything is done in /kvdir below --dir, which rmtree removes.  Items are addressed by their whole
- * path on both layers.
+ * sync=end: all is made durable once the last operation is done, within the time; sync=every:
+ * after each, within its latency (libkvfs: a commit; POSIX: fsync of the folder, and of a new
+ * file).
+ * Everything is done in /kvdir below --dir, which rmtree removes.  Items are addressed by their
+ * whole path on both layers.
  *
  * Exit status: 0; 1, something failed; 2, an option or a line that is none.  One line on stderr.
  */

@@ -34,8 +34,9 @@
 #include "words.h"
 
 #define KVLOAD_USAGE                                                                               \
-    "usage: kvload --layer=contract|kvfs|raw|direct [--engine=NAME[,PARAMS]] --dir=EMPTY-FOLDER "         \
-    "--bytes=N [--block=4096] [--data=random|half] [--seed=1] [--device=/dev/NAME]"
+    "usage: kvload --layer=contract|kvfs|raw|direct [--engine=NAME[,PARAMS]] "                     \
+    "--dir=EMPTY-FOLDER --bytes=N [--block=4096] [--data=random|half] [--seed=1] "                 \
+    "[--device=/dev/NAME]"
 
 static const struct load_layer *const kvload_layers[] = {
     &load_layer_contract,

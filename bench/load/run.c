@@ -345,7 +345,8 @@ worker_fini(struct worker *w)
 static int
 worker_init(struct worker *w, struct run *r, unsigned number, uint64_t *buffer_bytes)
 {
-    size_t request = (size_t)r->request_blocks * r->data->block_bytes, size = request * (r->batch + 1);
+    size_t request = (size_t)r->request_blocks * r->data->block_bytes;
+    size_t size = request * (r->batch + 1);
     uint64_t seed = r->phase->seed + UINT64_C(0x10000) * (number + 1u);
 
     *w = (struct worker){.run = r, .number = number, .random = random_next(&seed)};

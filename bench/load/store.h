@@ -37,8 +37,8 @@ struct load_info {
 
 struct load_layer {
     const char *name;
-    /* A write takes many pieces as one call, which is durable or not as a whole; else a write is one
-     * piece and `flush` makes all written before durable. */
+    /* A write takes many pieces as one call, which is durable or not as a whole; else a write is
+     * one piece, and `flush` makes all written before durable. */
     bool batches;
 
     int (*open)(const struct load_target *t, bool create, struct load_store **storep,

@@ -65,7 +65,8 @@ def every_combination(layer, batches):
               for op in ("read", "write", "mix rmw=1", "mix read=95")
               for pattern in ("random", "sequential", "zipfian")
               for flush in ((64,) if op == "read" else (0, 1, 64))]
-    lines += [f"load op={op} block=64K threads=2 seconds=0.02 warmup=0.01" for op in ("read", "write")]
+    lines += [f"load op={op} block=64K threads=2 seconds=0.02 warmup=0.01"
+              for op in ("read", "write")]
     lines += ["load op=read cold=1 seconds=0.02 warmup=0", "load op=write drain=0 seconds=0.02"]
     lines += ["load op=read threads=64 seconds=0.05 warmup=0", "reopen", "space", "delete",
               "compact", "space", "load op=read seconds=0.02 warmup=0", "fill", "space", "quit"]
@@ -128,6 +129,41 @@ def compression():
         must(least < ratio < most, data, "data compresses to", ratio)
 
 
+def device():
+    """What a loop device of the test's own was given: where one can be had."""
+    image, mount = folder + ".img", folder + ".mnt"
+    with open(image, "wb") as file:
+        file.truncate(128 << 20)
+    loop = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True,
+                          check=False).stdout.strip()
+    mounted = False
+    try:
+        os.mkdir(mount)
+        mounted = loop != "" and all(
+            subprocess.run(command, check=False, capture_output=True).returncode == 0
+            for command in (["mkfs.ext4", "-q", loop], ["mount", loop, mount]))
+        if not mounted:
+            print("no loop device of our own: the device's counters are not judged")
+            return
+        os.mkdir(mount + "/store")
+        ran = subprocess.run([BIN, "--layer=raw", f"--bytes={BYTES}", f"--dir={mount}/store",
+                              f"--device={loop}"], capture_output=True, text=True, check=True,
+                             input="fill flush=0\nfill flush=1 threads=1\nload op=read\n")
+        written, flushed, read = (json.loads(line)["device"]
+                                  for line in ran.stdout.splitlines()[1:])
+        # ext4's journal comes on top.
+        must(BYTES <= written["written"] <= 3 * BYTES, written)
+        must(BYTES <= flushed["written"] and flushed["flushes"] >= BLOCKS, flushed)
+        must(read["written"] < BYTES // 4 and read["flushes"] < 10, read)
+    finally:
+        if mounted:
+            subprocess.run(["umount", mount], check=True)
+        if loop != "":
+            subprocess.run(["losetup", "-d", loop], check=True)
+        os.rmdir(mount)
+        os.remove(image)
+
+
 def bad_input():
     good = ["--layer=raw", f"--bytes={BYTES}"]
     for options in ([], ["--layer=raw"], ["--layer=none", "--bytes=4096"],
@@ -181,6 +217,8 @@ try:
     every_combination(["--layer=kvfs", f"--engine=log:{ENGINE}"], False)
     stall()
     compression()
+    if os.geteuid() == 0:
+        device()
     bad_input()
     interrupted()
 finally:

@@ -116,7 +116,7 @@ order__any_count__each_place_once(void **state)
             assert_int_equal(seen[at]++, 0);
             stayed += at == i;
         }
-        assert_true(counts[c] < 64 || stayed < counts[c] / 4); /* it is an order, not the identity */
+        assert_true(counts[c] < 64 || stayed < counts[c] / 4); /* not the identity */
         free(seen);
     }
 }
