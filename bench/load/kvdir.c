@@ -357,7 +357,10 @@ kvdir_answer(struct kvdir *k, const struct kvdir_phase *p, struct kvdir_found *f
     else
         answer_null("rate_drained");
     answer_double("drain_seconds", f->drain_seconds);
-    answer_bool("drained", drained && f->drained);
+    if (drained)
+        answer_bool("drained", f->drained);
+    else
+        answer_null("drained");
     answer_double("sync_seconds", f->sync_seconds);
     answer_u64("errors", 0);
     answer_latency("latency_ns", &f->sum.latency);

@@ -284,7 +284,10 @@ phase_answer(struct kvload *k, const struct load_phase *p, const struct kvload_e
     else
         answer_null("rate_drained");
     answer_double("drain_seconds", x->drain ? m->drain_seconds : 0);
-    answer_bool("drained", x->drain && m->drained);
+    if (x->drain)
+        answer_bool("drained", m->drained);
+    else
+        answer_null("drained");
     answer_u64("errors", 0);
     answer_u64("missed", r->missed);
     answer_latency("latency_ns", &r->latency);
