@@ -151,29 +151,16 @@ struct kvload_extra {
     bool cold, drain, drain_given, op_given;
 };
 
+/* What a fill and a load have both.  1: another word. */
 static int
-phase_word(struct load_phase *p, struct kvload_extra *x, const char *word, struct kvfs_error *err)
+phase_word_any(struct load_phase *p, struct kvload_extra *x, const char *word,
+               struct kvfs_error *err)
 {
-    static const char *const patterns[] = {"random", "sequential", "zipfian", NULL};
-    static const char *const ops[] = {"read", "write", "mix", NULL};
-    const bool load = p->op != LOAD_FILL;
-    const char *value;
     uint64_t number = 0;
-    unsigned index;
+    const char *value;
     int rc;
 
-    if (load && word_is(word, "op", &value)) {
-        rc = word_choice(word, value, ops, &index, err);
-        if (rc == 0)
-            p->op = LOAD_READ + index;
-        x->op_given = true;
-    } else if (word_is(word, load ? "pattern" : "order", &value)) {
-        rc = word_choice(word, value, patterns, &index, err);
-        if (rc == 0 && !load && index == LOAD_ZIPFIAN)
-            rc = kvfs_error_set(err, -EINVAL, "%s: random or sequential is wanted", word);
-        if (rc == 0)
-            p->pattern = index;
-    } else if (word_is(word, "threads", &value)) {
+    if (word_is(word, "threads", &value)) {
         rc = word_number(word, value, 1, LOAD_THREADS_MAX, &number, err);
         p->threads = (unsigned)number;
     } else if (word_is(word, "flush", &value)) {
@@ -186,22 +173,61 @@ phase_word(struct load_phase *p, struct kvload_extra *x, const char *word, struc
         rc = word_number(word, value, 0, 1, &number, err);
         x->drain = number != 0;
         x->drain_given = true;
-    } else if (load && word_is(word, "read", &value)) {
+    } else {
+        rc = 1;
+    }
+    return rc;
+}
+
+static int
+phase_word_fill(struct load_phase *p, const char *word, struct kvfs_error *err)
+{
+    static const char *const orders[] = {"random", "sequential", NULL};
+    unsigned index = 0;
+    const char *value;
+    int rc;
+
+    if (!word_is(word, "order", &value))
+        return kvfs_error_set(err, -EINVAL, "%s: unknown word", word);
+    rc = word_choice(word, value, orders, &index, err);
+    p->pattern = index == 0 ? LOAD_RANDOM : LOAD_SEQUENTIAL;
+    return rc;
+}
+
+static int
+phase_word_load(struct load_phase *p, struct kvload_extra *x, const char *word,
+                struct kvfs_error *err)
+{
+    static const char *const patterns[] = {"random", "sequential", "zipfian", NULL};
+    static const char *const ops[] = {"read", "write", "mix", NULL};
+    uint64_t number = 0;
+    unsigned index = 0;
+    const char *value;
+    int rc;
+
+    if (word_is(word, "op", &value)) {
+        rc = word_choice(word, value, ops, &index, err);
+        p->op = LOAD_READ + index;
+        x->op_given = true;
+    } else if (word_is(word, "pattern", &value)) {
+        rc = word_choice(word, value, patterns, &index, err);
+        p->pattern = LOAD_RANDOM + index;
+    } else if (word_is(word, "read", &value)) {
         rc = word_number(word, value, 0, 100, &number, err);
         p->read_percent = (unsigned)number;
-    } else if (load && word_is(word, "rmw", &value)) {
+    } else if (word_is(word, "rmw", &value)) {
         rc = word_number(word, value, 0, 1, &number, err);
         p->rmw = number != 0;
-    } else if (load && word_is(word, "seconds", &value)) {
+    } else if (word_is(word, "seconds", &value)) {
         rc = word_seconds(word, value, SERVE_DAY_S, &p->seconds, err);
-    } else if (load && word_is(word, "warmup", &value)) {
+    } else if (word_is(word, "warmup", &value)) {
         rc = word_seconds(word, value, SERVE_DAY_S, &p->warmup, err);
-    } else if (load && word_is(word, "rate", &value)) {
+    } else if (word_is(word, "rate", &value)) {
         rc = word_seconds(word, value, 1e9, &p->rate, err);
-    } else if (load && word_is(word, "cold", &value)) {
+    } else if (word_is(word, "cold", &value)) {
         rc = word_number(word, value, 0, 1, &number, err);
         x->cold = number != 0;
-    } else if (load && word_is(word, "stall", &value)) {
+    } else if (word_is(word, "stall", &value)) {
         rc = word_number(word, value, 0, 60000, &number, err);
         p->stall_ms = (unsigned)number;
     } else {
@@ -228,7 +254,9 @@ phase_parse(struct kvload *k, char *words, bool load, struct load_phase *p, stru
     *x = (struct kvload_extra){.cold = false};
     while (rc == 0 && (word = strtok_r(words, " \t", &next)) != NULL) {
         words = NULL;
-        rc = phase_word(p, x, word, err);
+        rc = phase_word_any(p, x, word, err);
+        if (rc > 0)
+            rc = load ? phase_word_load(p, x, word, err) : phase_word_fill(p, word, err);
     }
     if (rc == 0 && load && !x->op_given)
         rc = kvfs_error_set(err, -EINVAL, "load: op= is missing");
