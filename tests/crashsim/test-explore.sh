@@ -135,7 +135,7 @@ fi
 # A killed run is found, with what it mounted and started, and nothing else is.
 [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
 mkfifo "$dir/go"
-"$crashsim" explore "$dir/none" -j1 -- sh -c "echo >'$dir/go'; sleep 1000" >/dev/null 2>&1 &
+"$crashsim" explore "$dir/none" -j1 -- sh -c "echo >'$dir/go'; exec sleep 1000" >/dev/null 2>&1 &
 pid=$!
 read -r _ <"$dir/go"
 run 0 clean --tmp="$TMPDIR"
