@@ -5,7 +5,8 @@
  * Built with -DKVFS_TEST_BUGS=ON, the environment variable KVFS_TEST_BUG names
  * one of:
  *   drop-block      a block of a commit does not reach the engine
- *   split-request   a commit reaches the engine in two batches
+ *   split-request   a commit reaches the engine in two batches, half of the blocks first
+ *   meta-first      the same, the files' records first
  *   flush-early     a flush answers before anything was committed
  *   stale-hole      a trimmed range comes back when its blocks are forgotten
  *   lost-orphan     a file that is unlinked while open is not noted as an orphan

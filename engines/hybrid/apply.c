@@ -457,7 +457,7 @@ apply_halves(struct apply *a)
     int rc;
 
     if (db->bug == HYBRID_DATA_FIRST) {
-        rc = apply_side(a, HYBRID_DATA, KVFS_ORDERED);
+        rc = apply_side(a, HYBRID_DATA, KVFS_DURABLE); /* or it seldom is there first */
         if (rc != 0)
             return rc;
         apply_pause(db);

@@ -524,16 +524,25 @@ commit_fail_txns(struct kvfs_overlay *o, struct kvfs_layer *from, int code)
 
 /* --- commit ---------------------------------------------------------------- */
 
-/* A planted bug: half of the blocks go first, in a batch of their own. */
+/* Planted bugs: half of the blocks, or all records, go first, in a batch of their own. */
 static int
-commit_split(struct kvfs_volume *v, struct kvfs_commit_scratch *s, struct kvfs_error *err)
+commit_split(struct kvfs_volume *v, struct kvfs_commit_scratch *s, bool records,
+             struct kvfs_error *err)
 {
-    int rc;
+    int rc = 0;
 
     kvfs_batch_reset(s->batch);
-    commit_entries(s, 0, s->entries_count / 2);
-    rc = kvfs_volume_apply(v, s->batch, KVFS_ORDERED, err);
-    return rc < 0 ? rc : commit_build(s);
+    if (!records)
+        commit_entries(s, 0, s->entries_count / 2);
+    for (size_t i = 0; i < s->nodes_count && records && rc == 0; i++)
+        rc = commit_node_records(s, &s->nodes[i]);
+    if (rc == 0)
+        rc = kvfs_volume_apply(v, s->batch, KVFS_ORDERED, err);
+    if (rc < 0 || !records)
+        return rc < 0 ? rc : commit_build(s);
+    kvfs_batch_reset(s->batch);
+    commit_entries(s, 0, s->entries_count);
+    return 0;
 }
 
 /* Apply the layers in S as one batch. */
@@ -545,8 +554,8 @@ commit_apply(struct kvfs_volume *v, struct kvfs_commit_scratch *s, enum kvfs_dur
 
     for (int tries = 0; rc == -EAGAIN && tries < COMMIT_EAGAIN_MAX; tries++) {
         rc = commit_build(s);
-        if (rc == 0 && kvfs_test_bug("split-request"))
-            rc = commit_split(v, s, err);
+        if (rc == 0 && (kvfs_test_bug("split-request") || kvfs_test_bug("meta-first")))
+            rc = commit_split(v, s, kvfs_test_bug("meta-first"), err);
         if (rc == 0)
             rc = kvfs_volume_apply(v, s->batch, durability, err);
         for (size_t i = 0; rc == -EAGAIN && i < s->nodes_count; i++) {

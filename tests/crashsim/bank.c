@@ -8,7 +8,12 @@
  *
  * STORE: lmdb (MODE: default, nosync, writemap) or sqlite (MODE: JOURNAL-SYNCHRONOUS, as wal-full).
  * MODE with a + behind it: the check does not ask for marked commits.
+ *
+ * With BANK_WRITEBACK set, dirty pages go to the disk behind each commit, without a flush, as the kernel
+ * may send them at any time.
  */
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,15 +38,40 @@ bank_die(const char *what, const char *why)
     exit(1);
 }
 
-/* In a line of its own, by one write: the trace takes it when it is written. */
+/* Everything that is dirty in the present folder. */
+static void
+bank_writeback(void)
+{
+    DIR *d = opendir(".");
+    struct dirent *e;
+
+    while (d != NULL && (e = readdir(d)) != NULL) { // NOLINT(concurrency-mt-unsafe): one thread
+        int fd = e->d_type == DT_REG ? open(e->d_name, O_RDWR | O_CLOEXEC) : -1;
+
+        if (fd >= 0 && (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) < 0 ||
+                        close(fd) < 0))
+            bank_die(e->d_name, "cannot be written out");
+    }
+    if (d != NULL)
+        (void)closedir(d);
+}
+
+/* In a line of its own, by one write: the trace takes it when it is written.  A disk takes it by a
+ * command. */
 static void
 bank_mark(unsigned long n)
 {
-    const char *name = getenv("CRASHSIM_MARKS");
+    const char *name = getenv("CRASHSIM_MARKS"), *command = getenv("CRASHSIM_MARK");
     FILE *f = name != NULL ? fopen(name, "a") : NULL;
+    char line[1024];
 
+    if (getenv("BANK_WRITEBACK") != NULL)
+        bank_writeback();
     if (f != NULL && (fprintf(f, "%lu\n", n) < 0 || fclose(f) != 0))
         bank_die(name, "cannot be written");
+    (void)snprintf(line, sizeof(line), "%s %lu", command != NULL ? command : "", n);
+    if (command != NULL && system(line) != 0) // NOLINT(cert-env33-c): the test's own
+        bank_die(command, "failed");
 }
 
 static unsigned long
