@@ -78,15 +78,17 @@ world_exec(struct world *w, const char *const *args)
     const char *argv[WORLD_ARGS_MAX] = {"nbdkit", "-f", "-t", "8", "--filter"};
     const char *preload = getenv("KVFS_PRELOAD"), *asan = getenv("ASAN_OPTIONS");
     char control[128], options[512];
-    int n = 5, log = open(w->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int n = w->plain ? 4 : 5, log = open(w->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     if (log < 0 || dup2(log, STDERR_FILENO) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         _exit(126);
-    argv[n++] = getenv("KVFS_CRASHSIM_FILTER");
+    if (!w->plain)
+        argv[n++] = getenv("KVFS_CRASHSIM_FILTER");
     for (; *args != NULL && n < WORLD_ARGS_MAX - 2; args++)
         argv[n++] = *args;
     (void)snprintf(control, sizeof(control), "crashsim-control=%s", w->control);
-    argv[n++] = control;
+    if (!w->plain)
+        argv[n++] = control;
     argv[n] = NULL;
     if (preload != NULL && *preload != '\0') {
         setenv("LD_PRELOAD", preload, 1);

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 struct world {
+    bool plain; /* no filter, so nothing to control either */
     char dir[64], socket[96], control[96], record[96], log[96];
     pid_t pid;
 };
