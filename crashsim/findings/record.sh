@@ -21,7 +21,8 @@ end() {
     ! mountpoint -q "$out/fuse" || fusermount3 -uz "$out/fuse"
     [[ ! -e $out/pid ]] || kill "$(cat "$out/pid")"
     wait
-    rm -rf "$out/fuse" "$out/mnt" "$out/pid" "$out/sock" "$out/ctl" "$out/disk.img"
+    rmdir "$out/fuse" "$out/mnt"
+    rm -f "$out/pid" "$out/fuse.pid" "$out/sock" "$out/ctl" "$out/disk.img"
 }
 trap end EXIT
 
