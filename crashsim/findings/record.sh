@@ -43,6 +43,7 @@ until [[ -s $out/fuse.pid ]]; do
 done
 rm "$out/fuse.pid"
 mount -o loop,noatime "$out/fuse/disk" "$out/mnt"
+sync -f "$out/mnt" # what mounting changed in place, past the journal, is no doing of COMMAND
 export CRASHSIM_MARK="'$KVFS_CRASHSIMCTL' '$out/ctl' mark"
 (cd "$out/mnt" && sh -c "$3")
 "$KVFS_CRASHSIMCTL" "$out/ctl" cut >/dev/null
