@@ -239,7 +239,7 @@ round_kept(const struct crashsim_choice *c, size_t open)
 bool
 round_next(struct round_seen *seen, size_t open, struct crashsim_choice *c)
 {
-    while (seen->count < STATES_A_CUT && seen->tried < 4 * STATES_A_CUT) {
+    while (seen->count < STATES_A_CUT && seen->tried < UINT64_C(4) * STATES_A_CUT) {
         bool known = false;
         uint64_t kept;
 
@@ -456,7 +456,7 @@ round_recover(struct round *rd, const struct trace *t, struct kvfs_error *err)
         return rc;
     *v = (struct verdict){0};
     state_judge(&job, rd->stack.mnt, t->cut_ns, v);
-    rd->stats->live++;
+    rd->stats->live += v->status == VERDICT_GOOD || v->status == VERDICT_VIOLATION;
     rd->stats->cuts++;
     round_judged(rd, &s, v);
     stack_detach(&rd->stack);
@@ -579,6 +579,8 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
         return rc;
     (void)snprintf(rd->record, sizeof(rd->record), "%s", rd->stack.record);
     rc = round_live(rd, &t, err);
+    if (rc < 0 && place_is_full(rd->c->place)) /* whatever that looked like */
+        rc = kvfs_error_set(err, -ENOSPC, "%s is full", rd->c->place->path);
     stack_stop(&rd->stack);
     if (rc == 0 && !rd->c->plain) {
         round_count(rd, t.count, t.cut_ns);

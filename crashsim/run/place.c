@@ -14,7 +14,7 @@
 
 #include "cmd/rundir.h"
 
-#define PLACE_ROOM_MIN ((uint64_t)1 << 20)
+#define PLACE_ROOM_MIN ((uint64_t)1 << 19)
 
 const char *
 place_name(const struct place *p, const char *name, char buf[PLACE_NAME_MAX])

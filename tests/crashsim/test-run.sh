@@ -144,6 +144,18 @@ status 1 run --replay="$(echo "$findings"/kvfs-lmdb-*-1)" --state="$cut"
 status 1 run kvfs --engine=log:lmdb --engine-params=unsafe-log-bug=no-flush --states=200 --first \
     --seed="$seed" --findings="$findings"
 
+echo "--- no room below is no violation, and leaves nothing"
+mkdir "$work/small"
+if mount -t tmpfs -o size=24M none "$work/small"; then
+    trap 'umount "$work/small"; rm -rf "$work"' EXIT
+    for scenario in kvfs guest; do
+        status 2 run "$scenario" --tmp="$work/small" --states=20 --seed="$seed" --findings="$findings/small"
+    done
+    [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
+    umount "$work/small"
+    trap 'rm -rf "$work"' EXIT
+fi
+
 echo "--- the way back, timed"
 status 0 recovery --engines=lmdb,log:lmdb --sizes=4M --cuts=2 --unflushed=0K,256K --json
 [[ $(field cuts) -eq 2 ]] || fail "cuts are missing"
