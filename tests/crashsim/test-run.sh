@@ -58,6 +58,21 @@ status 0 selftest --seed="$seed" --json
 /usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); assert o["good"] and len(o["checks"]) >= 5' \
     <"$work/out" || fail "selftest --json"
 
+if [[ -n ${KVFS_SANITIZE:-} ]]; then
+    echo "--- a little of each, with a sanitizer"
+    [[ $(id -u) -eq 0 ]] || skip "mounting needs root"
+    [[ -c /dev/fuse && -c /dev/loop-control ]] || skip "no /dev/fuse or /dev/loop-control"
+    for scenario in kvfs nbd guest recovery-of-recovery ${KVFS_SQLITE:+sqlite}; do
+        status 0 run "$scenario" --states=8 --seed="$seed" --findings="$findings"
+        [[ $scenario == guest ]] ||
+            status 0 run "$scenario" --way=trace --states=8 --seed="$seed" --findings="$findings"
+    done
+    status 0 recovery --engines=lmdb --sizes=4M --cuts=1 --unflushed=256K --json
+    [[ $(leftovers) == "$before" ]] || fail "a folder was left: $(leftovers)"
+    echo ok
+    exit 0
+fi
+
 echo "--- without a disk"
 scenarios='kvfs nbd recovery-of-recovery'
 [[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
