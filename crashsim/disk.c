@@ -34,28 +34,16 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "map.h"
+#include "disk_impl.h"
 #include "random.h"
 
-#define DISK_COST_CHANGE 160       /* a change without its data */
+#define DISK_COST_CHANGE 224        /* a change without its data */
 #define DISK_PIECE_MAX   (1u << 30) /* of one call to the base */
 #define DISK_SECTOR      ((uint64_t)512)
-
-struct crashsim_disk {
-    struct crashsim_base base;
-    uint64_t size_bytes, limit_bytes, random;
-    struct crashsim_write **done, **flight;
-    size_t done_count, flight_count, cap; /* cap: of each, done_count + flight_count fit */
-    struct crashsim_map visible, durable;
-    uint64_t next_id, next_seq;
-    size_t prune_at; /* ranges in `durable`, see disk_prune() */
-    uint64_t data_bytes; /* of the open changes, with DISK_COST_CHANGE each */
-    uint64_t destaged, cuts;
-    bool off, broken;
-};
 
 #ifdef CRASHSIM_TEST_BUGS
 enum crashsim_bug crashsim_disk_bug;
@@ -84,7 +72,27 @@ disk_forget(struct crashsim_disk *d, struct crashsim_write *w)
     free(w);
 }
 
+/* W is the newest of done[]. */
 static void
+disk_enter(struct crashsim_disk *d, struct crashsim_write *w)
+{
+    struct crashsim_span *span = &((struct disk_change *)w)->span;
+
+    d->done[d->done_count++] = w;
+    *span = (struct crashsim_span){.start = w->offset, .end = w->offset + w->count,
+                                   .order = w->seq};
+    crashsim_spans_add(&d->spans, span);
+}
+
+/* W is in done[] no more. */
+static void
+disk_leave(struct crashsim_disk *d, struct crashsim_write *w)
+{
+    crashsim_spans_remove(&d->spans, &((struct disk_change *)w)->span);
+    disk_forget(d, w);
+}
+
+void
 disk_forget_all(struct crashsim_disk *d)
 {
     for (size_t i = 0; i < d->done_count; i++)
@@ -92,6 +100,7 @@ disk_forget_all(struct crashsim_disk *d)
     for (size_t i = 0; i < d->flight_count; i++)
         disk_forget(d, d->flight[i]);
     d->done_count = d->flight_count = 0;
+    d->spans.root = NULL;
     crashsim_map_reset(&d->visible);
     crashsim_map_reset(&d->durable);
 }
@@ -104,6 +113,7 @@ crashsim_disk_free(struct crashsim_disk *d)
     disk_forget_all(d);
     free(d->done);
     free(d->flight);
+    free(d->beside);
     free(d);
 }
 
@@ -128,8 +138,7 @@ disk_put_piece(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t
     return r;
 }
 
-/* [START, END) of W, where nothing newer than SEQ is durable. */
-static int
+int
 disk_put(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, uint64_t start,
          uint64_t end)
 {
@@ -148,16 +157,50 @@ disk_put(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, 
     return r;
 }
 
+static int
+disk_compare(const void *a, const void *b)
+{
+    const struct crashsim_write *const *x = a, *const *y = b;
+
+    return (*x)->seq < (*y)->seq ? -1 : (*x)->seq > (*y)->seq;
+}
+
+/* The changes before SEQ that are to be seen in the sector at START, into beside[], oldest first; their
+ * number.  Of those that begin at one place an older one is seen only where it is longer. */
+static size_t
+disk_collect(struct crashsim_disk *d, uint64_t seq, uint64_t start)
+{
+    uint64_t from = start + DISK_SECTOR;
+    struct crashsim_span *s;
+    size_t n = 0;
+
+    while ((s = crashsim_spans_before(&d->spans, from, 0, start)) != NULL) {
+        uint64_t order = seq, end = start;
+
+        from = s->start;
+        while (end < start + DISK_SECTOR &&
+               (s = crashsim_spans_before(&d->spans, from, order, end)) != NULL && s->start == from) {
+            d->beside[n++] = &((struct disk_change *)((char *)s - offsetof(struct disk_change, span)))->w;
+            order = s->order;
+            end = s->end;
+        }
+    }
+    if (n > 1)
+        qsort(d->beside, n, sizeof(*d->beside), disk_compare);
+    return n;
+}
+
 /* A disk writes sectors.  Where W begins or ends inside one, that sector goes down as it was when W
  * was answered: with what older changes put there, before W itself. */
 static int
 disk_put_beside(struct crashsim_disk *d, uint64_t seq, uint64_t at)
 {
     uint64_t sector = at / DISK_SECTOR * DISK_SECTOR;
+    size_t n = at != sector ? disk_collect(d, seq, sector) : 0;
     int r = 0;
 
-    for (size_t i = 0; r == 0 && at != sector && i < d->done_count && d->done[i]->seq < seq; i++) {
-        const struct crashsim_write *old = d->done[i];
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        const struct crashsim_write *old = d->beside[i];
         uint64_t start = old->offset > sector ? old->offset : sector;
         uint64_t end = old->offset + old->count;
 
@@ -167,8 +210,7 @@ disk_put_beside(struct crashsim_disk *d, uint64_t seq, uint64_t at)
     return r;
 }
 
-/* The same as disk_put(), by whole sectors. */
-static int
+int
 disk_put_sectors(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq,
                  uint64_t start, uint64_t end)
 {
@@ -187,8 +229,7 @@ disk_sector_end(const struct crashsim_disk *d, uint64_t at)
     return end < d->size_bytes ? end : d->size_bytes;
 }
 
-/* SEQ is durable in [START, END): note it where nothing newer is. */
-static int
+int
 disk_note_durable(struct crashsim_disk *d, uint64_t seq, uint64_t start, uint64_t end)
 {
     struct crashsim_range old;
@@ -243,7 +284,7 @@ disk_retire(struct crashsim_disk *d, size_t i)
         d->base.destaged(d->base.opaque, w);
     memmove(&d->done[i], &d->done[i + 1], (d->done_count - i - 1) * sizeof(void *));
     d->done_count--;
-    disk_forget(d, w);
+    disk_leave(d, w);
     if (d->done_count == 0) {
         crashsim_map_reset(&d->visible);
         crashsim_map_reset(&d->durable);
@@ -300,7 +341,7 @@ static int
 disk_reserve(struct crashsim_disk *d)
 {
     size_t want = d->done_count + d->flight_count + 1, cap = d->cap < 64 ? 64 : d->cap * 2;
-    void *done, *flight;
+    void *done, *flight, *beside;
 
     if (want <= d->cap)
         return 0;
@@ -310,7 +351,10 @@ disk_reserve(struct crashsim_disk *d)
     flight = realloc(d->flight, cap * sizeof(void *));
     if (flight != NULL)
         d->flight = flight;
-    if (done == NULL || flight == NULL)
+    beside = realloc(d->beside, cap * sizeof(void *));
+    if (beside != NULL)
+        d->beside = beside;
+    if (done == NULL || flight == NULL || beside == NULL)
         return -ENOMEM;
     d->cap = cap;
     return 0;
@@ -321,6 +365,7 @@ crashsim_disk_submit(struct crashsim_disk *d, const struct crashsim_write *w, ui
 {
     size_t data = w->kind == CRASHSIM_WRITE ? w->count : 0;
     struct crashsim_write *own;
+    struct disk_change *change;
     uint8_t *copy;
 
     if (d->off)
@@ -329,13 +374,14 @@ crashsim_disk_submit(struct crashsim_disk *d, const struct crashsim_write *w, ui
         return -EINVAL;
     if (disk_reserve(d) < 0)
         return -ENOMEM;
-    own = malloc(sizeof(*own) + data);
-    if (own == NULL)
+    change = malloc(sizeof(*change) + data);
+    if (change == NULL)
         return -ENOMEM;
+    own = &change->w;
     *own = *w;
     own->data = NULL;
     if (w->kind == CRASHSIM_WRITE) {
-        copy = (uint8_t *)(own + 1);
+        copy = (uint8_t *)(change + 1);
         memcpy(copy, w->data, data);
         own->data = copy;
     }
@@ -425,7 +471,7 @@ crashsim_disk_complete(struct crashsim_disk *d, uint64_t id, uint64_t *seq)
             return r;
         }
         *seq = w->seq;
-        d->done[d->done_count++] = w;
+        disk_enter(d, w);
     }
     return failed;
 }
@@ -522,7 +568,7 @@ crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
     if (gone == 0)
         return r;
     for (size_t i = 0; i < gone; i++)
-        disk_forget(d, d->done[i]);
+        disk_leave(d, d->done[i]);
     memmove(d->done, d->done + gone, (d->done_count - gone) * sizeof(void *));
     d->done_count -= gone;
     if (d->done_count == 0) {
@@ -532,181 +578,26 @@ crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
     return r;
 }
 
-/* --- the cut --- */
-
-size_t
-crashsim_disk_open_count(const struct crashsim_disk *d)
-{
-    return d->done_count + d->flight_count;
-}
-
-const struct crashsim_write *
-crashsim_disk_open(const struct crashsim_disk *d, size_t i)
-{
-    return i < d->done_count ? d->done[i] : d->flight[i - d->done_count];
-}
-
-/* [START, END) of W survives.  What was not answered is noted: the next such may share a sector with
- * it, and must not put older changes over it. */
-static int
-disk_survive(struct crashsim_disk *d, const struct crashsim_write *w, uint64_t seq, uint64_t start,
-             uint64_t end)
-{
-    int r = disk_put_sectors(d, w, seq, start, end);
-
-    return r == 0 && w->seq == 0 ? disk_note_durable(d, seq, start, end) : r;
-}
-
-/* The sector that a tear spoils, where the change may write at all. */
-static int
-disk_spoil(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t i,
-           const struct crashsim_write *w, uint64_t seq)
-{
-    uint32_t new_bytes;
-    uint64_t sector = crashsim_choice_spoilt(choice, i, w->offset, w->count, &new_bytes);
-    uint64_t start = sector * 512, end = start + 512;
-    uint8_t garbage[512];
-    struct crashsim_write spoilt = {.kind = CRASHSIM_WRITE, .data = garbage};
-
-    if (choice->tear == CRASHSIM_TEAR_BYTE)
-        end = start + new_bytes;
-    start = start < w->offset ? w->offset : start;
-    end = end > w->offset + w->count ? w->offset + w->count : end;
-    if (start >= end)
-        return 0;
-    if (choice->tear == CRASHSIM_TEAR_BYTE)
-        return disk_put(d, w, seq, start, end);
-    for (size_t k = 0; k < sizeof(garbage); k++)
-        garbage[k] = (uint8_t)crashsim_hash2(choice->seed ^ sector, k);
-    spoilt.offset = start;
-    spoilt.count = (uint32_t)(end - start);
-    return disk_put(d, &spoilt, seq, start, end);
-}
-
-static int
-disk_tear(struct crashsim_disk *d, const struct crashsim_choice *choice, size_t i,
-          const struct crashsim_write *w, uint64_t seq, struct crashsim_cut *cut)
-{
-    uint64_t at = w->offset, end = w->offset + w->count, stop, spoilt = UINT64_MAX;
-    uint32_t new_bytes;
-    int r = 0;
-
-    if (choice->tear == CRASHSIM_TEAR_BYTE || choice->tear == CRASHSIM_TEAR_GARBAGE) {
-        spoilt = crashsim_choice_spoilt(choice, i, w->offset, w->count, &new_bytes);
-        r = disk_spoil(d, choice, i, w, seq);
-        cut->spoilt++;
-    }
-    for (; r == 0 && at < end; at = stop) {
-        bool keep = crashsim_choice_piece(choice, i, w->offset, w->count, at, &stop);
-
-        if (at / 512 <= spoilt && (stop - 1) / 512 >= spoilt)
-            keep = false;
-        if (keep)
-            r = disk_survive(d, w, seq, at, stop);
-    }
-    return r;
-}
-
-int
-crashsim_disk_cut(struct crashsim_disk *d, const struct crashsim_choice *choice,
-                  struct crashsim_cut *cut)
-{
-    size_t n = crashsim_disk_open_count(d);
-    int r = 0;
-
-    memset(cut, 0, sizeof(*cut));
-    if (d->off)
-        return -ESHUTDOWN;
-    d->off = true;
-    d->cuts++;
-    cut->open = n;
-    cut->in_flight = d->flight_count;
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        const struct crashsim_write *w = crashsim_disk_open(d, i);
-        uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX - n + i;
-        enum crashsim_fate fate = crashsim_choice_fate(choice, i, n);
-
-        if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_UNANSWERED) && w->seq == 0)
-            fate = CRASHSIM_DROPPED;
-        if (fate == CRASHSIM_KEPT) {
-            cut->kept++;
-            r = disk_survive(d, w, seq, w->offset, w->offset + w->count);
-        } else if (fate == CRASHSIM_TORN) {
-            cut->torn++;
-            r = disk_tear(d, choice, i, w, seq, cut);
-        } else {
-            cut->dropped++;
-        }
-    }
-    d->broken = r < 0;
-    if (CRASHSIM_HAS_BUG(CRASHSIM_BUG_DRAIN))
-        return r;
-    disk_forget_all(d);
-    return r;
-}
-
-static int
-disk_tear_picked(struct crashsim_disk *d, const struct crashsim_pick *pick, size_t i,
-                 const struct crashsim_write *w, uint64_t seq)
-{
-    uint64_t at = w->offset, end = w->offset + w->count, stop;
-    int r = 0;
-
-    for (size_t piece = 0; r == 0 && at < end; piece++, at = stop) {
-        stop = crashsim_pick_piece_end(pick, w->offset, w->count, at);
-        if (crashsim_pick_keeps(pick, i, piece))
-            r = disk_survive(d, w, seq, at, stop);
-    }
-    return r;
-}
-
-static int
-disk_survive_picked(struct crashsim_disk *d, const struct crashsim_pick *pick, size_t i)
-{
-    const struct crashsim_write *w = crashsim_disk_open(d, i);
-    uint64_t seq = w->seq != 0 ? w->seq : UINT64_MAX - pick->count + i;
-    const struct crashsim_pick_fate *f = &pick->fates[i];
-    struct crashsim_cut cut = {0};
-
-    if (f->fate == CRASHSIM_KEPT)
-        return disk_survive(d, w, seq, w->offset, w->offset + w->count);
-    if (f->fate == CRASHSIM_TORN)
-        return f->pieces != NULL ? disk_tear_picked(d, pick, i, w, seq)
-                                 : disk_tear(d, &pick->choice, i, w, seq, &cut);
-    return 0;
-}
-
-int
-crashsim_disk_peek(struct crashsim_disk *d, const struct crashsim_pick *pick,
-                   const struct crashsim_base *sink)
-{
-    struct crashsim_base base = d->base;
-    struct crashsim_map durable = d->durable, copy = {.root = NULL};
-    struct crashsim_range range;
-    int r = 0;
-
-    if (d->flight_count > 0) { /* disk_survive() notes those */
-        for (uint64_t at = 0; r == 0 && crashsim_map_next(&durable, at, &range); at = range.end)
-            r = crashsim_map_set(&copy, range.start, range.end, range.value);
-        d->durable = copy;
-    }
-    d->base = *sink;
-    for (size_t i = 0; r == 0 && i < pick->count; i++)
-        r = disk_survive_picked(d, pick, i);
-    d->base = base;
-    if (d->flight_count > 0) {
-        crashsim_map_reset(&d->durable);
-        d->durable = durable;
-    }
-    return r;
-}
+/* --- others --- */
 
 int
 crashsim_disk_destage(struct crashsim_disk *d, uint64_t id)
 {
-    for (size_t i = 0; i < d->done_count; i++) {
-        if (d->done[i]->id == id)
-            return disk_retire(d, i);
+    size_t lo = 0, hi = d->done_count;
+
+    while (lo < hi) { /* the answers are nearly in the order of coming: it is not far from there */
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (d->done[mid]->id < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    for (size_t k = 0; k <= d->done_count; k++) {
+        if (k <= lo && lo - k < d->done_count && d->done[lo - k]->id == id)
+            return disk_retire(d, lo - k);
+        if (lo + k < d->done_count && d->done[lo + k]->id == id)
+            return disk_retire(d, lo + k);
     }
     return -ENOENT;
 }

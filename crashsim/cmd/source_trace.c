@@ -23,15 +23,14 @@
 #include "cmd.h"
 #include "random.h"
 #include "source.h"
+#include "spans.h"
 #include "tree.h"
 
 #define TRACE_SECTOR UINT64_C(512)
 
 struct trace_open {
-    uint32_t event;  /* an index */
-    uint32_t writes; /* of a write its object, else UINT32_MAX: all of them are scanned often */
-    uint64_t offset; /* of a write: where it begins */
-    uint64_t end;    /* ... and where it ends now */
+    uint32_t event; /* an index */
+    uint64_t end;   /* of a write: where it ends now */
 };
 
 struct source_trace {
@@ -41,6 +40,11 @@ struct source_trace {
     struct trace_open *open;
     size_t open_count, open_cap;
     uint32_t event; /* the next */
+    /* Of the open ones, if `indexed`: writes by place, and shortenings and holes. */
+    bool indexed;
+    struct crashsim_spans spans;
+    struct crashsim_span *nodes;
+    size_t *cuts, cuts_count, *beside; /* beside: see trace_collect() */
 };
 
 static const struct trace_event *
@@ -152,9 +156,7 @@ trace_push(struct source_trace *t, uint32_t event)
         t->open = more;
         t->open_cap = want;
     }
-    t->open[t->open_count++] =
-        (struct trace_open){event, e->letter == 'W' ? e->obj : UINT32_MAX, e->offset,
-                            e->offset + e->n};
+    t->open[t->open_count++] = (struct trace_open){event, e->offset + e->n};
     return 0;
 }
 
@@ -217,6 +219,7 @@ trace_seek(struct source *s, uint32_t at)
     struct source_trace *t = (struct source_trace *)s;
     int r = at < s->at ? trace_fresh(t) : 0;
 
+    t->indexed = t->indexed && at == s->at;
     while (r == 0 && t->event < at)
         r = trace_step(t);
     s->at = at;
@@ -330,54 +333,114 @@ trace_lift(struct source_trace *t, const struct trace_event *e)
     return tree_copy_object(&t->top, &t->durable, e->obj);
 }
 
-/* Did a shortening or a hole between open changes K and I take what K wrote in front of END away? */
-static bool
-trace_is_gone(const struct source_trace *t, size_t k, size_t i, uint64_t end)
+/* --- which open changes meet --- */
+
+/* Addresses for `spans`: all files one behind the other. */
+static uint64_t
+trace_address(uint32_t obj, uint64_t offset)
 {
-    const struct trace_event *w = trace_event(t, k);
+    return (uint64_t)obj * (2 * TRACE_FILE_MAX) + offset;
+}
 
-    while (++k < i) {
-        const struct trace_event *e = trace_event(t, k);
+/* What is open here, by place; it stays so for all states of a cut. */
+static int
+trace_index(struct source_trace *t)
+{
+    struct crashsim_span *nodes;
+    size_t *lists;
 
-        if ((e->letter == 'T' || (e->letter == 'A' && e->punch)) && e->obj == w->obj &&
-            end > e->offset)
+    if (t->indexed)
+        return 0;
+    nodes = reallocarray(t->nodes, t->open_count + 1, sizeof(*nodes));
+    t->nodes = nodes != NULL ? nodes : t->nodes;
+    lists = reallocarray(t->cuts, 2 * t->open_count + 1, sizeof(*lists));
+    t->cuts = lists != NULL ? lists : t->cuts;
+    if (nodes == NULL || lists == NULL)
+        return -ENOMEM;
+    t->beside = lists + t->open_count;
+    t->spans.root = NULL;
+    t->cuts_count = 0;
+    for (size_t i = 0; i < t->open_count; i++) {
+        const struct trace_event *e = trace_event(t, i);
+
+        nodes[i] = (struct crashsim_span){.start = trace_address(e->obj, e->offset),
+                                          .end = trace_address(e->obj, t->open[i].end),
+                                          .order = i + 1};
+        if (e->letter == 'W' && nodes[i].start < nodes[i].end)
+            crashsim_spans_add(&t->spans, &nodes[i]);
+        if (e->letter == 'T' || (e->letter == 'A' && e->punch))
+            t->cuts[t->cuts_count++] = i;
+    }
+    t->indexed = true;
+    return 0;
+}
+
+/* Does a shortening or a hole of OBJ, one of the open changes from FIRST on and in front of I, reach
+ * what lies in front of END? */
+static bool
+trace_is_cut(const struct source_trace *t, uint32_t obj, size_t first, size_t i, uint64_t end)
+{
+    for (size_t k = t->cuts_count; k-- > 0 && t->cuts[k] >= first;) {
+        const struct trace_event *e = trace_event(t, t->cuts[k]);
+
+        if (t->cuts[k] < i && e->obj == obj && end > e->offset)
             return true;
     }
     return false;
 }
 
-/* Behind the last shortening or hole of OBJ in front of open change I; 0: there is none. */
-static size_t
-trace_behind_gone(const struct source_trace *t, size_t i, uint32_t obj)
+static int
+trace_compare(const void *a, const void *b)
 {
-    while (i > 0) {
-        const struct trace_event *e = t->open[i - 1].writes == UINT32_MAX ? trace_event(t, i - 1)
-                                                                          : NULL;
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
 
-        if (e != NULL && e->obj == obj && (e->letter == 'T' || (e->letter == 'A' && e->punch)))
-            return i;
-        i--;
+    return x < y ? -1 : x > y;
+}
+
+/* The writes older than open write I that are to be seen in the sector of its file at FROM, into
+ * beside[], oldest first; their number.  Of those that begin at one place an older one is seen only
+ * where it is longer, or where the newer was cut off. */
+static size_t
+trace_collect(struct source_trace *t, size_t i, uint64_t from)
+{
+    uint32_t obj = trace_event(t, i)->obj;
+    uint64_t low = trace_address(obj, from), high = low + TRACE_SECTOR, at = high;
+    struct crashsim_span *s;
+    size_t n = 0;
+
+    while ((s = crashsim_spans_before(&t->spans, at, 0, low)) != NULL) {
+        uint64_t order = i + 1, end = low;
+
+        at = s->start;
+        while (end < high && (s = crashsim_spans_before(&t->spans, at, order, end)) != NULL &&
+               s->start == at) {
+            uint64_t stop = s->end < high ? s->end : high;
+
+            order = s->order;
+            if (trace_is_cut(t, obj, (size_t)order, i, stop - low + from))
+                continue;
+            t->beside[n++] = (size_t)order - 1;
+            end = s->end;
+        }
     }
-    return 0;
+    if (n > 1)
+        qsort(t->beside, n, sizeof(*t->beside), trace_compare);
+    return n;
 }
 
 /* What older writes than open write I put into the sector of AT, as far as it is not on a border. */
 static int
 trace_beside(struct source_trace *t, size_t i, uint64_t at)
 {
-    const struct trace_event *w = trace_event(t, i);
     uint64_t from = at / TRACE_SECTOR * TRACE_SECTOR, to = from + TRACE_SECTOR;
-    size_t gone = at == from ? 0 : trace_behind_gone(t, i, w->obj);
+    size_t n = at != from ? trace_collect(t, i, from) : 0;
     int r = 0;
 
-    for (size_t k = 0; r == 0 && at != from && k < i; k++) {
-        const struct trace_open *o = &t->open[k];
-        uint64_t start = o->offset > from ? o->offset : from;
-        uint64_t end = o->end < to ? o->end : to;
+    for (size_t k = 0; r == 0 && k < n; k++) {
+        const struct trace_event *e = trace_event(t, t->beside[k]);
+        uint64_t end = t->open[t->beside[k]].end;
 
-        if (o->writes == w->obj && start < end &&
-            !(k < gone && trace_is_gone(t, k, gone, end)))
-            r = tree_write(&t->top, trace_event(t, k), start, end);
+        r = tree_write(&t->top, e, e->offset > from ? e->offset : from, end < to ? end : to);
     }
     return r;
 }
@@ -412,23 +475,6 @@ trace_tear(struct source_trace *t, const struct crashsim_pick *pick, size_t i)
     return r;
 }
 
-/* Does write I go to blocks that nothing leads to, as a shortening or a hole in front of it, from open
- * change FIRST_LOST on, is dropped? */
-static bool
-trace_is_lost(const struct source_trace *t, size_t i, size_t first_lost)
-{
-    const struct trace_event *w = trace_event(t, i);
-
-    for (size_t k = first_lost; k < i; k++) {
-        const struct trace_event *e = trace_event(t, k);
-
-        if ((e->letter == 'T' || (e->letter == 'A' && e->punch)) && e->obj == w->obj &&
-            t->open[i].end > e->offset)
-            return true;
-    }
-    return false;
-}
-
 /* The objects that the last state had of its own. */
 static int
 trace_clear(struct source_trace *t)
@@ -442,8 +488,10 @@ trace_prepare(struct source *s, const struct crashsim_pick *pick, uint64_t *hash
 {
     struct source_trace *t = (struct source_trace *)s;
     size_t first_lost = SIZE_MAX;
-    int r = trace_clear(t);
+    int r = trace_index(t);
 
+    if (r == 0)
+        r = trace_clear(t);
     if (r == 0)
         r = tree_copy_names(&t->top, &t->durable);
     for (size_t i = 0; r == 0 && i < pick->count; i++) {
@@ -461,8 +509,8 @@ trace_prepare(struct source *s, const struct crashsim_pick *pick, uint64_t *hash
             continue;
         }
         if (fate == CRASHSIM_DROPPED || t->open[i].end <= e->offset ||
-            trace_is_lost(t, i, first_lost))
-            continue;
+            trace_is_cut(t, e->obj, first_lost, i, t->open[i].end))
+            continue; /* what it was written behind was dropped: it went where nothing leads to */
         r = trace_lift(t, e);
         if (r == 0)
             r = fate == CRASHSIM_TORN ? trace_tear(t, pick, i)
@@ -494,6 +542,8 @@ trace_close(struct source *s)
     tree_close(&t->top);
     trace_file_close(&t->file);
     free(t->open);
+    free(t->nodes);
+    free(t->cuts);
     free(t);
 }
 

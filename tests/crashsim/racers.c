@@ -5,6 +5,7 @@
  *
  *     racers FOLDER SEED
  *     racers FOLDER long      a write of more bytes than a trace takes
+ *     racers FOLDER many      a log that is never synced
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -138,6 +139,19 @@ write_long(void)
     return 0;
 }
 
+static int
+write_many(void)
+{
+    int fd = open("many", O_WRONLY | O_CREAT | O_APPEND, 0600);
+    char bytes[100];
+
+    for (int i = 0; i < 20000; i++) {
+        memset(bytes, 'a' + i % 26, sizeof(bytes));
+        check(write(fd, bytes, sizeof(bytes)) == sizeof(bytes), "many");
+    }
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -146,6 +160,8 @@ main(int argc, char **argv)
     check(argc == 3 && chdir(argv[1]) == 0, "racers FOLDER SEED");
     if (strcmp(argv[2], "long") == 0)
         return write_long();
+    if (strcmp(argv[2], "many") == 0)
+        return write_many();
     seed = strtoull(argv[2], NULL, 10);
     shared = open("shared", O_WRONLY | O_CREAT, 0600);
     appended = open("appended", O_WRONLY | O_CREAT | O_APPEND, 0600);

@@ -87,6 +87,11 @@ for seed in ${SEED:-1 2 3}; do
     diff -rq "$dir/w" "$dir/state" || fail "racers with seed $seed left what the trace does not say"
     rm -rf "$dir/state"
 done
+# Many open writes that share sectors: each state costs about as much as they are (with the square of
+# them the test would not end in its time).
+"$crashsim" trace -o "$dir/many" -C "$dir/w" -- "$racers" "$dir/w" many
+said=$("$crashsim" explore "$dir/many" --states=40 --json -- true)
+[ "$(jq -c '[.states, .open_max]' <<<"$said")" = '[40,20001]' ] || fail "many: $said"
 rc=0
 said=$("$crashsim" trace -o "$dir/long" -C "$dir/w" -- "$racers" "$dir/w" long 2>&1) || rc=$?
 [ $rc = 2 ] || fail "a long write: $rc: $said"

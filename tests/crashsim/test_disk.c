@@ -16,6 +16,7 @@
 #include "map.h"
 #include "model.h"
 #include "random.h"
+#include "spans.h"
 
 #ifdef CRASHSIM_TEST_BUGS
 
@@ -103,6 +104,41 @@ map__random_calls__as_an_array(void **state)
     crashsim_map_reset(&m);
     assert_int_equal(m.count, 0);
     assert_false(crashsim_map_next(&m, 0, &range));
+}
+
+static void
+spans__random_calls__as_an_array(void **state)
+{
+    uint64_t seed = model_seed();
+    struct crashsim_spans spans = {0};
+    struct crashsim_span all[64], *found;
+    bool in[64] = {false};
+
+    (void)state;
+    for (unsigned i = 0; i < 50000; i++) {
+        uint64_t k = crashsim_random(&seed) % 64, start = crashsim_random(&seed) % 40;
+        uint64_t order = crashsim_random(&seed) % 80, end = crashsim_random(&seed) % 80;
+        const struct crashsim_span *best = NULL;
+
+        if (in[k]) {
+            crashsim_spans_remove(&spans, &all[k]);
+        } else {
+            all[k] = (struct crashsim_span){.start = start, .end = start + 1 + end % 40, .order = k};
+            crashsim_spans_add(&spans, &all[k]);
+        }
+        in[k] = !in[k];
+        for (unsigned n = 0; n < 64; n++) {
+            const struct crashsim_span *s = &all[n];
+
+            if (in[n] && s->end > end &&
+                (s->start < start || (s->start == start && s->order < order)) &&
+                (best == NULL || s->start > best->start ||
+                 (s->start == best->start && s->order > best->order)))
+                best = s;
+        }
+        found = crashsim_spans_before(&spans, start, order, end);
+        assert_ptr_equal(found, best);
+    }
 }
 
 /* --- ranges, not bytes; a base that fails --- */
@@ -259,6 +295,31 @@ told_destaged(void *opaque, const struct crashsim_write *w)
     destaged_told++;
 }
 
+/* With the square of their number this would not end in the time of the test. */
+static void
+sectors__of_many_small_writes__cost_about_as_much_as_they_are(void **state)
+{
+    struct plain_base b;
+    struct crashsim_disk *d = plain_disk(&b, (uint64_t)1 << 30, (uint64_t)1 << 40);
+    struct crashsim_base sink = {&b, plain_pread, plain_pwrite, plain_zero, NULL};
+    struct crashsim_choice choice = {.survive = CRASHSIM_RANDOM};
+    struct crashsim_pick pick;
+    const size_t n = 60000;
+
+    (void)state;
+    for (size_t i = 0; i < n; i++) /* a log, and a counter in front of it that is written in place */
+        plain_change(d, CRASHSIM_WRITE, 'a', 100, i % 2 != 0 ? 8 : 1000 + i * 100, false);
+    for (choice.seed = 0; choice.seed < 8; choice.seed++) {
+        assert_int_equal(crashsim_pick_choose(&pick, &choice, n), 0);
+        assert_int_equal(crashsim_disk_peek(d, &pick, &sink), 0);
+        crashsim_pick_free(&pick);
+    }
+    assert_int_equal(crashsim_disk_destage(d, n / 2), 0);
+    assert_int_equal(crashsim_disk_destage(d, n / 2), -ENOENT);
+    assert_int_equal(crashsim_disk_open_count(d), n - 1);
+    crashsim_disk_free(d);
+}
+
 static void
 base__full__a_full_cache_refuses_and_forgets_nothing(void **state)
 {
@@ -381,9 +442,11 @@ main(void)
 #else
         cmocka_unit_test(model__random_operations_and_cuts__as_the_plain_disk),
         cmocka_unit_test(map__random_calls__as_an_array),
+        cmocka_unit_test(spans__random_calls__as_an_array),
         cmocka_unit_test(zeros__of_a_terabyte__kept_as_ranges),
         cmocka_unit_test(fua__over_an_open_write__never_undone_and_no_barrier),
         cmocka_unit_test(sectors__of_small_writes__never_half_old),
+        cmocka_unit_test(sectors__of_many_small_writes__cost_about_as_much_as_they_are),
         cmocka_unit_test(base__full__a_full_cache_refuses_and_forgets_nothing),
         cmocka_unit_test(base__fails__told_and_never_served_after_a_cut),
         cmocka_unit_test(cache__full__stays_below_its_bound),
