@@ -366,6 +366,30 @@ history_side_which(struct history_reader *r, uint32_t line, const char *text,
     return 0;
 }
 
+/* Is the entry at AT of the log that of C?  Else FILE and FILE.side are of two recordings. */
+static int
+history_side_head_fits(const struct history_reader *r, uint32_t line,
+                       const struct crashsim_change *c, uint64_t at)
+{
+    uint64_t first = c->offset / CRASHSIM_LOG_SECTOR;
+    uint64_t end = (c->offset + c->count - 1) / CRASHSIM_LOG_SECTOR + 1, sectors;
+    struct crashsim_log_entry e;
+    int error = at <= r->log_bytes ? history_pread(r->h->log, &e, sizeof(e), at) : -EBADMSG;
+
+    if (error == -EBADMSG)
+        return history_bad(r, "truncated: line %u of the sidecar says of bytes behind its end",
+                           line);
+    if (error < 0)
+        return error;
+    sectors = le64toh(e.nr_sectors);
+    if (le64toh(e.sector) != first || sectors == 0 || sectors > end - first ||
+        (c->kind == CRASHSIM_WRITE && sectors != end - first) ||
+        (le64toh(e.flags) & CRASHSIM_LOG_MARK) != 0)
+        return history_bad(r, "line %u of the sidecar is not of this recording: there is another entry",
+                           line);
+    return 0;
+}
+
 /* C: answered; I: in flight at the cut.  Either says where the bytes are. */
 static int
 history_side_done(struct history_reader *r, uint32_t line, const char *text, bool answered)
@@ -387,6 +411,9 @@ history_side_done(struct history_reader *r, uint32_t line, const char *text, boo
         (at > r->log_bytes || c->at > r->log_bytes || c->count > r->log_bytes - c->at))
         return history_bad(r, "truncated: line %u of the sidecar says of bytes behind its end",
                            line);
+    error = history_side_head_fits(r, line, c, at);
+    if (error < 0)
+        return error;
     c->known = true;
     e.u.change = (size_t)(c - r->h->changes);
     if (!answered) {

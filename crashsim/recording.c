@@ -6,7 +6,8 @@
  *    follows at the cut.  A flush is an entry when it is answered.
  * 2. A change that does not begin and end with a sector is widened to whole sectors, with what
  *    reads see beside it.  Zeros become a write whose bytes are a hole of the file; a trim that
- *    is whole sectors becomes a discard, another becomes zeros.
+ *    is whole sectors becomes a discard, another becomes zeros.  Zeros of more than 1 GiB are several
+ *    entries; the sidecar names the first.
  * 3. The super block counts the entries before the last flush, FUA, mark or cut; a recording
  *    whose writer was killed is whole up to there.
  */
@@ -22,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECTOR ((uint64_t)CRASHSIM_LOG_SECTOR)
+#define SECTOR       ((uint64_t)CRASHSIM_LOG_SECTOR)
+#define RECORD_PIECE (UINT64_C(1) << 30) /* of zeros, in one entry */
 
 struct crashsim_record {
     int fd, error;
@@ -239,18 +241,16 @@ record_edge(struct crashsim_record *r, struct crashsim_disk *d, const struct cra
     record_put(r, sector, sizeof(sector), at);
 }
 
-void
-crashsim_record_write(struct crashsim_record *r, struct crashsim_disk *d,
-                      const struct crashsim_write *w)
+/* The entry of W; answers where it lies. */
+static uint64_t
+record_change(struct crashsim_record *r, struct crashsim_disk *d, const struct crashsim_write *w)
 {
     uint64_t end = w->offset + w->count, first = w->offset / SECTOR;
-    uint64_t sectors = (end + SECTOR - 1) / SECTOR - first, at, data, entry = r->entries;
+    uint64_t sectors = (end + SECTOR - 1) / SECTOR - first, at, data;
     bool head = w->offset % SECTOR != 0, tail = end % SECTOR != 0;
     bool discard = w->kind == CRASHSIM_TRIM && !head && !tail;
     uint64_t flags = (w->fua ? CRASHSIM_LOG_FUA : 0) | (discard ? CRASHSIM_LOG_DISCARD : 0);
 
-    if (r->error != 0)
-        return;
     at = record_entry(r, first, sectors, flags, NULL);
     data = at + SECTOR;
     if (head || (tail && sectors == 1))
@@ -267,6 +267,28 @@ crashsim_record_write(struct crashsim_record *r, struct crashsim_disk *d,
     } else if (r->error == 0 && ftruncate(r->fd, (off_t)r->at) < 0) {
         record_failed(r, -errno);
     }
+    return at;
+}
+
+void
+crashsim_record_write(struct crashsim_record *r, struct crashsim_disk *d,
+                      const struct crashsim_write *w)
+{
+    struct crashsim_write piece = *w;
+    uint64_t end = w->offset + w->count, entry = r->entries, at = UINT64_MAX;
+    bool whole = w->kind == CRASHSIM_WRITE ||
+                 (w->kind == CRASHSIM_TRIM && w->offset % SECTOR == 0 && end % SECTOR == 0);
+
+    /* Others read the bytes of an entry at once, and read() takes less than 2 GiB. */
+    for (; r->error == 0 && piece.offset < end; piece.offset += piece.count) {
+        uint64_t stop = (piece.offset / RECORD_PIECE + 1) * RECORD_PIECE, from;
+
+        piece.count = (uint32_t)((whole || stop > end ? end : stop) - piece.offset);
+        from = record_change(r, d, &piece);
+        at = at == UINT64_MAX ? from : at;
+    }
+    if (r->error != 0)
+        return;
     if (w->seq != 0 &&
         fprintf(r->side, "C id=%" PRIu64 " seq=%" PRIu64 " entry=%" PRIu64 " at=%" PRIu64
                 " t=%" PRIu64 "\n", w->id, w->seq, entry, at, record_now()) < 0)

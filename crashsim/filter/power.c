@@ -295,15 +295,17 @@ power_answer(int r, int *err)
 int
 power_read(void *buf, uint32_t count, uint64_t offset, int *err)
 {
-    uint64_t ns;
+    uint64_t ns, cuts;
     int r;
 
     power_lock();
     ns = fault_delay_ns(&params.faults, FAULT_READ, count, &power.random);
+    cuts = power.cuts;
     power_unlock();
     power_delay(ns);
     power_lock();
-    r = crashsim_disk_read(power.disk, buf, count, offset);
+    /* It came before a cut, and the power may be on again. */
+    r = power.cuts == cuts ? crashsim_disk_read(power.disk, buf, count, offset) : -ESHUTDOWN;
     if (r == 0) {
         power.reads++;
         if (fault_happens(params.faults.eio[FAULT_READ], &power.random)) {

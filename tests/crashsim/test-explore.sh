@@ -99,6 +99,8 @@ head -c 5000 "$dir/none" >"$dir/bare"
 cp "$dir/none" "$dir/foreign"
 cp "$dir/none" "$dir/noise"
 sed '5s/=/=x/' "$dir/none.side" >"$dir/noise.side"
+cp "$dir/none" "$dir/other-log"
+cp "$dir/early.side" "$dir/other-log.side"
 truncate -s 8M "$dir/large"
 refused 'No such file' replay "$dir/missing" -o "$dir/new"
 refused 'Is a directory' replay "$dir" -o "$dir/new"
@@ -107,6 +109,7 @@ refused 'no log of dm-log-writes' replay "$store" -o "$dir/new"
 refused 'truncated' replay "$dir/short" -o "$dir/new"
 refused 'truncated' explore "$dir/bare" -- true
 refused 'line 4 of the sidecar' explore "$dir/noise" -- true
+refused 'is not of this recording' explore "$dir/other-log" -- true
 refused 'no cut was recorded' replay "$dir/none" --at=cut -o "$dir/new"
 refused "no mark 'x'" replay "$dir/none" --at=mark:x -o "$dir/new"
 refused 'has 72 lines' replay "$dir/none" --at=73 --choice=drop-all -o "$dir/new"

@@ -27,11 +27,14 @@ for i in range(entries):
     assert flags or count, "entry %d is malformed: all zeroes" % i
     assert flags == 8 or log[at + 32] == 0, "entry %d is malformed: not padded" % i
     assert flags < 16 and at + 512 <= len(log)
-    kinds.append("FUDM"[[1, 2, 4, 8].index(flags)] if flags else "w")
+    # --end-mark compares one byte more than the name has, which is to be 0
+    assert flags & 8 == 0 or (count == 0 and 0 < length < 480 and log[at + 32 + length] == 0)
+    kinds.append(next((k for k, bit in (("D", 4), ("M", 8), ("U", 2), ("F", 1)) if flags & bit), "w"))
     at += 512
-    if flags == 4:
+    if flags & 4: # no bytes follow, whatever else it is
         image[sector * 512:(sector + count) * 512] = bytes(count * 512)
     else:
+        assert count * 512 < 0x7ffff000, "entry %d is more than one read() gives" % i
         assert at + count * 512 <= len(log), "entry %d is cut off" % i
         image[sector * 512:(sector + count) * 512] = log[at:at + count * 512]
         at += count * 512

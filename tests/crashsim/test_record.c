@@ -314,6 +314,43 @@ sidecar__of_a_full_cache__replayed_and_cut_is_the_disk(void **state)
     assert_true(destaged > 100);
 }
 
+/* Readers take an entry's bytes with one read(), which gives less than 2 GiB. */
+static void
+record__zeros_of_gigabytes__no_entry_beyond_one(void **state)
+{
+    struct crashsim_base base = {NULL, base_pread, base_pwrite, base_zero, NULL};
+    struct crashsim_write zero = {.kind = CRASHSIM_ZERO, .count = UINT32_MAX, .offset = 1 << 20};
+    uint64_t at = 512, sector = zero.offset / 512, super[3], head[4];
+    struct crashsim_record *r;
+    struct crashsim_disk *d;
+    struct file f;
+    int fd;
+
+    (void)state;
+    file_begin(&f);
+    assert_int_equal(crashsim_disk_new(&base, UINT64_C(1) << 40, 1 << 20, 1, &d), 0);
+    zero.count -= 511; /* whole sectors: what lies beside is not asked for */
+    assert_int_equal(crashsim_record_new(f.log, UINT64_C(1) << 40, 1, &r), 0);
+    assert_int_equal(crashsim_disk_submit(d, &zero, &zero.id), 0);
+    crashsim_record_submit(r, &zero);
+    zero.seq = 1;
+    crashsim_record_write(r, d, &zero);
+    assert_int_equal(crashsim_record_free(r), 0);
+    fd = open(f.log, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && pread(fd, super, sizeof(super), 0) == sizeof(super));
+    for (uint64_t i = 0; i < le64toh(super[2]); i++) {
+        assert_int_equal(pread(fd, head, sizeof(head), (off_t)at), sizeof(head));
+        assert_true(le64toh(head[0]) == sector && le64toh(head[1]) <= 1 << 21 && head[2] == 0);
+        sector += le64toh(head[1]);
+        at += 512 + le64toh(head[1]) * 512;
+    }
+    assert_int_equal(sector * 512, zero.offset + zero.count);
+    assert_int_equal(lseek(fd, 0, SEEK_END), at);
+    close(fd);
+    crashsim_disk_free(d);
+    file_end(&f);
+}
+
 static void
 words__of_choices_and_faults__as_documented(void **state)
 {
@@ -383,6 +420,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(record__random_changes__replayed_is_the_disk),
         cmocka_unit_test(sidecar__of_a_full_cache__replayed_and_cut_is_the_disk),
+        cmocka_unit_test(record__zeros_of_gigabytes__no_entry_beyond_one),
         cmocka_unit_test(words__of_choices_and_faults__as_documented),
         cmocka_unit_test(choice__all_subsets_and_indexes__each_state_once),
     };
