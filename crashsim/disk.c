@@ -567,8 +567,11 @@ crashsim_disk_flush(struct crashsim_disk *d, uint64_t bound)
     }
     if (gone == 0)
         return r;
-    for (size_t i = 0; i < gone; i++)
+    for (size_t i = 0; i < gone; i++) {
+        if (r < 0 && d->base.destaged != NULL)
+            d->base.destaged(d->base.opaque, d->done[i]);
         disk_leave(d, d->done[i]);
+    }
     memmove(d->done, d->done + gone, (d->done_count - gone) * sizeof(void *));
     d->done_count -= gone;
     if (d->done_count == 0) {

@@ -44,7 +44,8 @@ struct crashsim_base {
     int (*pread)(void *opaque, void *buf, uint32_t count, uint64_t offset);
     int (*pwrite)(void *opaque, const void *buf, uint32_t count, uint64_t offset);
     int (*zero)(void *opaque, uint32_t count, uint64_t offset, bool trim);
-    /* NULL, or told of each change that became durable only because the cache is full. */
+    /* NULL, or told of each change that became durable only because the cache is full, or by a
+     * flush that failed behind it. */
     void (*destaged)(void *opaque, const struct crashsim_write *w);
 };
 

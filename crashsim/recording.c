@@ -328,6 +328,12 @@ crashsim_record_flush(struct crashsim_record *r, uint32_t conn, uint64_t bound, 
 }
 
 void
+crashsim_record_give_up(struct crashsim_record *r, int error)
+{
+    record_failed(r, error);
+}
+
+void
 crashsim_record_mark(struct crashsim_record *r, const char *name)
 {
     if (r->error != 0)

@@ -61,6 +61,8 @@ void crashsim_record_fail(struct crashsim_record *r, uint64_t id, int error);
 void crashsim_record_destage(struct crashsim_record *r, uint64_t id);
 /* A flush by CONN was answered; it covers what was answered up to BOUND, or nothing if it lies. */
 void crashsim_record_flush(struct crashsim_record *r, uint32_t conn, uint64_t bound, bool lies);
+/* What happened cannot be said: the recording ends here, with ERROR (negative). */
+void crashsim_record_give_up(struct crashsim_record *r, int error);
 void crashsim_record_mark(struct crashsim_record *r, const char *name);
 /* Before the cut: what is in flight, then the cut. */
 void crashsim_record_cut(struct crashsim_record *r, struct crashsim_disk *d,

@@ -420,8 +420,11 @@ power_flush(uint32_t conn, int *err)
         power.lies++;
     else
         r = crashsim_disk_flush(power.disk, bound);
-    if (r == 0 && !lies)
+    if (r == 0 && !lies) {
         r = power_base_flush();
+        if (r < 0 && power.record != NULL) /* is it durable below, or not? */
+            crashsim_record_give_up(power.record, r);
+    }
     if (r == 0) {
         if (power.record != NULL)
             crashsim_record_flush(power.record, conn, bound, lies);

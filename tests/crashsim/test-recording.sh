@@ -106,14 +106,18 @@ read -r kinds _ < <(python3 "$dir/replay.py" "$dir/cut-off" "$dir/zeros" "$dir/r
 truncate -s 1M "$dir/small"
 cat >"$dir/full-disk.sh" <<'SCRIPT'
 set -euo pipefail
-! qemu-io -t writeback -f raw -c 'write -q -P 1 0 64k' -c 'write -q -P 2 512k 64k' -c flush "$uri"
+! qemu-io -t writeback -f raw -c 'write -q -P 1 0 16k' -c 'write -q -P 2 512k 16k' -c flush "$uri"
 "$KVFS_CRASHSIMCTL" "$dir/c" stats | grep -q '^open=1$'
-qemu-io -t writeback -f raw -c 'read -q -P 1 0 64k' -c 'read -q -P 2 512k 64k' "$uri"
+qemu-io -t writeback -f raw -c 'read -q -P 1 0 16k' -c 'read -q -P 2 512k 16k' "$uri"
 "$KVFS_CRASHSIMCTL" "$dir/c" cut --survive=drop-all >/dev/null
-"$KVFS_CRASHSIMCTL" "$dir/c" power-on
-qemu-io -t writeback -f raw -c 'read -q -P 1 0 64k' -c 'read -q -P 0 512k 64k' "$uri"
+"$KVFS_CRASHSIMCTL" "$dir/c" power-on || true # what it records next would not fit
+qemu-io -t writeback -f raw -c 'read -q -P 1 0 16k' -c 'read -q -P 0 512k 16k' "$uri"
 SCRIPT
-full 100 "$dir/full-disk.sh" file "$dir/small" || fail "$(cat "$dir/said")"
+full 100 "$dir/full-disk.sh" file "$dir/small" crashsim-record="$dir/full" || fail "$(cat "$dir/said")"
+# The recording knows what a flush that failed had done before.
+truncate -s 1M "$dir/small"
+"$KVFS_CRASHSIM" replay "$dir/full" -o "$dir/full.disk" >/dev/null
+cmp "$dir/small" "$dir/full.disk" || fail 'the recording of a full disk is of another'
 
 # The same seed and the same requests of one client: the same state.  Another seed: another.
 for seed in 7 7 8; do

@@ -150,12 +150,44 @@ wait__for_a_cut__ends_with_it_even_if_the_power_is_on_again(void **state)
     world_end(&w);
 }
 
+/* Whether the read or the cut is first is the machine's; where the read is, it fails. */
+static void
+read__under_way_at_a_cut__fails_though_the_power_is_on_again(void **state)
+{
+    static const char *const slow[] = {"memory", "1M", "crashsim-latency=400000,0,0", NULL};
+    bool failed = false;
+    struct world w;
+
+    (void)state;
+    world_begin(&w);
+    world_start(&w, slow);
+    for (int i = 0; i < 20 && !failed; i++) {
+        struct nbd_handle *nbd = world_connect(&w);
+        char bytes[512] = "";
+        int64_t cookie = nbd_aio_pread(nbd, bytes, sizeof(bytes), 0, NBD_NULL_COMPLETION, 0);
+        int r;
+
+        assert_true(cookie > 0);
+        assert_int_equal(nbd_pwrite(nbd, bytes, sizeof(bytes), 512, 0), 0); /* sent behind it */
+        assert_int_equal(world_ctl(&w, "cut", NULL), 0);
+        assert_int_equal(world_ctl(&w, "power-on", NULL), 0);
+        while ((r = nbd_aio_command_completed(nbd, (uint64_t)cookie)) == 0)
+            assert_true(nbd_poll(nbd, -1) >= 0);
+        failed = r < 0;
+        nbd_close(nbd);
+    }
+    assert_true(failed);
+    world_stop(&w);
+    world_end(&w);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients__slow_or_many_or_gone__keep_nobody_out),
         cmocka_unit_test(garbage__sent__is_an_error_or_nothing),
+        cmocka_unit_test(read__under_way_at_a_cut__fails_though_the_power_is_on_again),
         cmocka_unit_test(wait__for_a_cut__ends_with_it_even_if_the_power_is_on_again),
     };
 
