@@ -186,7 +186,7 @@ disk_collect(struct crashsim_disk *d, uint64_t seq, uint64_t start)
         }
     }
     if (n > 1)
-        qsort(d->beside, n, sizeof(*d->beside), disk_compare);
+        qsort(d->beside, n, sizeof(void *), disk_compare);
     return n;
 }
 

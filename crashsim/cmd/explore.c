@@ -215,7 +215,7 @@ explore_state(struct explore *e, struct crashsim_pick *pick, enum plan_kind kind
         e->report->kinds[kind]++;
     }
     cmd_progress_show(&e->progress, "%llu/%llu states, %zu/%zu cuts, %zu failed, %.0f/s",
-                      (unsigned long long)(e->report->states + e->report->spoilt),
+                      (unsigned long long)e->report->states + e->report->spoilt,
                       (unsigned long long)e->o->states,
                       e->report->cuts, e->s->cuts_count, e->failed_count,
                       (double)e->report->states / (explore_seconds(e) + 1e-9));

@@ -407,16 +407,17 @@ rundir_remove_unborn(const char *path, bool only_look)
     struct dirent *e;
     DIR *folder = opendir(path);
     char owner[PATH_MAX];
-    int r = folder != NULL ? 0 : -errno;
+    int r = 0;
 
+    if (folder == NULL)
+        return -errno;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
     while (r == 0 && (e = readdir(folder)) != NULL) {
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
             strcmp(e->d_name, "owner") != 0)
             r = -ENOTEMPTY;
     }
-    if (folder != NULL)
-        (void)closedir(folder);
+    (void)closedir(folder);
     if (r < 0 || only_look)
         return r;
     (void)snprintf(owner, sizeof(owner), "%s/owner", path);
