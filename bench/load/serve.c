@@ -70,9 +70,7 @@ serve_read(char *line, size_t cap)
     size_t len = 0;
 
     while (len < cap - 2) { /* serve_lines() needs a byte more */
-        ssize_t n;
-
-        if (!serve_wait() || (n = read(STDIN_FILENO, line + len, 1)) <= 0)
+        if (!serve_wait() || read(STDIN_FILENO, line + len, 1) <= 0)
             return 1;
         if (line[len] == '\n') {
             line[len] = '\0';

@@ -80,6 +80,8 @@ direct_write(struct load_store *s, const struct load_piece *pieces, uint32_t cou
         return kvfs_error_set(err, -EINVAL, "layer direct: every batch is durable (flush=0)");
     for (uint32_t i = 0; i < count; i++)
         n += pieces[i].count;
+    if (n == 0)
+        return 0;
     blocks = malloc(n * sizeof(*blocks));
     if (blocks == NULL)
         return kvfs_error_set(err, -ENOMEM, "no memory");
