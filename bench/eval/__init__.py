@@ -1,0 +1,1 @@
+"""The evaluation: plan, run, judge and report.  docs/EVALUATION.md says how."""

@@ -1,0 +1,3 @@
+"""stub"""
+def write(data, folder):
+    return []
