@@ -50,9 +50,10 @@ class KvloadSession(Session):
         self.bench, self.peer, self.folder = bench, peer, folder
         store = os.path.join(folder, "store")
         os.makedirs(store)
+        engine = peer_engine(peer)
         command = list(wrap or []) + [
             bench.program("bench/kvload"), f"--layer={peer_layer(peer, group.layer)}",
-            f"--engine={tuned(bench, peer_engine(peer))}", f"--dir={store}",
+            *([] if engine == "raw" else [f"--engine={tuned(bench, engine)}"]), f"--dir={store}",
             f"--bytes={group.dataset_bytes}", "--block=4096",
             f"--data={group.params.get('data', 'random')}", f"--seed={bench.seed + number}"]
         command += [f"--device={device}"] if device else []

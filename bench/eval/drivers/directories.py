@@ -1,0 +1,102 @@
+"""Names: kvdir makes, looks at, lists, renames and removes them, by library calls or on a mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any, Callable, Dict, List, Optional
+
+from ..cells import Cell, Group, peer_engine
+from .base import Bench, Driver, Failed, Measured, Session
+from .process import Lines, run
+from .servers import Mounted, Served
+
+PHASES = ("dir-create", "dir-stat", "dir-rename", "dir-remove", "file-create", "file-stat",
+          "file-read", "file-list", "file-rename", "file-remove")
+PATIENCE = 1800.0
+
+
+class FuseExt4:
+    """An ext4 image served by fuse2fs."""
+
+    def __init__(self, folder: str, size: int):
+        self.point = os.path.join(folder, "mnt")
+        image = os.path.join(folder, "image")
+        os.makedirs(self.point)
+        with open(image, "wb") as file:
+            file.truncate(size)
+        run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image])
+        self.server = Served(["fuse2fs", "-f", "-o", "rw,fakeroot", image, self.point], "",
+                             os.path.join(folder, "fuse2fs.log"), os.path.join(self.point, "lost+found"))
+
+    def close(self) -> None:
+        """Unmount, and wait until the image is written."""
+        try:
+            run(["fusermount3", "-u", self.point], 60)
+            self.server.child.wait(60)
+        except (Failed, OSError):
+            pass
+        self.server.close()
+
+
+class DirectoriesSession(Session):
+    """One kvdir on one place; its phases build on one another."""
+
+    def __init__(self, bench: Bench, group: Group, peer: str, folder: str):
+        self.folder = folder
+        self.closers: List[Callable[[], None]] = []
+        self.done = 0
+        try:
+            command = [bench.program("bench/kvdir"), f"--shape={group.params['shape']}",
+                       f"--files={group.params['files'] or 1}", *self.place(group, peer)]
+            self.process = Lines(command, os.path.join(folder, "errors"))
+            self.closers.append(self.process.close)
+        except BaseException:
+            self.close()
+            raise
+
+    def place(self, group: Group, peer: str) -> List[str]:
+        """Where the names are, as kvdir takes it."""
+        if "@" not in peer:
+            return ["--layer=kvfs", f"--engine={peer_engine(peer)}", f"--dir={self.folder}/volume"]
+        size = group.dataset_bytes + 512 * int(group.params["files"])
+        if peer.endswith("@kernel"):
+            image = os.path.join(self.folder, "image")
+            with open(image, "wb") as file:
+                file.truncate(size)
+            mounted: Any = Mounted(self.folder, image)
+        else:
+            mounted = FuseExt4(self.folder, size)
+        self.closers.append(mounted.close)
+        return ["--layer=posix", f"--dir={mounted.point}/place"]
+
+    def visit(self, cell: Cell, number: int) -> Measured:
+        wanted = PHASES.index(cell.params["what"])
+        answer: Dict[str, Any] = {}
+        while self.done <= wanted:
+            answer = json.loads(self.process.ask(PHASES[self.done], PATIENCE))
+            self.done += 1
+        if not answer:
+            raise Failed(f"{cell.params['what']} comes before what was done")
+        extra = {key: answer[key] for key in ("ops", "seconds", "rate", "rate_synced") if key in answer}
+        return Measured(answer["rate_synced"], extra)
+
+    def close(self) -> None:
+        while self.closers:
+            self.closers.pop()()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class DirectoriesDriver(Driver):
+    """See the top of the file."""
+
+    def cell_impossible(self, group: Group, cell: Cell, peer: str) -> Optional[str]:
+        if peer == "ext4@fuse2fs" and not shutil.which("fuse2fs"):
+            return "fuse2fs is not installed"
+        if "@" in peer and os.geteuid() != 0:
+            return "needs root, to mount"
+        return None
+
+    def open(self, group: Group, peer: str, number: int) -> Session:
+        return DirectoriesSession(self.bench, group, peer, self.folder(group, peer, number))
