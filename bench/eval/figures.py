@@ -66,7 +66,8 @@ def header(figure: Figure, identity: str) -> List[str]:
     lines = [f'set terminal svg noenhanced size {wide},380 dynamic font "sans-serif,12" '
              f'name "{identity}" background "white"',
              "set output", "set grid ytics lc rgb '#dddddd'", "set border 3", "set tics nomirror",
-             f"set ylabel {quoted(figure.unit)}", "set key outside right top", "set format y '%.3s%c'",
+             f"set ylabel {quoted(figure.unit)}", "set key outside right top",
+             f"set format y '%.{0 if figure.log else 1}s%c'", "set bars front",
              "set datafile missing 'NaN'"]
     lines.append("set logscale y" if figure.log else "set yrange [0:*]")
     return lines
@@ -95,7 +96,7 @@ def bars(figure: Figure) -> Tuple[List[str], List[str]]:
         else:
             plots.append(f"$d{number} using 2:3:({width:.3f}) with boxes fs solid 0.8 "
                          f"lc rgb '{colour(name, number)}' title {quoted(name)}")
-        plots.append(f"$d{number} using 2:3:4:5 with yerrorbars pt 0 lw 1.5 lc rgb 'black' notitle")
+        plots.append(f"$d{number} using 2:3:4:5 with yerrorbars ps 0 lw 1.5 lc rgb 'black' notitle")
     return data, plots
 
 
@@ -128,7 +129,7 @@ def stacks(figure: Figure) -> Tuple[List[str], List[str]]:
     number = len(parts)
     data.append(block(number, [row(n, place, point) for place, (n, point)
                                in enumerate(zip(figure.names, whole[1]))]))
-    plots.append(f"$d{number} using 2:3:4:5 with yerrorbars pt 0 lw 1.5 lc rgb 'black' "
+    plots.append(f"$d{number} using 2:3:4:5 with yerrorbars ps 0 lw 1.5 lc rgb 'black' "
                  f"title {quoted(whole[0])}")
     return data, plots
 

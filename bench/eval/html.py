@@ -18,9 +18,9 @@ nav ul { columns: 3 14rem; padding-left: 1.2rem; }
 table { border-collapse: collapse; font-size: .85rem; margin: .6rem 0 1.2rem; }
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { border: 1px solid #ddd; padding: .2rem .45rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child, td.text { text-align: left; }
+th:first-child, td:first-child, td.text, caption { text-align: left; }
 thead th { background: #f3f3f3; }
-figure { margin: 1rem 0; break-inside: avoid; } figure svg { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; break-inside: avoid; } figure svg { width: min(100%, 56rem); height: auto; }
 figcaption { font-size: .9rem; }
 .confirmed, .faster { color: #00662b; } .refuted, .slower { color: #a31515; }
 @media print {
@@ -32,11 +32,14 @@ figcaption { font-size: .9rem; }
 MARKED = ("confirmed", "refuted", "faster", "slower")
 
 
-def cell(text: str) -> str:
-    """A cell of a table; prose stands on the left."""
-    classes = [text] if text in MARKED else []
-    if len(text) > 24 or text in MARKED:
-        classes.append("text")
+def prose(column: Sequence[str]) -> bool:
+    """Whether a column holds words, which stand on the left."""
+    return any(text[:1].isalpha() and text not in ("n/a", "failed", "partial") for text in column)
+
+
+def cell(text: str, words: bool) -> str:
+    """A cell of a table."""
+    classes = ([text] if text in MARKED else []) + (["text"] if words else [])
     mark = f' class="{" ".join(classes)}"' if classes else ""
     return f"<td{mark}>{escape(text)}</td>"
 
@@ -45,7 +48,8 @@ def table(part: Table) -> str:
     """A table that scrolls by itself where it is too wide."""
     caption = f"<caption>{escape(part.caption)}</caption>" if part.caption else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in part.head)
-    rows = "\n".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in part.rows)
+    words = [prose(column) for column in zip(*part.rows)]
+    rows = "\n".join("<tr>" + "".join(map(cell, row, words)) + "</tr>" for row in part.rows)
     return (f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>\n'
             f"<tbody>{rows}</tbody></table></div>")
 

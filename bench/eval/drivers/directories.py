@@ -79,8 +79,11 @@ class DirectoriesSession(Session):
             self.done += 1
         if not answer:
             raise Failed(f"{cell.params['what']} comes before what was done")
-        extra = {key: answer[key] for key in ("ops", "seconds", "rate", "rate_synced") if key in answer}
-        return Measured(answer["rate_synced"], extra)
+        latency = answer.get("latency_ns") or {}
+        extra = {key: answer[key] for key in ("ops", "seconds", "rate") if key in answer}
+        extra.update({key: latency[key] for key in ("p50", "p99", "p999", "max") if key in latency})
+        extra["rate_drained"] = answer["rate_synced"]
+        return Measured(answer["rate_synced"], extra, latency.get("histogram") or [])
 
     def close(self) -> None:
         while self.closers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from typing import List, Optional
 
 from ..cells import Cell, Group, peer_engine
@@ -93,8 +94,12 @@ class InterfaceSession(Session):
         self.bench, self.peer, self.folder = bench, peer, folder
 
     def visit(self, cell: Cell, number: int) -> Measured:
-        out = run([self.bench.program("bench/pagecost"), f"--engine={self.peer}",
-                   f"--seconds={cell.params['seconds']}", self.folder], 900)
+        folder = tempfile.mkdtemp(dir=self.folder)
+        try:
+            out = run([self.bench.program("bench/pagecost"), f"--engine={self.peer}",
+                       f"--seconds={cell.params['seconds']}", folder], 900)
+        finally:
+            shutil.rmtree(folder)
         ways = {(row["cell"], row["way"]): row["us"] for row in map(json.loads, out.splitlines())}
         name = cell.params["cell"]
         if (name, "vfs") not in ways:
