@@ -3,7 +3,9 @@
 
 import sys
 
-from eval.cli import main
+sys.dont_write_bytecode = True  # the tree may be read-only, and stays as it is
+
+from eval.cli import main  # noqa: E402  # pylint: disable=wrong-import-position
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,8 @@ KNOWN = PLAIN + tuple(f"log:{name}" for name in PLAIN)
 SPACE = {"lmdb": 2.5, "sqlite": 3.5, "rocksdb": 3.5, "jammdb": 4.0, "sled": 5.5}
 LOG_BYTES = 64 * MIB
 
+DIRECT = ("lmdb", "sqlite", "rocksdb")  # kvload has a minimal program for these
+
 THROUGHPUT, LATENCY, DIRECTORIES = "throughput", "latency", "directories"
 RECOVERY, SQLITE, RESOURCES, PRESETS = "recovery", "sqlite", "resources", "presets"
 WORKLOADS = (THROUGHPUT, LATENCY, DIRECTORIES, RECOVERY, SQLITE, RESOURCES, PRESETS)
@@ -128,7 +130,8 @@ def throughput(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[G
     axis = None if mode.all_peers else tuple(few) + ("raw@raw",)
     again = (f"{few[0]} (again)",) if few else ()
     plain = [e for e in engines if ":" not in e]
-    layers = tuple(f"{e}@{layer}" for e in plain for layer in ("direct", "contract", "kvfs"))
+    layers = tuple(f"{e}@{layer}" for e in plain for layer in ("direct", "contract", "kvfs")
+                   if layer != "direct" or e in DIRECT)
     kvfs = tuple(engines) + ("raw@raw",) + again
 
     def group(name: str, layer: str, peers: Tuple[str, ...], cells: Sequence[Cell],

@@ -238,11 +238,12 @@ def decide(use: str, cell: str, needs: str, entries: List[Json]) -> Json:
         ratio = judge.ratio(first, entry) if entry is not first else None
         if ratio:
             (behind if ratio["verdict"] == stats.FASTER else equal).append(ratio)
+    few = any(r["verdict"] == stats.UNKNOWN for r in equal)
     why = "; ".join(f"{r['ratio']:.2f} [{r['low']:.2f}, {r['high']:.2f}] x {r['beside']}"
                     for r in sorted(behind, key=lambda r: r["ratio"], reverse=not higher)[:3])
     return {"use": use, "engine": first["engine"], "equal": [r["beside"] for r in equal],
             "cell": cell, "excluded": weaker, "value": first["median"], "unit": first["unit"],
-            "why": why or "no difference shown to the others"}
+            "why": why or (stats.UNKNOWN if few else stats.SAME)}
 
 
 def decide_all(data: Json) -> List[Json]:

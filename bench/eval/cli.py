@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from . import cells, claims, judge, machine, modes, plan, report, results, selftest
 from .drivers import DRIVERS, Bench, synthetic
@@ -32,9 +32,16 @@ class Refused(Exception):
         self.status = status
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused(f"{message} (--help says more)", 2)
+
+
+def parser() -> Parser:
     """Options of a run."""
-    new = argparse.ArgumentParser(
+    new = Parser(
         prog="bench/eval.py", usage=USAGE, allow_abbrev=False,
         description="Measure every engine beside the others: plan, run, judge, report. "
                     "docs/EVALUATION.md tells the method.")
@@ -59,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     new.add_argument("--plan", action="store_true", help="print the plan and end")
     new.add_argument("--build", default=os.path.join(machine.TOP, "build", "release"),
                      help="a build tree (build/release)")
+    new.add_argument("--check-options", action="store_true", help=argparse.SUPPRESS)
     new.add_argument("--synthetic", action="store_true", help=argparse.SUPPRESS)
     new.set_defaults(mode="full")
     return new
@@ -66,10 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """A number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("a number from 1 is wanted")
-    return number
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10 ** 9:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 1 is wanted")
+    return int(text)
 
 
 def wanted_engines(text: Optional[str]) -> List[str]:
@@ -98,6 +105,26 @@ def writable_folder(path: str, what: str) -> str:
     except OSError as error:
         raise Refused(f"{what}={path}: cannot be written: {error.strerror}") from error
     return path
+
+
+def could_write(path: str, what: str) -> None:
+    """The same, looking only."""
+    place = os.path.abspath(path)
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place) or not os.access(place, os.W_OK):
+        raise Refused(f"{what}={path}: cannot be written: {place} is no folder, or not ours")
+
+
+def check_options(options: argparse.Namespace) -> int:
+    """What can be said before anything is built or installed, and without a change."""
+    mode = modes.mode_of(options.mode)
+    groups_of(options, mode, wanted_engines(options.engines))
+    could_write(options.out, "--out")
+    could_write(options.dir or options.out, "--dir")
+    if options.resume and not os.path.exists(results_path(options.out)):
+        raise Refused(f"--resume: there is no run in {options.out}")
+    return 0
 
 
 def groups_of(options: argparse.Namespace, mode: modes.Mode, engines: Sequence[str]) -> List[cells.Group]:
@@ -188,6 +215,8 @@ def resume_plan(whole: plan.Plan, data: Dict[str, Any]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan, measure, report."""
+    if options.check_options:
+        return check_options(options)
     wanted = wanted_engines(options.engines)
     options.build = os.path.abspath(options.build)
     mode = modes.mode_of(options.mode, options.rounds, options.budget)
@@ -196,7 +225,7 @@ def run(options: argparse.Namespace) -> int:
     if not built and not options.synthetic:
         raise Refused(f"{options.build}: no build there; ./bootstrap bench makes one, or "
                       "cmake --preset release && cmake --build --preset release")
-    show_engines([] if options.synthetic else rows)
+    show_engines(rows)
     engines = [row["name"] for row in rows if row["built"]]
     if not engines and not options.synthetic:
         raise Refused("none of the engines asked for is built")

@@ -111,7 +111,10 @@ def text(plan: Plan, impossible: Sequence[Dict[str, str]] = ()) -> str:
         for cell in group.cells:
             lines.append(f"    {cell.name:48} {cell_seconds(group, cell, plan.mode):6.1f} s")
     for title, rows in (("dropped", plan.dropped), ("not possible here", impossible)):
-        if rows:
-            lines.append(f"  {title}:")
-            lines += [f"    {row['name']:48} {row['reason']}" for row in rows]
+        reasons: Dict[str, List[str]] = {}
+        for row in rows:
+            reasons.setdefault(row["reason"], []).append(row["name"])
+        for reason, names in reasons.items():
+            lines.append(f"  {title}, {reason}:")
+            lines += [f"    {name}" for name in names]
     return "\n".join(lines)

@@ -273,7 +273,7 @@ def claims(data: Json) -> Section:
 def decisions(data: Json) -> Section:
     """Which engine for which use, and why."""
     rows = [[d["use"], d["engine"] or "not measured",
-             " ".join((number(d.get("value")), d.get("unit", ""))) if d["engine"] else "",
+             f"{value(d['value'], d['unit'])} {unit_name(d['unit'])}".strip() if d["engine"] else "",
              ", ".join(d["equal"]) or "-", d["why"], ", ".join(d["excluded"]) or "-", d["cell"]]
             for d in data["decisions"]]
     return Section("Which engine for which use", [

@@ -53,10 +53,13 @@ says 2 "nightly: takes no arguments" "$bootstrap" nightly dev
 says 2 "packages: all is none of" "$bootstrap" packages all
 says 2 "no command nosuch" "$bootstrap" nosuch
 says 2 "JOBS=0:" env JOBS=0 "$bootstrap" test
-says 2 "--rounds=0:" "$bootstrap" bench --rounds=0
-says 2 "--seconds=-1:" "$bootstrap" bench --seconds=-1
-says 2 "--dir=nowhere:" "$bootstrap" bench --dir=nowhere
-says 2 "--peers: a is none" "$bootstrap" bench --peers=a
+says 2 "--rounds: 0: a number from 1" "$bootstrap" bench --rounds=0
+says 2 "unknown option" "$bootstrap" bench check --nosuch
+says 2 "unrecognized arguments: --fast" "$bootstrap" bench --fast
+says 2 "not allowed with argument" "$bootstrap" bench --quick --long
+says 1 "--out=file/a: cannot be written" "$bootstrap" bench --out=file/a
+says 1 "--resume: there is no run in nowhere" "$bootstrap" bench --resume --out=nowhere
+says 2 "there is no engine a" "$bootstrap" bench --engines=lmdb,a
 says 2 "no cell is called so" "$bootstrap" bench --only=nosuch
 
 # --- packages and rights --------------------------------------------------------------------------
