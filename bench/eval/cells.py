@@ -18,7 +18,7 @@ KNOWN = PLAIN + tuple(f"log:{name}" for name in PLAIN)
 SPACE = {"lmdb": 2.5, "sqlite": 3.5, "rocksdb": 3.5, "jammdb": 4.0, "sled": 5.5}
 LOG_BYTES = 64 * MIB
 
-DIRECT = ("lmdb", "sqlite", "rocksdb")  # kvload has a minimal program for these
+DIRECT = ("lmdb", "sqlite", "rocksdb")  # kvload has minimal programs for these
 
 THROUGHPUT, LATENCY, DIRECTORIES = "throughput", "latency", "directories"
 RECOVERY, SQLITE, RESOURCES, PRESETS = "recovery", "sqlite", "resources", "presets"

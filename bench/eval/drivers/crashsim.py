@@ -22,7 +22,7 @@ class RecoverySession(Session):
     def visit(self, cell: Cell, number: int) -> Measured:
         out = run([self.bench.program("crashsim/crashsim"), "recovery", f"--engines={self.peer}",
                    f"--sizes={self.group.dataset_bytes}", f"--cuts={cell.params['cuts']}",
-                   f"--work={min(4 << 20, self.group.dataset_bytes // 4)}",
+                   f"--unflushed={min(4 << 20, self.group.dataset_bytes // 4)}",
                    f"--latency={cell.params['latency']}", f"--seed={self.bench.seed + number}",
                    "--json", "--quiet"], 1800)
         found = json.loads(out)["cells"][0]
@@ -51,11 +51,11 @@ class PromiseSession(Session):
 
     def visit(self, cell: Cell, number: int) -> Measured:
         out = run([self.bench.program("crashsim/crashsim"), "run", "kvfs", f"--engine={self.peer}",
-                   f"--states={cell.params['states']}", "--strict", "--jobs=2",
+                   f"--states={cell.params['states']}", "--promise=durable", "--jobs=2",
                    f"--seed={self.bench.seed + number}", "--json", "--quiet",
                    f"--findings={os.path.join(self.folder, 'findings')}"], 1800, statuses=(0, 1))
         found = json.loads(out)[0]
-        extra = {key: found[key] for key in ("states", "distinct", "acknowledged", "cuts", "troubles")
+        extra = {key: found[key] for key in ("states", "distinct", "acknowledged", "cuts", "not_judged")
                  if key in found}
         return Measured(found["violations"], extra)
 

@@ -9,12 +9,20 @@ from typing import Any, Callable, Dict, List, Optional
 
 from ..cells import Cell, Group, peer_engine
 from .base import Bench, Driver, Failed, Measured, Session
+from .kvload import declared_text, measured
 from .process import Lines, run
 from .servers import Mounted, Served
 
 PHASES = ("dir-create", "dir-stat", "dir-rename", "dir-remove", "file-create", "file-stat",
           "file-read", "file-list", "file-rename", "file-remove")
 PATIENCE = 1800.0
+
+
+def phase_line(phase: str) -> str:
+    """As kvdir takes it: all that is changed is made durable once at the end, within the time."""
+    kind, name = phase.split("-")
+    sync = " sync=end" if name in ("create", "rename", "remove") else ""
+    return f"list{sync}" if name == "list" else f"{name} kind={kind}{sync}"
 
 
 class FuseExt4:
@@ -47,11 +55,15 @@ class DirectoriesSession(Session):
         self.folder = folder
         self.closers: List[Callable[[], None]] = []
         self.done = 0
+        params = group.params
+        shape = [f"--files={params['files']}"] if params["shape"] == "flat" else \
+            ["--branch=6", "--depth=3", "--items=8"]
         try:
-            command = [bench.program("bench/kvdir"), f"--shape={group.params['shape']}",
-                       f"--files={group.params['files'] or 1}", *self.place(group, peer)]
-            self.process = Lines(command, os.path.join(folder, "errors"))
+            self.process = Lines([bench.program("bench/kvdir"), *self.place(group, peer), *shape],
+                                 os.path.join(folder, "errors"))
             self.closers.append(self.process.close)
+            self.opened = json.loads(self.process.read(PATIENCE))
+            self.process.ask("mktree", PATIENCE)
         except BaseException:
             self.close()
             raise
@@ -59,7 +71,9 @@ class DirectoriesSession(Session):
     def place(self, group: Group, peer: str) -> List[str]:
         """Where the names are, as kvdir takes it."""
         if "@" not in peer:
-            return ["--layer=kvfs", f"--engine={peer_engine(peer)}", f"--dir={self.folder}/volume"]
+            volume = os.path.join(self.folder, "volume")
+            os.makedirs(volume)
+            return ["--layer=kvfs", f"--engine={peer_engine(peer)}", f"--dir={volume}"]
         size = group.dataset_bytes + 512 * int(group.params["files"])
         if peer.endswith("@kernel"):
             image = os.path.join(self.folder, "image")
@@ -69,21 +83,20 @@ class DirectoriesSession(Session):
         else:
             mounted = FuseExt4(self.folder, size)
         self.closers.append(mounted.close)
-        return ["--layer=posix", f"--dir={mounted.point}/place"]
+        return ["--layer=posix", f"--dir={mounted.point}"]
 
     def visit(self, cell: Cell, number: int) -> Measured:
         wanted = PHASES.index(cell.params["what"])
         answer: Dict[str, Any] = {}
         while self.done <= wanted:
-            answer = json.loads(self.process.ask(PHASES[self.done], PATIENCE))
+            answer = json.loads(self.process.ask(phase_line(PHASES[self.done]), PATIENCE))
             self.done += 1
         if not answer:
             raise Failed(f"{cell.params['what']} comes before what was done")
-        latency = answer.get("latency_ns") or {}
-        extra = {key: answer[key] for key in ("ops", "seconds", "rate") if key in answer}
-        extra.update({key: latency[key] for key in ("p50", "p99", "p999", "max") if key in latency})
-        extra["rate_drained"] = answer["rate_synced"]
-        return Measured(answer["rate_synced"], extra, latency.get("histogram") or [])
+        found = measured(answer)
+        found.declared = declared_text(self.opened.get("caps")) if self.opened.get("caps") else None
+        found.version = self.opened.get("version")
+        return found
 
     def close(self) -> None:
         while self.closers:

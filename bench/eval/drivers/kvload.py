@@ -118,6 +118,8 @@ class KvloadDriver(Driver):
     def cell_impossible(self, group: Group, cell: Cell, peer: str) -> Optional[str]:
         if peer.startswith("raw@") and cell.params.get("rmw"):
             return "a file has no transactions"
+        if peer.endswith("@direct") and cell.params.get("op") == "read":
+            return "the minimal programs only write"
         return None
 
     def open(self, group: Group, peer: str, number: int) -> Session:
