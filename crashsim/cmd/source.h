@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "disk.h"
 #include "pick.h"
 
 struct source;
@@ -74,6 +75,8 @@ int source_parse_choice(const struct source *s, const char *text, struct crashsi
 /* What CHOICE makes of the changes that are open at the present cut. */
 int source_choose(const struct source *s, const struct crashsim_choice *choice,
                   struct crashsim_pick *pick);
+/* An open change of a disk, in words. */
+void source_describe_write(const struct crashsim_write *w, char *text, size_t size);
 /* How many marks lie in front of the present cut. */
 size_t source_marks(const struct source *s);
 /* Write them, a line each. */

@@ -73,15 +73,21 @@ disk_shape(const void *source, size_t i, uint64_t *offset, uint64_t *count)
     *count = w->count;
 }
 
-static void
-disk_describe(const struct source *s, size_t i, char *text, size_t size)
+void
+source_describe_write(const struct crashsim_write *w, char *text, size_t size)
 {
     static const char *const kinds[] = {"write", "zeros", "trim"};
-    const struct source_disk *d = (const struct source_disk *)s;
-    const struct crashsim_write *w = crashsim_disk_open(d->disk, i);
 
     (void)snprintf(text, size, "%s of %" PRIu32 " bytes at %" PRIu64 "%s", kinds[w->kind],
                    w->count, w->offset, w->seq == 0 ? ", never answered" : "");
+}
+
+static void
+disk_describe(const struct source *s, size_t i, char *text, size_t size)
+{
+    const struct source_disk *d = (const struct source_disk *)s;
+
+    source_describe_write(crashsim_disk_open(d->disk, i), text, size);
 }
 
 static int

@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cmd/source.h"
+#include "again.h"
 #include "finding.h"
 #include "random.h"
 #include "round.h"
@@ -139,11 +139,12 @@ round_keep(struct round *rd, const struct state *s, const char *why)
                         .record = rd->record,
                         .journal = rd->journal,
                         .t_ns_max = rd->t_ns_max,
+                        .promise = rd->c->promise,
                         .why = why};
     struct kvfs_error err = {0};
     char dir[300], text[STATE_TEXT];
 
-    (void)snprintf(f.state, sizeof(f.state), "%s", state_text(s, text));
+    f.state = state_text(s, text);
     if (stats->first[0] == '\0')
         (void)snprintf(stats->first, sizeof(stats->first), "%s", why);
     if (stats->violations > FINDINGS_KEPT || rd->c->plain)
@@ -151,8 +152,10 @@ round_keep(struct round *rd, const struct state *s, const char *why)
     (void)snprintf(dir, sizeof(dir), "%s", rd->c->findings);
     if (finding_save(&f, dir, sizeof(dir), &err) < 0)
         (void)fprintf(stderr, "crashsim: the finding is not kept: %s\n", err.msg);
-    else if (stats->command[0] == '\0')
-        (void)snprintf(stats->command, sizeof(stats->command), "crashsim run --replay=%s", dir);
+    else if (stats->command[0] == '\0') {
+        finding_command(&f, dir, stats->command, sizeof(stats->command));
+        (void)snprintf(rd->finding, sizeof(rd->finding), "%s", dir);
+    }
 }
 
 void
@@ -602,6 +605,13 @@ round_run(struct round *rd, const char *template, struct kvfs_error *err)
     return rc;
 }
 
+/* What is found of an engine that promises nothing is no violation, and not worth the minute. */
+static bool
+campaign_promises(const struct campaign *c)
+{
+    return (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0;
+}
+
 int
 campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error *err)
 {
@@ -629,108 +639,10 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
                        c->subject.engine_params != NULL ? c->subject.engine_params : "");
         rc = c->trace ? round_trace(&rd, template, err) : round_run(&rd, template, err);
     }
-    bench_free(rd.bench);
+    bench_free(rd.bench); /* shrinking has one of its own */
+    if (rc == 0 && rd.finding[0] != '\0' && campaign_promises(c) && c->shrink > 0)
+        rc = again_shrink(c, rd.finding, &stats->shrunk, err);
     journal_free(rd.journal);
     (void)munmap(rd.live, sizeof(*rd.live));
-    return rc;
-}
-
-/* --- again --- */
-
-static void
-again_judged(void *arg, const struct state *s, const struct verdict *v)
-{
-    (void)s;
-    *(struct verdict *)arg = *v;
-}
-
-int
-campaign_of(const char *dir, char scenario[32], char engine[96], bool *trace,
-            struct kvfs_error *err)
-{
-    struct journal *j = journal_new();
-    struct finding f = {.journal = j};
-    int rc = j == NULL ? -ENOMEM : finding_load(&f, dir, err);
-
-    if (rc == 0) {
-        memcpy(scenario, j->scenario, 32);
-        memcpy(engine, j->engine, 96);
-        *trace = f.trace;
-    }
-    journal_free(j);
-    return rc;
-}
-
-/* S of a recording of a disk. */
-static int
-again_disk(struct campaign *c, const struct finding *f, const struct bench_job *job,
-           const struct state *s, struct kvfs_error *err)
-{
-    struct trace t = {0};
-    struct replay *r = NULL;
-    struct bench *b = NULL;
-    int rc = trace_open(f->record_path, &t, err);
-
-    if (rc == 0)
-        rc = replay_new(&t, f->base_path, &r, err);
-    if (rc == 0)
-        rc = bench_new(c->place, 1, t.size_bytes, &b, err);
-    if (rc == 0)
-        rc = replay_go(r, s->at, err);
-    if (rc == 0)
-        rc = bench_begin(b, job, r, s, trace_time(&t, s->at), err);
-    bench_free(b);
-    replay_free(r);
-    trace_close(&t);
-    return rc;
-}
-
-/* S of a trace. */
-static int
-again_trace(struct campaign *c, const struct finding *f, struct bench_job *job,
-            const struct state *s, struct kvfs_error *err)
-{
-    struct source *source = NULL;
-    struct bench *b = NULL;
-    int rc = 0;
-
-    if (source_open_trace(f->record_path, &source) != 0 || s->at > source->lines ||
-        source->ops->seek(source, (uint32_t)s->at) < 0)
-        rc = kvfs_error_set(err, -EINVAL, "%s: no trace, or not of this state", f->record_path);
-    job->source = source;
-    if (rc == 0)
-        rc = bench_new(c->place, 1, 0, &b, err);
-    if (rc == 0)
-        rc = bench_begin(b, job, NULL, s, job->journal->trace_begin + s->at + 1, err);
-    bench_free(b);
-    if (source != NULL)
-        source_close(source);
-    return rc;
-}
-
-int
-campaign_again(struct campaign *c, const char *dir, const char *text, struct verdict *v,
-               struct kvfs_error *err)
-{
-    struct journal *j = journal_new();
-    struct finding f = {.journal = j};
-    struct bench_job job = {.scenario = c->scenario,
-                            .subject = &c->subject,
-                            .journal = j,
-                            .judge_ms = c->judge_ms,
-                            .all = true,
-                            .judged = again_judged,
-                            .judged_arg = v};
-    struct state s;
-    int rc = j == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : finding_load(&f, dir, err);
-
-    if (rc == 0 && !state_parse(text != NULL ? text : f.state, &s))
-        rc = kvfs_error_set(err, -EINVAL, "'%s' names no state", text != NULL ? text : f.state);
-    job.t_ns_max = f.t_ns_max;
-    if (rc == 0 && c->subject.engine_params == NULL && j->params[0] != '\0')
-        c->subject.engine_params = j->params;
-    if (rc == 0)
-        rc = f.trace ? again_trace(c, &f, &job, &s, err) : again_disk(c, &f, &job, &s, err);
-    journal_free(j);
     return rc;
 }

@@ -38,6 +38,7 @@ struct campaign_stats {
     char first[440];   /* what was first found */
     char command[440]; /* and how to see it again */
     char trouble[440]; /* why the first state could not be judged */
+    struct shrunk *shrunk; /* NULL, or the first that was kept, made smaller (again.h) */
 };
 
 struct campaign {
@@ -46,7 +47,9 @@ struct campaign {
     const struct place *place;
     uint64_t seed, states_max, end_ns; /* end_ns: 0, or stop then */
     uint64_t disk_bytes;
+    uint64_t shrink;      /* judgements to make the first violation smaller; 0: it stays */
     unsigned judge_ms;    /* for one judgement */
+    const char *promise;  /* NULL, or what it is held to instead of what it declares */
     const char *findings; /* folder for recordings */
     bool trace;           /* no disk: states of the engine's files, from a trace of system calls */
     bool twice;           /* cut again while recovering */
@@ -57,14 +60,8 @@ struct campaign {
     void (*tell)(const struct campaign *c, const struct campaign_stats *s); /* of progress */
 };
 
-/* 0 whatever was found; a negative errno: it could not be done. */
+/* 0 whatever was found; a negative errno: it could not be done.  STATS->shrunk is for the caller
+ * to free in either case. */
 int campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error *err);
-
-/* Judge the state TEXT (NULL: the one that was found) of the finding in folder DIR. */
-int campaign_again(struct campaign *c, const char *dir, const char *text, struct verdict *v,
-                   struct kvfs_error *err);
-/* The scenario and the engine of a finding, and whether it is of a trace (no root is needed). */
-int campaign_of(const char *dir, char scenario[32], char engine[96], bool *trace,
-                struct kvfs_error *err);
 
 #endif /* CRASHSIM_CAMPAIGN_H */

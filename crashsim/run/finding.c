@@ -65,35 +65,57 @@ finding_save_record(const struct finding *f, const char *dir, struct kvfs_error 
     return r < 0 ? r : disks_copy(from, to, err);
 }
 
+void
+finding_command(const struct finding *f, const char *dir, char *text, size_t cap)
+{
+    (void)snprintf(text, cap, "crashsim run --replay=%s%s%s", dir,
+                   f->promise != NULL ? " --promise=" : "", f->promise != NULL ? f->promise : "");
+}
+
+/* Whole or not at all: what replays it may run meanwhile. */
+int
+finding_rename(const struct finding *f, const char *dir, struct kvfs_error *err)
+{
+    char to[512], now[512], command[440];
+    FILE *text;
+    int r = 0;
+
+    finding_command(f, dir, command, sizeof(command));
+    (void)snprintf(now, sizeof(now), "%s/state.new", dir);
+    (void)snprintf(to, sizeof(to), "%s/state", dir);
+    text = fopen(now, "we");
+    if (text == NULL ||
+        fprintf(text, "%s\n%" PRIu64 "\n%s\n%s\n%s", f->state, f->t_ns_max, f->why,
+                command, f->more != NULL ? f->more : "") < 0)
+        r = kvfs_error_set(err, -EIO, "%s cannot be written", now);
+    if (text != NULL && fclose(text) != 0 && r == 0)
+        r = kvfs_error_set(err, -EIO, "%s cannot be written", now);
+    if (r == 0 && rename(now, to) < 0)
+        r = kvfs_error_set(err, -errno, "%s: %s", to, strerrordesc_np(errno));
+    return r;
+}
+
 int
 finding_save(const struct finding *f, char *dir, size_t cap, struct kvfs_error *err)
 {
     char to[512];
     int r = finding_folder(f, dir, cap, err);
-    FILE *text;
 
     if (r == 0)
         r = finding_save_record(f, dir, err);
     (void)snprintf(to, sizeof(to), "%s/operations", dir);
     if (r == 0)
         r = journal_save(f->journal, to, err);
-    (void)snprintf(to, sizeof(to), "%s/state", dir);
-    if (r < 0)
-        return r;
-    text = fopen(to, "we");
-    if (text == NULL || fprintf(text, "%s\n%" PRIu64 "\n%s\ncrashsim run --replay=%s\n", f->state,
-                                f->t_ns_max, f->why, dir) < 0)
-        r = kvfs_error_set(err, -EIO, "%s cannot be written", to);
-    if (text != NULL && fclose(text) != 0 && r == 0)
-        r = kvfs_error_set(err, -EIO, "%s cannot be written", to);
-    return r;
+    return r < 0 ? r : finding_rename(f, dir, err);
 }
 
 int
 finding_load(struct finding *f, const char *dir, struct kvfs_error *err)
 {
     char path[512], number[32] = "";
+    size_t cap = 0;
     FILE *text;
+    bool good;
 
     (void)snprintf(f->base_path, sizeof(f->base_path), "%s/base.img", dir);
     (void)snprintf(f->record_path, sizeof(f->record_path), "%s/recording", dir);
@@ -105,14 +127,21 @@ finding_load(struct finding *f, const char *dir, struct kvfs_error *err)
     text = fopen(path, "re");
     if (text == NULL)
         return kvfs_error_set(err, -errno, "%s: %s", path, strerrordesc_np(errno));
-    if (fgets(f->state, sizeof(f->state), text) == NULL ||
-        fgets(number, sizeof(number), text) == NULL) {
-        (void)fclose(text);
-        return kvfs_error_set(err, -EINVAL, "%s: no finding", path);
-    }
+    good = getline(&f->loaded, &cap, text) > 0 && fgets(number, sizeof(number), text) != NULL;
     (void)fclose(text);
-    f->state[strcspn(f->state, "\n")] = '\0';
+    if (!good)
+        return kvfs_error_set(err, -EINVAL, "%s: no finding", path);
+    f->loaded[strcspn(f->loaded, "\n")] = '\0';
+    f->state = f->loaded;
     f->t_ns_max = strtoull(number, NULL, 10);
     (void)snprintf(path, sizeof(path), "%s/operations", dir);
     return journal_load(f->journal, path, err);
+}
+
+void
+finding_unload(struct finding *f)
+{
+    free(f->loaded);
+    f->loaded = NULL;
+    f->state = NULL;
 }

@@ -7,7 +7,8 @@
  *   recording, recording.side      docs/CRASHSIM.md
  *   trace                          instead of these: the system calls
  *   operations                     what the workload did, and when it was acknowledged
- *   state                          the state's name; then what was found, and the command
+ *   state                          the state's name, the time of the workload's cut, what was
+ *                                  found, the command; then how it was shrunk
  */
 #ifndef CRASHSIM_FINDING_H
 #define CRASHSIM_FINDING_H
@@ -19,13 +20,21 @@ struct finding {
     const char *base, *record; /* to save */
     struct journal *journal;
     uint64_t t_ns_max;
-    char state[96];
-    const char *why;
+    const char *state; /* its name */
+    const char *promise;    /* NULL, or what --promise of the run was */
+    const char *why, *more; /* more: NULL, or lines about it */
+    char *loaded;           /* of finding_load: what `state` points into */
     char base_path[512], record_path[512]; /* loaded */
 };
 
 /* DIR: the folder of all findings; becomes that of this one. */
 int finding_save(const struct finding *f, char *dir, size_t cap, struct kvfs_error *err);
+/* The command that judges the finding in DIR again. */
+void finding_command(const struct finding *f, const char *dir, char *text, size_t cap);
+/* Another name of its state, with all that follows it; F was loaded from DIR. */
+int finding_rename(const struct finding *f, const char *dir, struct kvfs_error *err);
+/* Ends with finding_unload(), also after an error. */
 int finding_load(struct finding *f, const char *dir, struct kvfs_error *err);
+void finding_unload(struct finding *f);
 
 #endif /* CRASHSIM_FINDING_H */

@@ -96,14 +96,20 @@ replay_load(struct replay *r, const char *base, struct kvfs_error *err)
     return rc;
 }
 
+static struct crashsim_base
+replay_base(struct replay *r)
+{
+    return (struct crashsim_base){.opaque = r,
+                                  .pread = replay_base_pread,
+                                  .pwrite = replay_base_pwrite,
+                                  .zero = replay_base_zero};
+}
+
 int
 replay_new(const struct trace *t, const char *base, struct replay **replay, struct kvfs_error *err)
 {
     struct replay *r = calloc(1, sizeof(*r));
-    struct crashsim_base calls = {.opaque = r,
-                                  .pread = replay_base_pread,
-                                  .pwrite = replay_base_pwrite,
-                                  .zero = replay_base_zero};
+    struct crashsim_base calls = replay_base(r);
     int rc = -ENOMEM;
 
     if (r == NULL)
@@ -195,6 +201,30 @@ replay_cut(struct replay *r, const struct crashsim_choice *choice, struct crashs
     int rc = crashsim_disk_cut(r->disk, choice, cut);
 
     return rc < 0 ? kvfs_error_set(err, rc, "cutting: %s", strerrordesc_np(-rc)) : 0;
+}
+
+int
+replay_cut_picked(struct replay *r, const struct crashsim_pick *pick, struct kvfs_error *err)
+{
+    struct crashsim_base base = replay_base(r);
+    int rc = crashsim_disk_peek(r->disk, pick, &base);
+
+    return rc < 0 ? kvfs_error_set(err, rc, "cutting: %s", strerrordesc_np(-rc)) : 0;
+}
+
+const struct crashsim_write *
+replay_open(const struct replay *r, size_t i)
+{
+    return crashsim_disk_open(r->disk, i);
+}
+
+void
+replay_shape(const void *replay, size_t i, uint64_t *offset, uint64_t *count)
+{
+    const struct crashsim_write *w = replay_open(replay, i);
+
+    *offset = w->offset;
+    *count = w->count;
 }
 
 int

@@ -10,16 +10,19 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "again.h"
 #include "campaign.h"
 #include "cmd/cmd.h"
 
 #define RUN_ENGINES_MAX 32
+#define PROMISES        (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)
 #define RUN_STATES      200
 #define RUN_DISK        ((uint64_t)256 << 20)
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                                              *run_state, *run_tmp, *run_way, *run_promised;
-static uint64_t run_states, run_seconds, run_seed, run_jobs, run_judge_ms = STATE_JUDGE_MS;
+static uint64_t run_states, run_seconds, run_seed, run_jobs, run_judge_ms = STATE_JUDGE_MS,
+                run_shrink = 200;
 static bool run_json, run_quiet, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
@@ -122,6 +125,22 @@ run_ms(uint64_t ns, uint64_t n)
 }
 
 static void
+run_print_shrunk(const struct shrunk *s)
+{
+    if (!s->repeated) {
+        (void)printf("    judged once more the same state was good: it is kept as it was found\n");
+        return;
+    }
+    (void)printf("    shrunk with %llu judgings of %zu open changes to %s, which %s only:\n",
+                 (unsigned long long)s->judgings, s->open, s->state,
+                 s->kept ? "keeps" : "drops");
+    for (size_t i = 0; i < s->changes_count; i++)
+        (void)printf("      %s\n", s->changes[i]);
+    (void)printf("%s%s", s->more ? "      ...\n" : "",
+                 s->changes_count == 0 ? "      nothing\n" : "");
+}
+
+static void
 run_print(const struct campaign *c, const struct campaign_stats *s)
 {
     double seconds = (double)s->states_ns / 1e9;
@@ -137,9 +156,26 @@ run_print(const struct campaign *c, const struct campaign_stats *s)
         strcmp(promise, "none") == 0 ? "beyond what it promises" : "violations");
     if (s->first[0] != '\0')
         (void)printf("    %s\n", s->first);
+    if (s->shrunk != NULL)
+        run_print_shrunk(s->shrunk);
     if (s->command[0] != '\0')
         (void)printf("    %s\n", s->command);
     (void)fflush(stdout);
+}
+
+static void
+run_json_shrunk(struct json_object *o, const struct shrunk *s)
+{
+    struct json_object *shrunk = json_object_new_object(), *changes = json_object_new_array();
+
+    (void)json_object_object_add(shrunk, "repeated", json_object_new_boolean(s->repeated));
+    cmd_json_text(shrunk, "state", s->state);
+    cmd_json_u64(shrunk, "judgings", s->judgings);
+    cmd_json_u64(shrunk, "open", s->open);
+    for (size_t i = 0; i < s->changes_count; i++)
+        (void)json_object_array_add(changes, json_object_new_string(s->changes[i]));
+    (void)json_object_object_add(shrunk, s->kept ? "kept" : "dropped", changes);
+    (void)json_object_object_add(o, "shrunk", shrunk);
 }
 
 static void
@@ -210,6 +246,8 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
     (void)json_object_object_add(o, "milliseconds", ms);
     if (s->first[0] != '\0')
         cmd_json_text(o, "first", s->first);
+    if (s->shrunk != NULL)
+        run_json_shrunk(o, s->shrunk);
     if (s->command[0] != '\0')
         cmd_json_text(o, "command", s->command);
     (void)json_object_array_add(run_list, o);
@@ -243,12 +281,14 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
     c->end_ns = run_seconds == 0 ? 0 : journal_now() + run_seconds * 1000000000u / share;
     if (campaign_run(c, &stats, &err) < 0) {
         cmd_progress_end(&run_progress);
+        shrunk_free(stats.shrunk);
         return cmd_error("%s: %s", engine, err.msg);
     }
     if (run_json)
         run_json_add(c, &stats, c->seed);
     else
         run_print(c, &stats);
+    shrunk_free(stats.shrunk);
     if (stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0)
         return CMD_VIOLATIONS;
     return stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
@@ -264,7 +304,7 @@ run_again(struct campaign *c)
     struct kvfs_error err = {0};
     struct verdict v = {0};
     bool trace = false;
-    int r = campaign_of(run_replay, scenario, engine, &trace, &err);
+    int r = again_of(run_replay, scenario, engine, &trace, &err);
 
     if (r == 0 && !trace && geteuid() != 0) {
         (void)cmd_error("%s is of a disk: mounting it needs root", run_replay);
@@ -281,9 +321,10 @@ run_again(struct campaign *c)
         r = kvfs_engine_find(engine, &e, &err);
     if (r == 0) {
         c->subject.engine = engine;
-        c->subject.caps =
-            run_promised != NULL ? run_promised_caps() : KVFS_CAP_DURABLE | KVFS_CAP_ORDERED;
-        r = campaign_again(c, run_replay, run_state, &v, &err);
+        c->subject.caps = run_promised != NULL ? run_promised_caps()
+                          : (e->caps & PROMISES) != 0 ? e->caps
+                                                      : PROMISES; /* as it was found */
+        r = again_judge(c, run_replay, run_state, &v, &err);
     }
     if (r < 0)
         return cmd_error("%s", err.msg);
@@ -421,6 +462,8 @@ run_run(int argc, char **argv)
     c.judge_ms = (unsigned)(run_judge_ms < UINT_MAX / 2 ? run_judge_ms : UINT_MAX / 2);
     c.slots = run_jobs != 0 ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     c.first = run_first;
+    c.shrink = run_shrink;
+    c.promise = run_promised;
     c.plain = run_plain;
     c.stop = run_stop;
     c.tell = run_tell;
@@ -445,8 +488,11 @@ static const struct cmd_option run_options[] = {
     {"jobs", CMD_NUMBER, 0, "N", "states judged at once (as many as processors)", &run_jobs},
     {"findings", CMD_TEXT, 0, "FOLDER", "where violations are kept (crashsim-findings)",
      &run_findings},
+    {"shrink", CMD_NUMBER, 0, "N",
+     "make the first violation smaller by so many judgings and 60 s (200); 0: not at all",
+     &run_shrink},
     {"replay", CMD_TEXT, 0, "FOLDER", "judge the state of a kept violation again", &run_replay},
-    {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording", &run_state},
+    {"state", CMD_TEXT, 0, "STATE", "with --replay: another state of its recording (812,keep:3)", &run_state},
     {"promise", CMD_TEXT, 0, "PROMISE", "judge every engine as if it promised: durable, ordered, none",
      &run_promised},
     {"way", CMD_TEXT, 0, "WAY", "disk (of root), or trace: files rebuilt from system calls (others)",

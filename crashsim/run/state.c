@@ -79,12 +79,21 @@ bool
 state_parse(const char *text, struct state *s)
 {
     char copy[STATE_TEXT], *rest = copy, *at, *survive, *tear;
+    size_t len = strcspn(text, ",");
     uint64_t n;
 
+    *s = (struct state){0};
+    if (len < 24 && (strncmp(text + len, ",keep:", 6) == 0 || strncmp(text + len, ",drop:", 6) == 0)) {
+        (void)snprintf(copy, sizeof(copy), "%.*s", (int)len, text);
+        s->pick = text + len + 1;
+        if (!crashsim_parse_number(copy, &n))
+            return false;
+        s->at = (size_t)n;
+        return true;
+    }
     if (snprintf(copy, sizeof(copy), "%s", text) >= (int)sizeof(copy))
         return false;
     copy[strcspn(copy, "\n")] = '\0';
-    *s = (struct state){0};
     at = strsep(&rest, ",");
     survive = strsep(&rest, ",");
     tear = strsep(&rest, ",");
@@ -338,6 +347,35 @@ state_down(struct slot *s, struct replay *r)
     s->verdict->umount_ns += journal_now() - begin;
 }
 
+static int
+state_parse_pick(const char *text, size_t count, crashsim_pick_shape_fn shape, const void *opaque,
+                 struct crashsim_pick *pick, struct kvfs_error *err)
+{
+    int r = crashsim_pick_parse(pick, text, count, shape, opaque);
+
+    return r < 0 ? kvfs_error_set(err, r, "'%.200s': %s; %zu changes are open there", text,
+                                  r == -ERANGE ? "no such change or piece" : "no state", count)
+                 : 0;
+}
+
+/* The disk becomes what survives. */
+static int
+state_cut(struct replay *r, const struct state *s, struct kvfs_error *err)
+{
+    struct crashsim_pick pick;
+    struct crashsim_cut cut;
+    int rc;
+
+    if (s->pick == NULL)
+        return replay_cut(r, &s->choice, &cut, err);
+    rc = state_parse_pick(s->pick, replay_open_count(r), replay_shape, r, &pick, err);
+    if (rc == 0) {
+        rc = replay_cut_picked(r, &pick, err);
+        crashsim_pick_free(&pick);
+    }
+    return rc;
+}
+
 /* Again, while no other judges. */
 static void
 state_alone(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns, int lock)
@@ -360,7 +398,6 @@ state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
 {
     struct verdict *v = s->verdict;
     struct kvfs_error err = {0};
-    struct crashsim_cut cut;
     char path[PLACE_NAME_MAX];
     int lock = open(place_name(b->place, "judging", path), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
@@ -369,7 +406,7 @@ state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
         state_trouble(v, &err);
         return;
     }
-    if ((r != NULL && replay_cut(r, &s->state.choice, &cut, &err) < 0) ||
+    if ((r != NULL && state_cut(r, &s->state, &err) < 0) ||
         state_up(b, s, r, &err) < 0) {
         state_trouble(v, &err);
         return;
@@ -512,8 +549,12 @@ bench_prepare(struct bench *b, const struct bench_job *job, const struct state *
     struct source *source = job->source;
     uint64_t begin = journal_now(), key[3] = {0, state_acked(job, t_ns), job->journal->seed};
     struct crashsim_pick pick = {0};
-    int r = source_choose(source, &st->choice, &pick);
+    int r = st->pick == NULL ? source_choose(source, &st->choice, &pick)
+                             : state_parse_pick(st->pick, source->ops->open_count(source),
+                                                source->ops->shape, source, &pick, err);
 
+    if (r < 0 && st->pick != NULL)
+        return r;
     if (r == 0)
         r = source->ops->prepare(source, &pick, &key[0]);
     crashsim_pick_free(&pick);

@@ -17,11 +17,13 @@
 struct state {
     size_t at; /* instant: so many events have happened */
     struct crashsim_choice choice;
+    const char *pick; /* NULL, or instead of the choice: text of a pick (pick.h), borrowed */
 };
 
 #define STATE_TEXT 96
-/* "AT,SURVIVE,TEAR,SEED" */
+/* "AT,SURVIVE,TEAR,SEED", of a choice */
 const char *state_text(const struct state *s, char buf[STATE_TEXT]);
+/* That, or "AT,PICK", where PICK begins with keep: or drop: and S borrows it. */
 bool state_parse(const char *text, struct state *s);
 
 struct bench;  /* the slots */

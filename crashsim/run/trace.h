@@ -58,6 +58,11 @@ size_t replay_open_count(const struct replay *r);
  * callers fork first). */
 int replay_cut(struct replay *r, const struct crashsim_choice *choice, struct crashsim_cut *cut,
                struct kvfs_error *err);
+/* The same by PICK, which is of as many changes as are open. */
+int replay_cut_picked(struct replay *r, const struct crashsim_pick *pick, struct kvfs_error *err);
+/* An open change, as crashsim_disk_open() tells; and a crashsim_pick_shape_fn of a replay. */
+const struct crashsim_write *replay_open(const struct replay *r, size_t i);
+void replay_shape(const void *replay, size_t i, uint64_t *offset, uint64_t *count);
 /* Write the disk into the open file FD, all of it. */
 int replay_write(const struct replay *r, int fd, struct kvfs_error *err);
 /* Does FILE hold the same?  -EILSEQ: no. */

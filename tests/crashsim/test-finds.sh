@@ -13,6 +13,6 @@ if [[ $bug == engine:* ]]; then
 else
     export KVFS_TEST_BUG=$bug
 fi
-"${KVFS_CRASHSIM:?}" run "$scenario" --engine="$engine" "${params[@]}" --states="$states" --first \
+"${KVFS_CRASHSIM:?}" run "$scenario" --engine="$engine" "${params[@]}" --states="$states" --first --shrink=0 \
     --seed="${KVFS_SEED:-1}" --findings="$work/findings" || got=$?
 [[ $got -eq 1 ]] || { echo "FAILED: $bug was not found (exit status $got)" >&2; exit 1; }

@@ -150,7 +150,7 @@ status 1 run kvfs --engine=lmdb --engine-params=unsafe-nosync=1 --states=200 --f
     --seed="$seed" --findings="$findings"
 [[ -s $(echo "$findings"/kvfs-lmdb-*/state) ]] || fail "the finding was not kept"
 for scenario in $scenarios; do # its words reach whatever opens the volume
-    status 1 run "$scenario" --engine=lmdb --engine-params=unsafe-nosync=1 --states=200 --first \
+    status 1 run "$scenario" --engine=lmdb --engine-params=unsafe-nosync=1 --states=200 --first --shrink=0 \
         --seed="$seed" --findings="$findings/$scenario"
 done
 cut=$(head -n 1 "$findings"/kvfs-lmdb-*-1/state)
