@@ -24,6 +24,7 @@
 #include "finding.h"
 #include "random.h"
 #include "round.h"
+#include "serve.h"
 #include "tool.h"
 #include "writeback.h"
 
@@ -610,6 +611,17 @@ static bool
 campaign_promises(const struct campaign *c)
 {
     return (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0;
+}
+
+int
+campaign_check(const struct campaign *c, struct kvfs_error *err)
+{
+    static const char *const disk[] = {"mkfs.ext4", "e2fsck", "nbdkit", "nbdfuse", NULL};
+    int r = c->trace ? 0 : tool_look(disk, err);
+
+    if (r == 0 && c->scenario->tools != NULL)
+        r = tool_look(c->scenario->tools, err);
+    return r == 0 && c->scenario->serves ? serve_look(c->place, err) : r;
 }
 
 int

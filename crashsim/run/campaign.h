@@ -60,6 +60,9 @@ struct campaign {
     void (*tell)(const struct campaign *c, const struct campaign_stats *s); /* of progress */
 };
 
+/* Can it be done at all, before anything is?  -ENOENT: a program is missing. */
+int campaign_check(const struct campaign *c, struct kvfs_error *err);
+
 /* 0 whatever was found; a negative errno: it could not be done.  STATS->shrunk is for the caller
  * to free in either case. */
 int campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error *err);

@@ -654,6 +654,7 @@ recovery_all(struct place *place, struct cell *cells, size_t count)
 static int
 recovery_run(int argc, char **argv)
 {
+    static const char *const tools[] = {"mkfs.ext4", "e2fsck", "nbdkit", "nbdfuse", NULL};
     struct cell *cells = calloc(CELLS_MAX, sizeof(*cells));
     char usual[128];
     struct kvfs_error err = {0};
@@ -673,6 +674,8 @@ recovery_run(int argc, char **argv)
     else if (count > 0 && geteuid() != 0) {
         (void)cmd_error("mounting needs root");
         status = CMD_NEEDS_ROOT;
+    } else if (count > 0 && tool_look(tools, &err) < 0) {
+        (void)cmd_error("%s", err.msg);
     } else if (count > 0 && place_make(&place, recovery_tmp, &err) < 0) {
         (void)cmd_error("%s", err.msg);
     } else if (count > 0) {

@@ -13,6 +13,7 @@
 #include "again.h"
 #include "campaign.h"
 #include "cmd/cmd.h"
+#include "tool.h"
 
 #define RUN_ENGINES_MAX 32
 #define PROMISES        (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)
@@ -299,6 +300,7 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
 static int
 run_again(struct campaign *c)
 {
+    static const char *const fsck[] = {"e2fsck", NULL};
     char scenario[32], engine[96];
     const struct kvfs_engine *e;
     struct kvfs_error err = {0};
@@ -319,6 +321,8 @@ run_again(struct campaign *c)
         return cmd_error("%s: a scenario that is not known: %s", run_replay, scenario);
     if (r == 0)
         r = kvfs_engine_find(engine, &e, &err);
+    if (r == 0 && !trace)
+        r = tool_look(fsck, &err);
     if (r == 0) {
         c->subject.engine = engine;
         c->subject.caps = run_promised != NULL ? run_promised_caps()
@@ -346,10 +350,13 @@ run_scenario(struct campaign *c, size_t scenario, unsigned share)
 {
     static char names[RUN_ENGINES_MAX][96];
     size_t count = run_list_engines(names);
+    struct kvfs_error err = {0};
     int status = CMD_OK;
 
     c->scenario = run_scenarios[scenario].scenario;
     c->twice = run_scenarios[scenario].twice;
+    if (campaign_check(c, &err) < 0)
+        return cmd_error("%s: %s", run_scenarios[scenario].name, err.msg);
     if (!run_json)
         (void)printf("%s%s, seed %llu\n", run_scenarios[scenario].name,
                      c->trace ? ", files rebuilt from a trace" : "", (unsigned long long)c->seed);

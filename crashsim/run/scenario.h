@@ -55,6 +55,8 @@ struct judge {
 
 struct scenario {
     const char *name, *summary;
+    const char *const *tools; /* NULL, or the programs that it starts; NULL ends them */
+    bool serves;              /* the volume, by nbdkit and the plugin */
     /* Fill a volume that was just formatted. */
     int (*prepare)(struct kvfs_volume *v, struct kvfs_error *err);
     /* The same, with a folder to work in. */

@@ -443,8 +443,12 @@ guest_judge(struct judge *j, struct kvfs_error *err)
     return r;
 }
 
+static const char *const guest_tools[] = {"mkfs.ext4", "e2fsck", "nbdkit", "nbdfuse", NULL};
+
 const struct scenario scenario_guest = {
     .name = "guest",
+    .tools = guest_tools,
+    .serves = true,
     .summary = "ext4 inside a disk of the volume; one cut takes both",
     .prepare_in = guest_prepare,
     .work = guest_work,

@@ -371,8 +371,12 @@ scenario_nbd_memory(const struct place *p, uint64_t seed, char *text, size_t cap
     return r;
 }
 
+static const char *const nbd_tools[] = {"nbdkit", NULL};
+
 const struct scenario scenario_nbd = {
     .name = "nbd",
+    .tools = nbd_tools,
+    .serves = true,
     .summary = "writes, zeros, trims, flushes and FUA on a served disk, from several connections",
     .prepare = nbd_prepare,
     .work = nbd_work,

@@ -26,6 +26,14 @@ serve_plugin(void)
 }
 
 int
+serve_look(const struct place *p, struct kvfs_error *err)
+{
+    const char *const argv[] = {"nbdkit", "--dump-plugin", serve_plugin(), NULL};
+
+    return tool_run_preloaded(p, argv, getenv("KVFS_PRELOAD"), err); // NOLINT(concurrency-mt-unsafe)
+}
+
+int
 serve_volume(const struct subject *s, const char *volume, const char *file, uint64_t seed,
              char socket[PLACE_NAME_MAX], pid_t *server, struct kvfs_error *err)
 {

@@ -7,6 +7,9 @@
 
 #include "scenario.h"
 
+/* Can nbdkit load the plugin? */
+int serve_look(const struct place *p, struct kvfs_error *err);
+
 /* Serve file FILE of VOLUME at a new socket, whose path goes into SOCKET. */
 int serve_volume(const struct subject *s, const char *volume, const char *file, uint64_t seed,
                  char socket[PLACE_NAME_MAX], pid_t *server, struct kvfs_error *err);

@@ -43,6 +43,35 @@ tool_become(const struct place *p, const char *const argv[], const char *preload
     _exit(127);
 }
 
+static bool
+tool_is_in(const char *path, const char *name)
+{
+    char file[4096];
+
+    while (*path != '\0') {
+        size_t len = strcspn(path, ":");
+
+        if (snprintf(file, sizeof(file), "%.*s/%s", len == 0 ? 1 : (int)len, len == 0 ? "." : path,
+                     name) < (int)sizeof(file) &&
+            access(file, X_OK) == 0)
+            return true;
+        path += len + (path[len] == ':');
+    }
+    return false;
+}
+
+int
+tool_look(const char *const names[], struct kvfs_error *err)
+{
+    const char *path = getenv("PATH"); // NOLINT(concurrency-mt-unsafe): nobody sets it
+
+    for (size_t i = 0; names[i] != NULL; i++) {
+        if (!tool_is_in(path != NULL ? path : "/bin:/usr/bin", names[i]))
+            return kvfs_error_set(err, -ENOENT, "%s is needed, and not in $PATH", names[i]);
+    }
+    return 0;
+}
+
 void
 tool_quiet(const struct place *p)
 {
@@ -70,12 +99,23 @@ tool_failed(const struct place *p, const char *name, struct kvfs_error *err)
         n = fread(text, 1, sizeof(text) - 1, f);
         (void)fclose(f);
     }
+    while (n > 0 && text[n - 1] == '\n')
+        n--;
     text[n] = '\0';
+    for (char *end = text; (end = strchr(end, '\n')) != NULL;)
+        *end = ' ';
     return kvfs_error_set(err, -EIO, "%s failed: %s", name, text);
 }
 
 int
 tool_run(const struct place *p, const char *const argv[], struct kvfs_error *err)
+{
+    return tool_run_preloaded(p, argv, NULL, err);
+}
+
+int
+tool_run_preloaded(const struct place *p, const char *const argv[], const char *preload,
+                   struct kvfs_error *err)
 {
     pid_t self = getpid(), pid = fork();
     int status = 0;
@@ -83,10 +123,13 @@ tool_run(const struct place *p, const char *const argv[], struct kvfs_error *err
     if (pid < 0)
         return kvfs_error_set(err, -errno, "fork: %s", strerrordesc_np(errno));
     if (pid == 0)
-        tool_become(p, argv, NULL, self);
+        tool_become(p, argv, preload, self);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    return status == 0 ? 0 : tool_failed(p, argv[0], err);
+    if (status == 0)
+        return 0;
+    (void)tool_failed(p, argv[0], err);
+    return WIFSIGNALED(status) ? -EINTR : WEXITSTATUS(status) == 127 ? -ENOENT : -EIO;
 }
 
 static int

@@ -10,11 +10,18 @@
 
 #include "place.h"
 
-/* Run to the end; 0, or a negative errno (-EIO: it failed, ERR shows what it said). */
+/* Is each of NAMES, which NULL ends, in $PATH?  -ENOENT: ERR names the first that is not. */
+int tool_look(const char *const names[], struct kvfs_error *err);
+
+/* Run to the end; 0, or a negative errno.  -EIO: it failed, ERR shows what it said; -ENOENT: there is no
+ * such program; -EINTR: a signal ended it. */
 int tool_run(const struct place *p, const char *const argv[], struct kvfs_error *err);
+/* PRELOAD: NULL or what it needs preloaded. */
+int tool_run_preloaded(const struct place *p, const char *const argv[], const char *preload,
+                       struct kvfs_error *err);
 
 /* Start a server that writes its pid to the pipe READY (a name in P) when it serves.
- * PRELOAD: NULL or what it needs preloaded. */
+ * PRELOAD: as above. */
 int tool_serve(const struct place *p, const char *const argv[], const char *ready,
                const char *preload, pid_t *pid, struct kvfs_error *err);
 

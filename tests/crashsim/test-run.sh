@@ -126,6 +126,17 @@ for tool in nbdkit nbdfuse mkfs.ext4 e2fsck; do
     command -v "$tool" >/dev/null || skip "$tool is not installed"
 done
 [[ -c /dev/fuse && -c /dev/loop-control ]] || skip "no /dev/fuse or /dev/loop-control"
+echo "--- a program that is missing is named, before anything begins"
+mkdir "$work/bin"
+for tool in nbdkit nbdfuse mkfs.ext4 rm cp; do
+    ln -s "$(command -v "$tool")" "$work/bin"
+done
+for command in 'run guest' 'run kvfs' recovery; do
+    # shellcheck disable=SC2086 # words
+    said=$(PATH=$work/bin "$crashsim" $command --json 2>&1) && fail "$command without e2fsck: $said" || got=$?
+    [[ $got -eq 2 && $said == *'e2fsck is needed'* && $(grep -c crashsim: <<<"$said") -eq 1 ]] ||
+        fail "$command without e2fsck: $got, $said"
+done
 echo "--- every scenario"
 scenarios='kvfs nbd guest recovery-of-recovery'
 [[ -z ${KVFS_SQLITE:-} ]] || scenarios+=' sqlite'
