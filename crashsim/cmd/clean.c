@@ -2,6 +2,7 @@
  *
  * clean.c - `crashsim clean`: what killed runs left behind.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include "cmd.h"
 #include "rundir.h"
 
+#define CLEAN_ENDING 1 /* an exit status */
+
 static bool clean_json, clean_dry;
 static const char *clean_tmp;
 static struct json_object *clean_list;
@@ -17,7 +20,9 @@ static struct json_object *clean_list;
 static void
 clean_tell(const char *path, int error)
 {
-    if (error < 0)
+    if (error == -ETIMEDOUT)
+        cmd_say("%s: something of it is still ending", path);
+    else if (error < 0)
         (void)cmd_error("%s: %s", path, strerrordesc_np(-error));
     else if (clean_json)
         (void)json_object_array_add(clean_list, json_object_new_string(path));
@@ -32,7 +37,7 @@ clean_run(int argc, char **argv)
     const char *parents[] = {tmpdir, "/tmp", "/dev/shm", "/var/tmp"};
     struct rundir_swept swept = {0};
     struct stat seen[4] = {0}, st;
-    bool failed = false;
+    bool failed = false, ending = false;
     size_t from = 0, to = 4;
 
     (void)argc;
@@ -57,7 +62,8 @@ clean_run(int argc, char **argv)
             again |= seen[k].st_ino == st.st_ino && seen[k].st_dev == st.st_dev;
         seen[i] = st;
         r = again ? 0 : rundir_sweep(parents[i], clean_dry, clean_tell, &swept);
-        failed |= r < 0;
+        ending |= r == -ETIMEDOUT;
+        failed |= r < 0 && r != -ETIMEDOUT;
     }
     if (clean_json) {
         struct json_object *obj = json_object_new_object();
@@ -69,7 +75,7 @@ clean_run(int argc, char **argv)
         cmd_json_print_take(obj);
     }
     (void)json_object_put(clean_list);
-    return failed ? CMD_USAGE : CMD_OK;
+    return failed ? CMD_USAGE : ending ? CLEAN_ENDING : CMD_OK;
 }
 
 static const struct cmd_option clean_options[] = {

@@ -27,42 +27,57 @@
 #include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define RUNDIR_PREFIX  "crashsim-"
-#define RUNDIR_SIGN    "run of crashsim %d" /* the first line of `owner` */
+#define RUNDIR_SIGN    "run of crashsim %d" /* so begins the first line of `owner` */
 #define RUNDIR_KILL_MS 5000
+#define RUNDIR_END_S   10 /* for the children of a run that was killed */
 #define RUNDIR_MOUNTS  256 /* of one run */
+#define RUNDIR_EXITING 4   /* the kernel's PF_EXITING */
 
 struct rundir {
     char path[PATH_MAX];
     int owner; /* `owner`, locked */
 };
 
-/* Field 22 of /proc/PID/stat; 0: no such process. */
+/* The file WHAT of process PID; false: no such process. */
+static bool
+rundir_proc(pid_t pid, const char *what, char *text, size_t cap)
+{
+    char name[64];
+    ssize_t n;
+    int fd;
+
+    (void)snprintf(name, sizeof(name), "/proc/%d/%s", (int)pid, what);
+    fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    n = read(fd, text, cap - 1);
+    (void)close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return n > 0;
+}
+
+/* A numeric field of /proc/PID/stat, from 4 on; 0: no such process. */
+static uint64_t
+rundir_stat(pid_t pid, int number)
+{
+    char text[1024], *p = NULL;
+
+    if (rundir_proc(pid, "stat", text, sizeof(text)))
+        p = strrchr(text, ')'); /* a name may hold anything */
+    for (int field = 2; p != NULL && field < number; field++)
+        p = strchr(p + 1, ' ');
+    return p != NULL ? strtoull(p + 1, NULL, 10) : 0;
+}
+
 static uint64_t
 rundir_start_time(pid_t pid)
 {
-    char name[64], text[1024];
-    ssize_t n;
-    uint64_t start = 0;
-    char *p;
-    int fd;
-
-    (void)snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
-    fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    n = read(fd, text, sizeof(text) - 1);
-    (void)close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    p = strrchr(text, ')'); /* a name may hold anything */
-    for (int field = 2; p != NULL && field < 22; field++)
-        p = strchr(p + 1, ' ');
-    if (p != NULL)
-        start = strtoull(p + 1, NULL, 10);
-    return start;
+    return rundir_stat(pid, 22);
 }
 
 int
@@ -87,7 +102,7 @@ rundir_open(const char *parent, struct rundir **dir)
                     O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_APPEND, 0600);
     /* Whoever sweeps may hold it for an instant, to see whether we live. */
     if (d->owner < 0 || flock(d->owner, LOCK_EX) < 0 ||
-        dprintf(d->owner, RUNDIR_SIGN "\n", (int)getpid()) < 0) {
+        dprintf(d->owner, RUNDIR_SIGN " %" PRIu64 "\n", (int)getpid(), rundir_start_time(getpid())) < 0) {
         r = -errno;
         if (d->owner >= 0)
             (void)close(d->owner);
@@ -365,13 +380,72 @@ enum rundir_state {
     RUNDIR_FOREIGN, /* or alive: left alone */
     RUNDIR_UNBORN,  /* its run died before it wrote anything */
     RUNDIR_DEAD,
+    RUNDIR_ENDING, /* dead, and something of it holds the lock still */
 };
 
-/* What is the folder PATH of PID?  Unless it is foreign *LOCK holds its lock, or is -1. */
-static enum rundir_state
-rundir_look(const char *path, pid_t pid, int *lock)
+/* Is LINE the first of an `owner` of PID?  *START: when that began, 0: not known. */
+static bool
+rundir_is_sign(const char *line, pid_t pid, uint64_t *start)
 {
-    char owner[PATH_MAX], sign[64], line[64] = "";
+    char sign[64], *end;
+    size_t n = (size_t)snprintf(sign, sizeof(sign), RUNDIR_SIGN, (int)pid);
+
+    *start = 0;
+    if (strncmp(line, sign, n) != 0)
+        return false;
+    if (line[n] != ' ')
+        return line[n] == '\n';
+    *start = strtoull(line + n + 1, &end, 10);
+    return *end == '\n';
+}
+
+/* Has PID, which began at START, ended?  A large one that was killed does so for a while: it exits, or
+ * has not yet seen its SIGKILL. */
+static bool
+rundir_is_dead(pid_t pid, uint64_t start)
+{
+    uint64_t now = rundir_start_time(pid);
+    char status[4096];
+
+    if (now == 0 || (start != 0 && now != start) || (rundir_stat(pid, 9) & RUNDIR_EXITING) != 0 ||
+        !rundir_proc(pid, "status", status, sizeof(status)))
+        return true;
+    for (char *p = status; (p = strstr(p, "Pnd:\t")) != NULL; p++) { /* SigPnd and ShdPnd */
+        if ((strtoull(p + 5, NULL, 16) & UINT64_C(1) << (SIGKILL - 1)) != 0)
+            return true;
+    }
+    return false;
+}
+
+static void
+rundir_woken(int signal)
+{
+    (void)signal;
+}
+
+/* Take the lock of a run that is dead, as soon as its children let go of it. */
+static int
+rundir_wait(int lock)
+{
+    struct sigaction wake = {.sa_handler = rundir_woken}, before; /* without SA_RESTART */
+    struct itimerval tick = {{1, 0}, {1, 0}}, none = {{0, 0}, {0, 0}};
+    int r = -1;
+
+    (void)sigaction(SIGALRM, &wake, &before);
+    (void)setitimer(ITIMER_REAL, &tick, NULL);
+    for (int i = 0; i < RUNDIR_END_S && r < 0; i++)
+        r = flock(lock, LOCK_EX);
+    (void)setitimer(ITIMER_REAL, &none, NULL);
+    (void)sigaction(SIGALRM, &before, NULL);
+    return r;
+}
+
+/* What is the folder PATH of PID?  Unless it is foreign or ending *LOCK holds its lock, or is -1. */
+static enum rundir_state
+rundir_look(const char *path, pid_t pid, bool only_look, int *lock)
+{
+    char owner[PATH_MAX], line[64] = "";
+    uint64_t start;
     enum rundir_state state = RUNDIR_FOREIGN;
     bool gone = kill(pid, 0) < 0 && errno == ESRCH;
     struct stat st;
@@ -384,16 +458,20 @@ rundir_look(const char *path, pid_t pid, int *lock)
     *lock = open(owner, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (*lock < 0)
         return errno == ENOENT && gone ? RUNDIR_UNBORN : RUNDIR_FOREIGN;
-    (void)snprintf(sign, sizeof(sign), RUNDIR_SIGN "\n", (int)pid);
-    n = pread(*lock, line, strlen(sign), 0);
-    if (fstat(*lock, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
-        flock(*lock, LOCK_EX | LOCK_NB) == 0) {
-        if (strcmp(line, sign) == 0)
+    n = pread(*lock, line, sizeof(line) - 1, 0);
+    if (fstat(*lock, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid()) {
+        bool free = flock(*lock, LOCK_EX | LOCK_NB) == 0, ours = rundir_is_sign(line, pid, &start);
+
+        if (ours && !free && rundir_is_dead(pid, start))
+            state = only_look || rundir_wait(*lock) == 0 ? RUNDIR_DEAD : RUNDIR_ENDING;
+        else if (ours && free)
             state = RUNDIR_DEAD;
-        else if (n == 0 && gone)
+        else if (free && n == 0 && gone)
             state = RUNDIR_UNBORN;
+        if (fstat(*lock, &st) < 0 || st.st_nlink == 0) /* another one took it down meanwhile */
+            state = RUNDIR_FOREIGN;
     }
-    if (state == RUNDIR_FOREIGN) {
+    if (state == RUNDIR_FOREIGN || state == RUNDIR_ENDING) {
         (void)close(*lock);
         *lock = -1;
     }
@@ -445,9 +523,11 @@ rundir_sweep(const char *parent, bool only_look, void (*tell)(const char *path, 
         if (!rundir_is_name(e->d_name, &pid) ||
             snprintf(path, sizeof(path), "%s/%s", real, e->d_name) >= (int)sizeof(path))
             continue;
-        state = rundir_look(path, pid, &lock);
+        state = rundir_look(path, pid, only_look, &lock);
         if (state == RUNDIR_UNBORN)
             r = rundir_remove_unborn(path, only_look);
+        else if (state == RUNDIR_ENDING)
+            r = -ETIMEDOUT;
         else if (state == RUNDIR_DEAD && !only_look)
             r = rundir_take_down(path, swept);
         if (lock >= 0)
@@ -455,7 +535,7 @@ rundir_sweep(const char *parent, bool only_look, void (*tell)(const char *path, 
         if (state == RUNDIR_FOREIGN || (state == RUNDIR_UNBORN && r == -ENOTEMPTY))
             continue;
         swept->folders += r == 0;
-        first = first == 0 ? r : first;
+        first = first == 0 || (first == -ETIMEDOUT && r < 0) ? r : first;
         if (tell != NULL)
             tell(path, r);
     }

@@ -4,14 +4,15 @@
  *
  * The convention: every run owns a folder crashsim-PID.XXXXXX below its temporary folder, mode
  * 0700.  In it lies the file `owner`, locked by flock() for as long as the run lives.  Its first
- * line is "run of crashsim PID"; the others are "pid PID START", one a process that the run started
+ * line is "run of crashsim PID START"; the others are "pid PID START", one a process that the run started
  * and that may outlive it (START: its start time, field 22 of /proc/PID/stat, so that a number used
  * again is not taken for it).  A folder that has not all of this is somebody else's.
  * Everything else needs no notes: each mount point and each file behind a loop device lies below
  * the folder, and is found there.
  *
  * 1. Whoever holds the lock of `owner` may take the folder down; the run itself at its end, or
- *    `crashsim clean` once the kernel has dropped the lock with its process.
+ *    `crashsim clean` once the kernel has dropped the lock with its process.  Children that it had
+ *    forked hold the lock, too, and end a moment later: that moment is waited for.
  * 2. Taking down: the noted processes are killed, what is mounted below the folder is unmounted
  *    (the last first), loop devices over files below it are detached, then the folder is
  *    removed; never across a mount that would not go.
@@ -39,7 +40,8 @@ struct rundir_swept {
     unsigned folders, processes, mounts, loops;
 };
 /* Take down the folders below PARENT whose run is dead.  ONLY_LOOK: count the folders.  TELL, or
- * NULL, is told each.  0 or the first error; the others are tried nonetheless. */
+ * NULL, is told each.  0 or the first error; the others are tried nonetheless.  -ETIMEDOUT: its run is
+ * dead, but something of it has the lock still. */
 int rundir_sweep(const char *parent, bool only_look, void (*tell)(const char *path, int error),
                  struct rundir_swept *swept);
 

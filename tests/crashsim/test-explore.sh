@@ -176,6 +176,23 @@ run 0 clean --json --tmp="$TMPDIR"
 (cd "$TMPDIR" && echo *) >"$dir/left"
 [ "$(cd "$TMPDIR" && find . | sort)" = "$foreign" ] || fail "left: $(cat "$dir/left")"
 
+# A run that is dead while a child of it still holds the lock: waited for, and then taken down.
+ending=$TMPDIR/crashsim-$gone.Nlocks
+mkdir -m 700 "$ending"
+echo "run of crashsim $gone 1" >"$ending/owner"
+inode=$(stat -c %i "$ending/owner")
+exec 9<>"$ending/owner"
+flock 9
+"$crashsim" clean --tmp="$TMPDIR" >"$dir/cleaned" 9<&- &
+pid=$!
+until grep -q -- "-> FLOCK .* $pid [^ ]*:$inode " /proc/locks; do # it waits
+    kill -0 $pid 2>/dev/null || fail "clean did not wait: $(cat "$dir/cleaned")"
+    read -r -t 0.02 <>"$dir/go" || true
+done
+exec 9<&-
+wait $pid || fail "clean after waiting: $?"
+[ "$(cat "$dir/cleaned")" = "removed $ending" ] && [ ! -e "$ending" ] || fail "not removed: $(cat "$dir/cleaned")"
+
 # Every option of --help is in the manual, and every one of the manual in --help.
 [ "$("$crashsim" --version)" = "crashsim $KVFS_VERSION" ] || fail "version"
 commands=$("$crashsim" --help | sed -n 's/^  \([a-z]*\)  *[A-Z].*/\1/p')
