@@ -60,7 +60,7 @@ template_child(struct campaign *c, const char *mnt, int out)
     }
     if (r < 0)
         (void)!write(out, err.msg, strlen(err.msg));
-    _exit(r < 0);
+    _exit(-r); /* the errno */
 }
 
 int
@@ -83,7 +83,8 @@ round_template(struct campaign *c, const char *mnt, struct kvfs_error *err)
     (void)close(pipes[0]);
     return status == 0
                ? 0
-               : kvfs_error_set(err, -EIO, "%s: no volume: %s", c->subject.engine, text);
+               : kvfs_error_set(err, WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO,
+                                "%s: no volume: %s", c->subject.engine, text);
 }
 
 /* A file system with a new volume, at PATH. */
@@ -148,7 +149,7 @@ round_keep(struct round *rd, const struct state *s, const char *why)
     f.state = state_text(s, text);
     if (stats->first[0] == '\0')
         (void)snprintf(stats->first, sizeof(stats->first), "%s", why);
-    if (stats->violations > FINDINGS_KEPT || rd->c->plain)
+    if (stats->violations > FINDINGS_KEPT || rd->c->plain || rd->c->findings == NULL)
         return;
     (void)snprintf(dir, sizeof(dir), "%s", rd->c->findings);
     if (finding_save(&f, dir, sizeof(dir), &err) < 0)
@@ -384,15 +385,19 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
 /* --- the real disk --- */
 
 /* An operation that fails with the power on, or a worker that crashes, is a violation as well. */
-void
-round_failed(struct round *rd, int status)
+int
+round_failed(struct round *rd, int status, struct kvfs_error *err)
 {
     struct campaign_stats *stats = rd->stats;
 
+    if (rd->journal->ended_error == -ENOSPC || place_is_full(rd->c->place))
+        return kvfs_error_set(err, -ENOSPC, "no room in %s for the workload: %s", rd->c->place->path,
+                              rd->journal->ended);
     if (stats->violations++ == 0)
         (void)snprintf(stats->first, sizeof(stats->first),
                        "the workload failed before the cut (status 0x%x): %s", (unsigned)status,
                        rd->journal->ended);
+    return 0;
 }
 
 static int
@@ -419,8 +424,7 @@ round_work(struct round *rd, struct kvfs_error *err)
         tool_quiet(rd->c->place);
         if (getppid() == self)
             rc = rd->c->scenario->work(&rd->c->subject, volume, rd->journal, &failed);
-        if (rc < 0)
-            (void)snprintf(rd->journal->ended, sizeof(rd->journal->ended), "%s", failed.msg);
+        journal_end(rd->journal, rc, &failed);
         _exit(0); /* never in order */
     }
     if (pid < 0)
@@ -432,9 +436,7 @@ round_work(struct round *rd, struct kvfs_error *err)
     /* Refused if it has fallen already; then the worker may have ended any way. */
     rc = rd->c->plain ? 0 : stack_tell(&rd->stack, command, NULL, 0, NULL);
     stack_detach(&rd->stack);
-    if (rc == 0 && (status != 0 || rd->journal->ended[0] != '\0'))
-        round_failed(rd, status);
-    return 0;
+    return rc == 0 && (status != 0 || rd->journal->ended[0] != '\0') ? round_failed(rd, status, err) : 0;
 }
 
 /* Power on, and judge what the disk itself kept. */
@@ -651,6 +653,8 @@ campaign_run(struct campaign *c, struct campaign_stats *stats, struct kvfs_error
                        c->subject.engine_params != NULL ? c->subject.engine_params : "");
         rc = c->trace ? round_trace(&rd, template, err) : round_run(&rd, template, err);
     }
+    if (rc < 0 && place_is_full(c->place))
+        rc = kvfs_error_set(err, -ENOSPC, "%s is full", c->place->path);
     bench_free(rd.bench); /* shrinking has one of its own */
     if (rc == 0 && rd.finding[0] != '\0' && campaign_promises(c) && c->shrink > 0)
         rc = again_shrink(c, rd.finding, &stats->shrunk, err);

@@ -50,7 +50,7 @@ struct campaign {
     uint64_t shrink;      /* judgements to make the first violation smaller; 0: it stays */
     unsigned judge_ms;    /* for one judgement */
     const char *promise;  /* NULL, or what it is held to instead of what it declares */
-    const char *findings; /* folder for recordings */
+    const char *findings; /* NULL, or folder for recordings */
     bool trace;           /* no disk: states of the engine's files, from a trace of system calls */
     bool twice;           /* cut again while recovering */
     bool first;           /* stop at the first violation */

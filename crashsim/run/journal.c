@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char journal_magic[16] = "crashsim-ops 2\n";
+static const char journal_magic[16] = "crashsim-ops 3\n";
 
 const char *const journal_phase_names[RECOVERY_PHASES] = {
     "mount", "engine", "kvfs", "read", "write", "close", "check", "again",
@@ -79,6 +79,14 @@ journal_ack(struct journal *j, int number)
 {
     atomic_store(&j->ops[number].acked_ns, journal_now());
     journal_mark('a', (size_t)number);
+}
+
+void
+journal_end(struct journal *j, int r, const struct kvfs_error *err)
+{
+    j->ended_error = r < 0 ? r : 0;
+    if (r < 0)
+        (void)snprintf(j->ended, sizeof(j->ended), "%s", err->msg);
 }
 
 void

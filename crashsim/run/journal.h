@@ -71,6 +71,7 @@ struct journal {
     struct journal_recovery recovery;
     uint64_t trace_begin; /* of a trace: the time in front of its first line */
     char ended[256]; /* why the worker stopped; empty: it was done */
+    int ended_error; /* 0, or the negative errno of that */
     _Atomic uint32_t count;
     struct journal_op ops[JOURNAL_MAX];
 };
@@ -82,6 +83,9 @@ void journal_free(struct journal *j);
 /* The number of the operation; -ENOSPC: full. */
 int journal_issue(struct journal *j, const struct journal_op *op);
 void journal_ack(struct journal *j, int number);
+
+/* The worker answered R, with ERR if that is negative. */
+void journal_end(struct journal *j, int r, const struct kvfs_error *err);
 
 /* As they stood at T_NS. */
 uint32_t journal_issued_at(const struct journal *j, uint64_t t_ns);

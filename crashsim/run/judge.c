@@ -248,7 +248,7 @@ judge_look(const struct scenario *scenario, struct judge *j, bool again, struct 
 static bool
 judge_is_short(int r)
 {
-    return r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN;
+    return r == -ENOSPC || r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN;
 }
 
 void

@@ -15,6 +15,7 @@
 #include "cmd/rundir.h"
 
 #define PLACE_ROOM_MIN ((uint64_t)1 << 19)
+#define PLACE_TIGHT    ((uint64_t)64 << 20)
 
 const char *
 place_name(const struct place *p, const char *name, char buf[PLACE_NAME_MAX])
@@ -23,13 +24,24 @@ place_name(const struct place *p, const char *name, char buf[PLACE_NAME_MAX])
     return buf;
 }
 
-bool
-place_is_full(const struct place *p)
+static bool
+place_has_less(const struct place *p, uint64_t bytes)
 {
     struct statvfs st;
 
-    return statvfs(p->path, &st) == 0 &&
-           (uint64_t)st.f_bavail * st.f_frsize < PLACE_ROOM_MIN;
+    return statvfs(p->path, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < bytes;
+}
+
+bool
+place_is_full(const struct place *p)
+{
+    return place_has_less(p, PLACE_ROOM_MIN);
+}
+
+bool
+place_is_tight(const struct place *p)
+{
+    return place_has_less(p, PLACE_TIGHT);
 }
 
 void

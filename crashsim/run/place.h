@@ -32,6 +32,8 @@ void place_remove(struct place *p);
 
 /* Is there hardly room for anything more? */
 bool place_is_full(const struct place *p);
+/* Is there so little that it may have been full a moment ago? */
+bool place_is_tight(const struct place *p);
 
 void place_note_pid(const struct place *p, pid_t pid);
 

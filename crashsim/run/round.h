@@ -42,8 +42,8 @@ struct round_seen {
     uint64_t kept[STATES_A_CUT];
 };
 bool round_next(struct round_seen *seen, size_t open, struct crashsim_choice *c);
-/* A worker that failed with nothing wrong below it is a violation. */
-void round_failed(struct round *rd, int status);
+/* A worker that failed with nothing wrong below it is a violation; -ENOSPC: it had no room, which is none. */
+int round_failed(struct round *rd, int status, struct kvfs_error *err);
 /* What the workload did until T_NS. */
 void round_count(struct round *rd, uint64_t events, uint64_t t_ns);
 /* Forks: a new volume in MNT/volume. */

@@ -56,8 +56,8 @@ traced_work(struct traced *t)
         judge_all(rd->c->scenario, &j);
         return 0;
     }
-    if (rd->c->scenario->work(&rd->c->subject, volume, rd->journal, &failed) < 0)
-        (void)snprintf(rd->journal->ended, sizeof(rd->journal->ended), "%s", failed.msg);
+    journal_end(rd->journal, rd->c->scenario->work(&rd->c->subject, volume, rd->journal, &failed),
+                &failed);
     return 0;
 }
 
@@ -114,12 +114,10 @@ traced_run(struct traced *t, struct kvfs_error *err)
     }
     if (!tool_wait(pid, 2 * WORK_MS, &status))
         return kvfs_error_set(err, -ETIMEDOUT, "the traced workload took too long");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == EIO) {
-        round_failed(t->rd, status);
-        return 0;
-    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EIO)
+        return round_failed(t->rd, status, err);
     if (status != 0)
-        return kvfs_error_set(err, -EIO, "the workload cannot be traced: %s",
+        return kvfs_error_set(err, WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO, "the workload cannot be traced: %s",
                               WIFEXITED(status) ? strerrordesc_np(WEXITSTATUS(status))
                                                 : "the tracer died");
     return 0;
@@ -272,6 +270,7 @@ trace_recover(struct round *rd, struct source *source, struct kvfs_error *err)
         return rc;
     rd->stats->live++;
     rd->stats->cuts++;
+    state_room(rd->c->place, rd->live);
     round_judged(rd, &s, rd->live);
     if (source_open_trace(record, &second) != 0)
         return kvfs_error_set(err, -EIO, "%s: no trace", record);
@@ -292,7 +291,7 @@ trace_plain(struct round *rd, struct traced *t, struct kvfs_error *err)
                             .judge_ms = rd->c->judge_ms};
     pid_t self = getpid(), pid;
     struct state s = {0};
-    int status = 0;
+    int status = 0, rc = 0;
 
     (void)fflush(NULL);
     pid = fork();
@@ -304,7 +303,9 @@ trace_plain(struct round *rd, struct traced *t, struct kvfs_error *err)
     }
     (void)tool_wait(pid, WORK_MS, &status);
     if (status != 0 || rd->journal->ended[0] != '\0')
-        round_failed(rd, status);
+        rc = round_failed(rd, status, err);
+    if (rc < 0)
+        return rc;
     *rd->live = (struct verdict){0};
     job.t_ns_max = journal_now();
     state_judge(&job, t->folder, job.t_ns_max, rd->live);
@@ -331,7 +332,9 @@ round_trace(struct round *rd, const char *template, struct kvfs_error *err)
     if (rc < 0 || rd->c->plain)
         return rc;
     if (rd->journal->ended[0] != '\0')
-        round_failed(rd, 0);
+        rc = round_failed(rd, 0, err);
+    if (rc < 0)
+        return rc;
     if (source_open_trace(record, &source) != 0)
         return kvfs_error_set(err, -EIO, "%s: no trace", record);
     traced_times(rd->journal, source, 0);

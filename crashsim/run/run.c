@@ -268,6 +268,7 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
     const struct kvfs_engine *e;
     struct campaign_stats stats;
     struct kvfs_error err = {0};
+    int r;
 
     if (kvfs_engine_find(engine, &e, &err) < 0)
         return cmd_error("%s", err.msg);
@@ -280,19 +281,19 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
         c->subject.caps |= run_promised_caps();
     }
     c->end_ns = run_seconds == 0 ? 0 : journal_now() + run_seconds * 1000000000u / share;
-    if (campaign_run(c, &stats, &err) < 0) {
-        cmd_progress_end(&run_progress);
-        shrunk_free(stats.shrunk);
-        return cmd_error("%s: %s", engine, err.msg);
-    }
-    if (run_json)
+    r = campaign_run(c, &stats, &err);
+    cmd_progress_end(&run_progress);
+    if ((r == 0 || stats.violations > 0) && run_json) /* what was found before it failed is told, too */
         run_json_add(c, &stats, c->seed);
-    else
+    else if (r == 0 || stats.violations > 0)
         run_print(c, &stats);
     shrunk_free(stats.shrunk);
+    if (r < 0)
+        r = cmd_error("%s: %s", engine, err.msg);
     if (stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0)
         return CMD_VIOLATIONS;
-    return stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
+    return r != 0               ? r
+           : stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
                                           (unsigned long long)stats.troubles, stats.trouble)
                               : CMD_OK;
 }

@@ -45,6 +45,7 @@ struct load {
     struct slot slots[NBD_CONNECTIONS][NBD_DEPTH];
     uint64_t seed;
     bool failed;
+    int error; /* the errno of the first answer that had one */
 };
 
 static int
@@ -65,8 +66,9 @@ load_answered(void *arg, int *error)
 
     if (*error == 0)
         journal_ack(s->load->j, s->op);
-    else
-        s->load->failed = true;
+    else if (!s->load->failed)
+        s->load->error = *error;
+    s->load->failed |= *error != 0;
     s->op = -1;
     return 1;
 }
@@ -231,8 +233,10 @@ load_work(struct load *l, const char *socket, struct journal *j, struct kvfs_err
     if (r == 0)
         load_run(l);
     if (r == 0 && (l->failed || load_busy(l)))
-        r = kvfs_error_set(err, -EIO, "a request failed: %s",
-                           nbd_get_error() != NULL ? nbd_get_error() : "the disk is gone");
+        r = kvfs_error_set(err, l->error > 0 ? -l->error : -EIO, "a request failed: %s",
+                           l->error > 0              ? strerrordesc_np(l->error)
+                           : nbd_get_error() != NULL ? nbd_get_error()
+                                                     : "the disk is gone");
     return r;
 }
 

@@ -41,7 +41,7 @@ bank_fail(sqlite3 *db, const char *what, struct kvfs_error *err)
 {
     int code = sqlite3_errcode(db);
 
-    return kvfs_error_set(err, -EIO, "%s: %s (%s)", what, sqlite3_errmsg(db),
+    return kvfs_error_set(err, code == SQLITE_FULL ? -ENOSPC : -EIO, "%s: %s (%s)", what, sqlite3_errmsg(db),
                           code == SQLITE_ROW || code == SQLITE_DONE ? "" : kvfs_sqlite_error());
 }
 

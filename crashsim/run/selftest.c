@@ -8,6 +8,8 @@
  *     bug      a store that syncs nothing (LMDB's): the runner must find it
  *     sound    the same one as it is: the runner must find nothing
  *     memory   nbdkit's plain memory disk, which never fails: the oracle must find nothing
+ *
+ * A check that could not be made has found nothing out; one that was interrupted is not told of.
  */
 #include <errno.h>
 #include <limits.h>
@@ -33,7 +35,7 @@ static bool selftest_json, selftest_speed;
 static uint64_t selftest_seed;
 static const char *selftest_tmp;
 static struct json_object *selftest_list;
-static bool selftest_failed;
+static bool selftest_failed, selftest_unknown;
 
 /* --- the disk and the plain model --- */
 
@@ -174,21 +176,42 @@ model_history(uint64_t seed, bool forgets)
 
 /* --- telling --- */
 
+enum selftest_result {
+    SELFTEST_BAD,
+    SELFTEST_GOOD,
+    SELFTEST_CANNOT
+};
+
 static void
-selftest_tell(const char *name, bool good, const char *text)
+selftest_tell(const char *name, enum selftest_result result, const char *text)
 {
-    selftest_failed = selftest_failed || !good;
+    static const char *const words[] = {"FAILED", "good", "cannot:"};
+
+    if (cmd_interrupted())
+        return;
+    selftest_failed = selftest_failed || result == SELFTEST_BAD;
+    selftest_unknown = selftest_unknown || result == SELFTEST_CANNOT;
     if (selftest_json) {
         struct json_object *o = json_object_new_object();
 
         cmd_json_text(o, "check", name);
-        (void)json_object_object_add(o, "good", json_object_new_boolean(good));
+        (void)json_object_object_add(o, "good", json_object_new_boolean(result == SELFTEST_GOOD));
+        if (result == SELFTEST_CANNOT)
+            (void)json_object_object_add(o, "cannot", json_object_new_boolean(true));
         cmd_json_text(o, "text", text);
         (void)json_object_array_add(selftest_list, o);
         return;
     }
-    (void)printf("%-8s %-6s %s\n", name, good ? "good" : "FAILED", text);
+    (void)printf("%-8s %-6s %s\n", name, words[result], text);
     (void)fflush(stdout);
+}
+
+/* It came to nothing, R: because of WHY. */
+static void
+selftest_cannot(const struct place *place, const char *name, int r, const char *why)
+{
+    selftest_tell(name, SELFTEST_CANNOT,
+                  r == -ENOSPC || place_is_full(place) ? "the folder is full" : why);
 }
 
 static void
@@ -207,7 +230,8 @@ selftest_model(bool forgets)
     else
         (void)snprintf(text, sizeof(text), "%u of %d histories%s leave an illegal disk", bad,
                        HISTORIES, forgets ? " with forgotten flushes" : "");
-    selftest_tell(forgets ? "forgets" : "model", r >= 0 && (bad > 0) == forgets, text);
+    selftest_tell(forgets ? "forgets" : "model",
+                  r >= 0 && (bad > 0) == forgets ? SELFTEST_GOOD : SELFTEST_BAD, text);
 }
 
 /* --- the runner --- */
@@ -222,7 +246,6 @@ static int
 selftest_run(const struct place *place, struct campaign *c, const char *engine,
              struct campaign_stats *stats, struct kvfs_error *err)
 {
-    char findings[PLACE_NAME_MAX];
     const struct kvfs_engine *e;
     int r = kvfs_engine_find(engine, &e, err);
 
@@ -234,7 +257,6 @@ selftest_run(const struct place *place, struct campaign *c, const char *engine,
     c->seed = selftest_seed;
     c->judge_ms = STATE_JUDGE_MS;
     c->disk_bytes = (uint64_t)256 << 20;
-    c->findings = place_name(place, "findings", findings);
     c->slots = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     c->stop = selftest_stop;
     return campaign_run(c, stats, err);
@@ -252,13 +274,14 @@ selftest_runner(const struct place *place, const char *bug)
     struct campaign_stats stats = {0};
     struct kvfs_error err = {0};
     char text[600];
+    const char *name = bug != NULL ? "bug" : "sound";
     int r = selftest_run(place, &c, "lmdb", &stats, &err);
 
-    if (r < 0)
-        (void)snprintf(text, sizeof(text), "%s", err.msg);
-    else if (stats.troubles > 0)
-        (void)snprintf(text, sizeof(text), "not judged: %s", stats.trouble);
-    else if (stats.violations == 0)
+    if (r < 0 || stats.troubles > 0) {
+        selftest_cannot(place, name, r, r < 0 ? err.msg : stats.trouble);
+        return;
+    }
+    if (stats.violations == 0)
         (void)snprintf(text, sizeof(text), "lmdb%s%s: no violation in %llu states",
                        bug != NULL ? ", " : "", bug != NULL ? bug : "",
                        (unsigned long long)stats.states);
@@ -266,8 +289,7 @@ selftest_runner(const struct place *place, const char *bug)
         (void)snprintf(text, sizeof(text), "lmdb%s%s: found with %llu states: %.300s",
                        bug != NULL ? ", " : "", bug != NULL ? bug : "",
                        (unsigned long long)stats.states, stats.first);
-    selftest_tell(bug != NULL ? "bug" : "sound",
-                  r == 0 && stats.troubles == 0 && (stats.violations > 0) == (bug != NULL), text);
+    selftest_tell(name, (stats.violations > 0) == (bug != NULL) ? SELFTEST_GOOD : SELFTEST_BAD, text);
 }
 
 /* States a second of one way, with this machine as busy as it is. */
@@ -285,13 +307,14 @@ selftest_way(const struct place *place, bool trace)
     int r = selftest_run(place, &c, "lmdb", &stats, &err);
     double seconds = (double)stats.states_ns / 1e9;
 
-    if (r < 0)
-        (void)snprintf(text, sizeof(text), "%s", err.msg);
-    else
-        (void)snprintf(text, sizeof(text), "%.0f states a second (%d wanted), %.0f with other bytes",
-                       seconds > 0 ? (double)(stats.states - stats.live) / seconds : 0,
-                       trace ? 50 : 20, seconds > 0 ? (double)stats.distinct / seconds : 0);
-    selftest_tell(name, r == 0 && stats.violations == 0 && stats.troubles == 0, text);
+    if (r < 0 || stats.troubles > 0) {
+        selftest_cannot(place, name, r, r < 0 ? err.msg : stats.trouble);
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "%.0f states a second (%d wanted), %.0f with other bytes",
+                   seconds > 0 ? (double)(stats.states - stats.live) / seconds : 0, trace ? 50 : 20,
+                   seconds > 0 ? (double)stats.distinct / seconds : 0);
+    selftest_tell(name, stats.violations == 0 ? SELFTEST_GOOD : SELFTEST_BAD, text);
 }
 
 static int
@@ -309,10 +332,11 @@ selftest_all(struct place *place)
         char text[400] = "";
         int r = scenario_nbd_memory(place, selftest_seed, text, sizeof(text), &err);
 
-        selftest_tell("memory", r == 0 && text[0] == '\0',
-                      r < 0             ? err.msg
-                      : text[0] != '\0' ? text
-                                        : "a plain memory disk fails no oracle");
+        if (r < 0)
+            selftest_cannot(place, "memory", r, err.msg);
+        else
+            selftest_tell("memory", text[0] == '\0' ? SELFTEST_GOOD : SELFTEST_BAD,
+                          text[0] != '\0' ? text : "a plain memory disk fails no oracle");
     }
 #endif
     if (selftest_speed && !cmd_interrupted())
@@ -323,7 +347,7 @@ selftest_all(struct place *place)
         else
             cmd_say("the speed of mounted states needs root");
     }
-    return selftest_failed ? CMD_VIOLATIONS : CMD_OK;
+    return selftest_failed ? CMD_VIOLATIONS : selftest_unknown ? CMD_USAGE : CMD_OK;
 }
 
 static int
@@ -349,7 +373,7 @@ selftest_main(int argc, char **argv)
         struct json_object *o = json_object_new_object();
 
         cmd_json_u64(o, "seed", selftest_seed);
-        (void)json_object_object_add(o, "good", json_object_new_boolean(!selftest_failed));
+        (void)json_object_object_add(o, "good", json_object_new_boolean(status == CMD_OK && !cmd_interrupted()));
         (void)json_object_object_add(o, "checks", selftest_list);
         cmd_json_print_take(o);
     } else {
@@ -371,7 +395,8 @@ const struct cmd cmd_selftest = {
     .name = "selftest",
     .synopsis = "",
     .summary = "Check the simulator itself",
-    .details = "Without root, in seconds.  A line each, exit status 1 if one of them failed.\n",
+    .details = "Without root, in seconds.  A line each, exit status 1 if one of them failed, 2 if\n"
+               "one could not be made.\n",
     .options = selftest_options,
     .run = selftest_main,
 };

@@ -248,14 +248,13 @@ judge_within(const struct bench_job *job, const char *mnt, uint64_t t_ns, unsign
     return ended;
 }
 
-/* What a full folder does to a file system in it looks like damage. */
-static void
-judge_room(const struct bench_job *job, struct verdict *v)
+void
+state_room(const struct place *p, struct verdict *v)
 {
-    if (v->status != VERDICT_VIOLATION || !place_is_full(job->subject->place))
+    if (v->status != VERDICT_VIOLATION || !place_is_full(p))
         return;
     v->status = VERDICT_TROUBLE;
-    (void)snprintf(v->text, sizeof(v->text), "%s is full", job->subject->place->path);
+    (void)snprintf(v->text, sizeof(v->text), "%s is full", p->path);
 }
 
 static unsigned
@@ -268,7 +267,7 @@ void
 state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v)
 {
     (void)judge_within(job, mnt, t_ns, judge_alone_ms(job), v);
-    judge_room(job, v);
+    state_room(job->subject->place, v);
 }
 
 /* Names what had been acknowledged at T_NS. */
@@ -415,9 +414,10 @@ state_run(struct bench *b, struct slot *s, struct replay *r, uint64_t t_ns)
         bool ended = judge_within(s->job, s->mnt, t_ns, s->job->judge_ms, v);
 
         state_down(s, r);
-        if (!ended)
+        /* Where room is short the others may have taken all of it for a moment. */
+        if (!ended || (v->status == VERDICT_VIOLATION && place_is_tight(b->place)))
             state_alone(b, s, r, t_ns, lock);
-        judge_room(s->job, v);
+        state_room(b->place, v);
     } else {
         v->duplicate = true;
         v->status = VERDICT_GOOD;

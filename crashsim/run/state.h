@@ -63,6 +63,9 @@ uint64_t bench_distinct(const struct bench *b);
 /* The judge, in a child, of a file system that is mounted at MNT, alone on the machine. */
 void state_judge(const struct bench_job *job, const char *mnt, uint64_t t_ns, struct verdict *v);
 
+/* What a full folder does to a file system in it looks like damage: then V is no violation. */
+void state_room(const struct place *p, struct verdict *v);
+
 #define STATE_JUDGE_MS 60000 /* of time, unless said otherwise */
 #define STATE_VOLUME "volume" /* its folder, below the mount point */
 

@@ -58,6 +58,19 @@ status 0 selftest --seed="$seed" --json
 /usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); assert o["good"] and len(o["checks"]) >= 5' \
     <"$work/out" || fail "selftest --json"
 
+coproc "$crashsim" selftest --seed="$seed"
+pid=$COPROC_PID
+exec {told}<&"${COPROC[0]}"
+while read -r line <&"$told" && [[ $line != forgets* ]]; do :; done
+kill -INT "$pid"
+cat <&"$told" >"$work/out"
+got=0
+wait "$pid" || got=$?
+[[ $got -eq 130 ]] || fail "selftest, interrupted: exit status $got"
+if grep -q ' in 0 states\|^memory' "$work/out"; then
+    fail "selftest tells of what was interrupted: $(cat "$work/out")"
+fi
+
 if [[ -n ${KVFS_SANITIZE:-} ]]; then
     echo "--- a little of each, with a sanitizer"
     [[ $(id -u) -eq 0 ]] || skip "mounting needs root"
@@ -177,6 +190,15 @@ if mount -t tmpfs -o size=24M none "$work/small"; then
     for scenario in kvfs guest; do
         status 2 run "$scenario" --tmp="$work/small" --states=20 --seed="$seed" --findings="$findings/small"
     done
+    [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
+    umount "$work/small"
+    mount -t tmpfs -o size=8M none "$work/small"
+    for scenario in kvfs nbd; do # the workload itself, before there is any state
+        status 2 run "$scenario" --way=trace --engine=lmdb --tmp="$work/small" --states=20 --seed=1 --findings="$findings/small"
+        [[ $(grep -c crashsim: "$work/out") -eq 1 ]] || fail "$scenario says more than a line"
+    done
+    status 2 selftest --seed=1 --tmp="$work/small"
+    grep -q '^sound *cannot: the folder is full' "$work/out" && ! grep -q FAILED "$work/out" || fail "selftest in a full folder"
     [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
     umount "$work/small"
     trap 'rm -rf "$work"' EXIT
