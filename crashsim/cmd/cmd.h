@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <json-c/json.h>
 
@@ -73,6 +74,9 @@ void cmd_json_u64(struct json_object *obj, const char *key, uint64_t value);
 void cmd_json_text(struct json_object *obj, const char *key, const char *value);
 /* Print and free OBJ. */
 void cmd_json_print_take(struct json_object *obj);
+
+/* TEXT as a shell takes it. */
+void cmd_quote(FILE *out, const char *text);
 
 /* CLOCK_MONOTONIC */
 int64_t cmd_now_ns(void);

@@ -33,6 +33,26 @@ cmd_json_print_take(struct json_object *obj)
     (void)json_object_put(obj);
 }
 
+void
+cmd_quote(FILE *out, const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./:=,+@%";
+
+    if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
+        (void)fputs(text, out);
+        return;
+    }
+    (void)fputc('\'', out);
+    for (const char *p = text; *p != '\0'; p++) {
+        if (*p == '\'')
+            (void)fputs("'\\''", out);
+        else
+            (void)fputc(*p, out);
+    }
+    (void)fputc('\'', out);
+}
+
 int64_t
 cmd_now_ns(void)
 {

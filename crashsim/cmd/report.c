@@ -11,33 +11,12 @@
 
 #define REPORT_LINES 8 /* of a check's output */
 
-/* TEXT as a shell takes it. */
-static void
-report_quote(FILE *out, const char *text)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                "_-./:=,+@%";
-
-    if (text[0] != '\0' && strspn(text, plain) == strlen(text)) {
-        (void)fputs(text, out);
-        return;
-    }
-    (void)fputc('\'', out);
-    for (const char *p = text; *p != '\0'; p++) {
-        if (*p == '\'')
-            (void)fputs("'\\''", out);
-        else
-            (void)fputc(*p, out);
-    }
-    (void)fputc('\'', out);
-}
-
 static void
 report_path(FILE *out, const char *path)
 {
     char *real = realpath(path, NULL);
 
-    report_quote(out, real != NULL ? real : path);
+    cmd_quote(out, real != NULL ? real : path);
     free(real);
 }
 
@@ -61,11 +40,11 @@ report_command(const struct source *s, const struct explore_options *o,
     if (o->size != 0)
         (void)fprintf(out, " --size=%" PRIu64, o->size);
     (void)fprintf(out, " --at=%u --choice=", f->at);
-    report_quote(out, f->small != NULL ? f->small : "?");
+    cmd_quote(out, f->small != NULL ? f->small : "?");
     (void)fputs(" --", out);
     for (char **arg = o->check.argv; *arg != NULL; arg++) {
         (void)fputc(' ', out);
-        report_quote(out, *arg);
+        cmd_quote(out, *arg);
     }
     if (fclose(out) != 0) {
         free(text);

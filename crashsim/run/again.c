@@ -42,6 +42,9 @@ again_open_disk(struct again *a, struct kvfs_error *err)
 {
     int rc = trace_open(a->f.record_path, &a->t, err);
 
+    if (rc == 0 && a->s.at > a->t.count)
+        rc = kvfs_error_set(err, -EINVAL, "no instant %zu: %s has %zu events", a->s.at, a->f.record_path,
+                            a->t.count);
     if (rc == 0)
         rc = replay_new(&a->t, a->f.base_path, &a->r, err);
     if (rc == 0)
@@ -57,9 +60,11 @@ again_open_trace(struct again *a, struct kvfs_error *err)
 {
     const char *record = a->f.record_path;
 
-    if (source_open_trace(record, &a->source) != 0 || a->s.at > a->source->lines ||
-        a->source->ops->seek(a->source, (uint32_t)a->s.at) < 0)
-        return kvfs_error_set(err, -EINVAL, "%s: no trace, or not of this state", record);
+    if (source_open_trace(record, &a->source) != 0)
+        return kvfs_error_set(err, -EINVAL, "%s: no trace", record);
+    if (a->s.at > a->source->lines || a->source->ops->seek(a->source, (uint32_t)a->s.at) < 0)
+        return kvfs_error_set(err, -EINVAL, "no instant %zu: %s has %u lines", a->s.at, record,
+                              a->source->lines);
     a->job.source = a->source;
     a->t_ns = a->f.journal->trace_begin + a->s.at + 1;
     return bench_new(a->c->place, 1, 0, &a->b, err);
@@ -82,6 +87,8 @@ again_open(struct again *a, struct campaign *c, const char *dir, const char *tex
                                 .judged = again_judged,
                                 .judged_arg = a};
     rc = j == NULL ? kvfs_error_set(err, -ENOMEM, "no memory") : finding_load(&a->f, dir, err);
+    if (rc == 0)
+        rc = finding_verify(dir, err);
     if (rc < 0)
         return rc;
     text = text != NULL ? text : a->f.state;

@@ -21,14 +21,12 @@
 #include <unistd.h>
 
 #include "again.h"
-#include "finding.h"
 #include "random.h"
 #include "round.h"
 #include "serve.h"
 #include "tool.h"
 #include "writeback.h"
 
-#define FINDINGS_KEPT 3 /* of one campaign */
 #define TROUBLES_MAX  8 /* states that could not be judged, until it gives up */
 
 const char *const campaign_kind_names[CAMPAIGN_KINDS] = {
@@ -144,19 +142,21 @@ round_keep(struct round *rd, const struct state *s, const char *why)
                         .promise = rd->c->promise,
                         .why = why};
     struct kvfs_error err = {0};
-    char dir[300], text[STATE_TEXT];
+    char dir[FINDING_DIR_MAX], text[STATE_TEXT];
 
     f.state = state_text(s, text);
     if (stats->first[0] == '\0')
         (void)snprintf(stats->first, sizeof(stats->first), "%s", why);
-    if (stats->violations > FINDINGS_KEPT || rd->c->plain || rd->c->findings == NULL)
+    if (stats->violations > FINDINGS_KEPT || stats->kept == FINDINGS_KEPT || rd->c->plain || rd->c->findings == NULL)
         return;
     (void)snprintf(dir, sizeof(dir), "%s", rd->c->findings);
     if (finding_save(&f, dir, sizeof(dir), &err) < 0)
         (void)fprintf(stderr, "crashsim: the finding is not kept: %s\n", err.msg);
-    else if (stats->command[0] == '\0') {
-        finding_command(&f, dir, stats->command, sizeof(stats->command));
-        (void)snprintf(rd->finding, sizeof(rd->finding), "%s", dir);
+    else {
+        if (stats->kept == 0)
+            (void)snprintf(rd->finding, sizeof(rd->finding), "%s", dir);
+        finding_command(&f, dir, stats->commands[stats->kept], FINDING_COMMAND_MAX);
+        stats->kept++;
     }
 }
 

@@ -9,8 +9,11 @@
 #ifndef CRASHSIM_CAMPAIGN_H
 #define CRASHSIM_CAMPAIGN_H
 
+#include "finding.h"
 #include "stack.h"
 #include "state.h"
+
+#define FINDINGS_KEPT 3 /* of one campaign */
 
 enum campaign_kind {
     CAMPAIGN_DROP,
@@ -36,7 +39,8 @@ struct campaign_stats {
     uint64_t build_ns, mount_ns, open_ns, judge_ns, check_ns,
         umount_ns;     /* of the states, added up */
     char first[440];   /* what was first found */
-    char command[440]; /* and how to see it again */
+    unsigned kept;     /* findings, and how to see each again; 0: none could be */
+    char commands[FINDINGS_KEPT][FINDING_COMMAND_MAX];
     char trouble[440]; /* why the first state could not be judged */
     struct shrunk *shrunk; /* NULL, or the first that was kept, made smaller (again.h) */
 };

@@ -126,6 +126,23 @@ disks_umount(const char *mnt)
 }
 
 static int
+disks_write(int fd, const uint8_t *buf, size_t count, off_t at)
+{
+    while (count > 0) {
+        ssize_t n = pwrite(fd, buf, count, at);
+
+        if (n == 0)
+            errno = ENOSPC;
+        if (n <= 0)
+            return -1;
+        buf += n;
+        count -= (size_t)n;
+        at += n;
+    }
+    return 0;
+}
+
+static int
 disks_copy_data(int in, int out, off_t size)
 {
     static uint8_t buf[1 << 18];
@@ -139,7 +156,9 @@ disks_copy_data(int in, int out, off_t size)
             size_t want = (size_t)(end - at) < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
             ssize_t n = pread(in, buf, want, at);
 
-            if (n <= 0 || pwrite(out, buf, (size_t)n, at) != n)
+            if (n == 0)
+                errno = EIO; /* cut short meanwhile */
+            if (n <= 0 || disks_write(out, buf, (size_t)n, at) < 0)
                 return -1;
             at += n;
         }

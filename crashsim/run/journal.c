@@ -156,14 +156,15 @@ int
 journal_save(const struct journal *j, const char *path, struct kvfs_error *err)
 {
     size_t bytes = journal_bytes(atomic_load(&j->count));
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool good = fd >= 0 &&
-                write(fd, journal_magic, sizeof(journal_magic)) == sizeof(journal_magic) &&
-                write(fd, j, bytes) == (ssize_t)bytes;
+    FILE *f = fopen(path, "we");
+    int r = f == NULL || fwrite(journal_magic, sizeof(journal_magic), 1, f) != 1 ||
+                    fwrite(j, bytes, 1, f) != 1
+                ? -errno
+                : 0;
 
-    if (fd >= 0 && close(fd) < 0)
-        good = false;
-    return good ? 0 : kvfs_error_set(err, -EIO, "%s cannot be written", path);
+    if (f != NULL && fclose(f) != 0 && r == 0)
+        r = -errno;
+    return r == 0 ? 0 : kvfs_error_set(err, r, "%s: %s", path, strerrordesc_np(-r));
 }
 
 int

@@ -20,7 +20,7 @@ struct round {
     struct stack stack;
     char base[PLACE_NAME_MAX]; /* what the disk held before the recording */
     char record[PLACE_NAME_MAX + 8];
-    char finding[300];         /* folder of the first that was kept */
+    char finding[FINDING_DIR_MAX]; /* folder of the first that was kept */
     uint64_t seed, t_ns_max;
     unsigned stale; /* states of this cut that were judged before, in a row */
 };

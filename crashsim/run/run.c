@@ -141,6 +141,31 @@ run_print_shrunk(const struct shrunk *s)
                  s->changes_count == 0 ? "      nothing\n" : "");
 }
 
+/* What makes the same choices once more, for a shell; into TEXT, returned. */
+static const char *
+run_command(const struct campaign *c, char *text, size_t cap)
+{
+    FILE *out = fmemopen(text, cap, "w");
+
+    *text = '\0';
+    if (out == NULL)
+        return text;
+    (void)fprintf(out, "crashsim run %s --way=%s --engine=%s --seed=%llu%s",
+                  c->twice ? "recovery-of-recovery" : c->scenario->name, c->trace ? "trace" : "disk",
+                  c->subject.engine, (unsigned long long)c->seed, c->plain ? " --plain" : "");
+    if (c->promise != NULL)
+        (void)fprintf(out, " --promise=%s", c->promise);
+    if (c->subject.engine_params != NULL) {
+        (void)fputs(" --engine-params=", out);
+        cmd_quote(out, c->subject.engine_params);
+    }
+    if (c->states_max != UINT64_MAX)
+        (void)fprintf(out, " --states=%llu", (unsigned long long)c->states_max);
+    (void)fclose(out);
+    text[cap - 1] = '\0';
+    return text;
+}
+
 static void
 run_print(const struct campaign *c, const struct campaign_stats *s)
 {
@@ -159,8 +184,13 @@ run_print(const struct campaign *c, const struct campaign_stats *s)
         (void)printf("    %s\n", s->first);
     if (s->shrunk != NULL)
         run_print_shrunk(s->shrunk);
-    if (s->command[0] != '\0')
-        (void)printf("    %s\n", s->command);
+    for (unsigned i = 0; i < s->kept; i++)
+        (void)printf("    %s\n", s->commands[i]);
+    if (s->violations > 0 && s->kept == 0) {
+        char command[FINDING_COMMAND_MAX];
+
+        (void)printf("    not kept; the same choices: %s\n", run_command(c, command, sizeof(command)));
+    }
     (void)fflush(stdout);
 }
 
@@ -177,6 +207,20 @@ run_json_shrunk(struct json_object *o, const struct shrunk *s)
         (void)json_object_array_add(changes, json_object_new_string(s->changes[i]));
     (void)json_object_object_add(shrunk, s->kept ? "kept" : "dropped", changes);
     (void)json_object_object_add(o, "shrunk", shrunk);
+}
+
+static void
+run_json_commands(struct json_object *o, const struct campaign *c, const struct campaign_stats *s)
+{
+    struct json_object *commands = json_object_new_array();
+    char command[FINDING_COMMAND_MAX];
+
+    for (unsigned i = 0; i < s->kept; i++)
+        (void)json_object_array_add(commands, json_object_new_string(s->commands[i]));
+    cmd_json_text(o, "command", s->kept > 0 ? s->commands[0] : run_command(c, command, sizeof(command)));
+    (void)json_object_object_add(o, "commands", commands);
+    if (s->kept == 0)
+        (void)json_object_object_add(o, "kept", json_object_new_boolean(false));
 }
 
 static void
@@ -249,8 +293,8 @@ run_json_add(const struct campaign *c, const struct campaign_stats *s, uint64_t 
         cmd_json_text(o, "first", s->first);
     if (s->shrunk != NULL)
         run_json_shrunk(o, s->shrunk);
-    if (s->command[0] != '\0')
-        cmd_json_text(o, "command", s->command);
+    if (s->violations > 0)
+        run_json_commands(o, c, s);
     (void)json_object_array_add(run_list, o);
 }
 
@@ -377,9 +421,12 @@ static int
 run_scenarios_of(struct campaign *c, const char *name)
 {
     bool all = strcmp(name, "all") == 0;
+    struct kvfs_error err = {0};
     int status = CMD_NEEDS_ROOT;
     unsigned share = 0;
 
+    if (c->findings != NULL && !c->plain && finding_look(c->findings, &err) < 0)
+        return cmd_error("--findings: %s", err.msg);
     for (size_t i = 0; i < RUN_SCENARIOS; i++)
         share += all && run_is_possible(c, i);
     for (size_t i = 0; i < RUN_SCENARIOS && !cmd_interrupted(); i++) {

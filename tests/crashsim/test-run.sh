@@ -101,6 +101,37 @@ status 1 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)"
 status 1 run nbd --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
     --seed="$seed" --findings="$findings/trace"
 
+echo "--- a finding is judged as it was kept, or not at all"
+refused() # PATTERN ARG...: in one line
+{
+    local pattern=$1
+    shift
+    status 2 "$@"
+    [[ $(grep -c . "$work/out") -eq 1 ]] || fail "crashsim $*: more than a line"
+    grep -q -- "$pattern" "$work/out" || fail "crashsim $*: no '$pattern'"
+}
+cut_short() # FOLDER FILE: refused without the last line of FILE
+{
+    cp -a "$1" "$work/cut"
+    head -n -1 "$1/$2" >"$work/cut/$2"
+    refused "cut/$2 has .* when it was kept" run --replay="$work/cut"
+    rm -r "$work/cut"
+}
+kept=$(echo "$findings"/trace/kvfs-lmdb-*-1)
+cut_short "$kept" trace
+refused 'no instant 99999999:' run --replay="$kept" --state=99999999,drop-all,512,1
+careless=(run kvfs --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --shrink=0 --seed="$seed")
+status 1 "${careless[@]}" --states=150 --findings="$work/it's here"
+[[ $(grep -c '^    crashsim run --replay=' "$work/out") -eq $(find "$work/it's here" -name state | wc -l) ]] ||
+    fail "not a command for each finding"
+again=$(sed -n 's/^    crashsim //p' "$work/out" | tail -n 1)
+got=0
+eval "\"\$crashsim\" $again" || got=$?
+[[ $got -eq 1 ]] || fail "crashsim $again: exit status $got"
+: >"$work/file"
+refused 'file: Not a directory' "${careless[@]}" --findings="$work/file"
+refused 'file/x: Not a directory' "${careless[@]}" --findings="$work/file/x"
+
 echo "--- a log that is never flushed loses commits, and keeps their order"
 status 0 run kvfs --way=trace --engine=log:lmdb --engine-params=unsafe-log-bug=no-flush \
     --promise=ordered --states=$((40 * scale)) --seed="$seed" --findings="$findings"
@@ -180,6 +211,7 @@ done
 cut=$(head -n 1 "$findings"/kvfs-lmdb-*-1/state)
 status 1 run --replay="$(echo "$findings"/kvfs-lmdb-*-1)"
 status 1 run --replay="$(echo "$findings"/kvfs-lmdb-*-1)" --state="$cut"
+cut_short "$(echo "$findings"/kvfs-lmdb-*-1)" recording.side
 status 1 run kvfs --engine=log:lmdb --engine-params=unsafe-log-bug=no-flush --states=200 --first \
     --seed="$seed" --findings="$findings"
 
@@ -200,6 +232,13 @@ if mount -t tmpfs -o size=24M none "$work/small"; then
     status 2 selftest --seed=1 --tmp="$work/small"
     grep -q '^sound *cannot: the folder is full' "$work/out" && ! grep -q FAILED "$work/out" || fail "selftest in a full folder"
     [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
+    umount "$work/small"
+    mount -t tmpfs -o size=64k none "$work/small"
+    status 1 "${careless[@]}" --states=400 --first --findings="$work/small" --json # what was found cannot be kept
+    grep -q '"kept":false' "$work/out" && grep -q '"command":"crashsim run kvfs .*--seed=' "$work/out" ||
+        fail "not kept, and not told so"
+    grep -q 'not kept: copying .* No space left' "$work/out" || fail "why it is not kept is not told"
+    [[ -z $(ls "$work/small") ]] || fail "half a finding was left"
     umount "$work/small"
     trap 'rm -rf "$work"' EXIT
 fi
