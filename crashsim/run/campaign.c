@@ -461,6 +461,7 @@ round_recover(struct round *rd, const struct trace *t, struct kvfs_error *err)
     if (rc < 0)
         return rc;
     *v = (struct verdict){0};
+    bench_note(rd->bench, &job, rd->stack.mnt, t->cut_ns, v);
     state_judge(&job, rd->stack.mnt, t->cut_ns, v);
     rd->stats->live += v->status == VERDICT_GOOD || v->status == VERDICT_VIOLATION;
     rd->stats->cuts++;
@@ -525,6 +526,7 @@ round_plain(struct round *rd, struct kvfs_error *err)
     if (rc < 0)
         return rc;
     *rd->live = (struct verdict){0};
+    bench_note(rd->bench, &job, rd->stack.mnt, job.t_ns_max, rd->live);
     state_judge(&job, rd->stack.mnt, job.t_ns_max, rd->live);
     rd->stats->live++;
     round_judged(rd, &s, rd->live);

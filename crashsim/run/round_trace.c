@@ -240,7 +240,7 @@ static int
 trace_recover(struct round *rd, struct source *source, struct kvfs_error *err)
 {
     char folder[PLACE_NAME_MAX], record[PLACE_NAME_MAX];
-    struct bench_job job = {.scenario = rd->c->scenario};
+    struct bench_job job = {.scenario = rd->c->scenario, .journal = rd->journal};
     struct traced t = {.rd = rd,
                        .folder = place_name(rd->c->place, "again", folder),
                        .record = place_name(rd->c->place, "trace.1", record),
@@ -265,6 +265,8 @@ trace_recover(struct round *rd, struct source *source, struct kvfs_error *err)
         return kvfs_error_set(err, rc, "%s: %s", folder, strerrordesc_np(-rc));
     rd->t_ns_max = s.at + 1;
     *rd->live = (struct verdict){0};
+    job.t_ns_max = rd->t_ns_max;
+    bench_note(rd->bench, &job, folder, rd->t_ns_max, rd->live);
     rc = traced_run(&t, err);
     if (rc < 0)
         return rc;
@@ -308,6 +310,7 @@ trace_plain(struct round *rd, struct traced *t, struct kvfs_error *err)
         return rc;
     *rd->live = (struct verdict){0};
     job.t_ns_max = journal_now();
+    bench_note(rd->bench, &job, t->folder, job.t_ns_max, rd->live);
     state_judge(&job, t->folder, job.t_ns_max, rd->live);
     rd->stats->live++;
     round_judged(rd, &s, rd->live);

@@ -487,6 +487,13 @@ bench_free(struct bench *b)
     free(b);
 }
 
+void
+bench_note(struct bench *b, const struct bench_job *job, const char *mnt, uint64_t t_ns,
+           struct verdict *v)
+{
+    (void)state_is_new(b->shared, job, mnt, t_ns, v);
+}
+
 uint64_t
 bench_distinct(const struct bench *b)
 {

@@ -54,6 +54,10 @@ struct bench_job {
  * has begun. */
 int bench_begin(struct bench *b, const struct bench_job *job, struct replay *r,
                 const struct state *s, uint64_t t_ns, struct kvfs_error *err);
+/* The bytes in the volume at MNT are judged apart from the bench, behind what was acknowledged at T_NS:
+ * it counts them with the others. */
+void bench_note(struct bench *b, const struct bench_job *job, const char *mnt, uint64_t t_ns,
+                struct verdict *v);
 /* Wait for all that were begun. */
 void bench_wait(struct bench *b);
 

@@ -187,6 +187,7 @@ scenarios='kvfs nbd guest recovery-of-recovery'
 for scenario in $scenarios; do
     status 0 run "$scenario" --states=$((8 * scale)) --seed="$seed" --findings="$findings" --json
     [[ $(field states) -ge $((8 * scale)) ]] || fail "$scenario: too few states"
+    [[ $(field distinct) -ge 1 ]] || fail "$scenario: no state differs from none"
     [[ $(field live_cuts) -ge 1 && $(field operations) -ge 1 ]] || fail "$scenario: nothing was done"
     [[ $(field undecided) -eq 0 ]] || fail "$scenario: undecided states prove nothing"
     [[ $(field not_judged) -eq 0 ]] || fail "$scenario: states were not judged"
@@ -197,7 +198,8 @@ status 0 run kvfs --engine=all --states=$((3 * scale)) --seed="$seed" --findings
 
 echo "--- a disk without cuts"
 for scenario in kvfs nbd guest; do
-    status 0 run "$scenario" --plain --states=2 --seed="$seed" --findings="$findings"
+    status 0 run "$scenario" --plain --states=2 --seed="$seed" --findings="$findings" --json
+    [[ $(field states) -eq 2 && $(field distinct) -eq 2 ]] || fail "$scenario: the first states are not counted as distinct"
 done
 
 echo "--- engines made careless are found, and found again"
