@@ -1,7 +1,8 @@
 """The cells: a base point and one axis at a time from it.
 
 A *cell* is one workload that all its peers run; a *group* is what its cells share: layer, data
-set, open stores.  `priority` is the order of dropping: the highest number goes first.
+set, open stores.  `priority` is the order in which they are
+taken while the budget lasts: the lowest number goes first.
 To add a workload, add a cell to a group here (docs/EVALUATION.md has an example).
 """
 
@@ -54,6 +55,7 @@ class Group:
     params: Dict[str, Any] = field(default_factory=dict)
     rounds: Optional[int] = None
     side_by_side: bool = True           # else each peer's store is removed before the next
+    keep_stores: bool = False           # for all rounds; else each round has fresh ones
     needs: Tuple[str, ...] = ()         # programs of the build, commands
 
     def peers_of(self, cell: Cell) -> List[str]:
@@ -85,7 +87,7 @@ def load(name: str, priority: int, mode: Mode, op: str = "write", **more: Any) -
         params["flush"] = 64
     params.update(more)
     durable = op != "read" and params["flush"] != 0
-    return Cell(name, params, priority, mode.seconds + mode.warmup + (0.05 if op == "read" else 0.35),
+    return Cell(name, params, priority, mode.seconds + mode.warmup + (0.03 if op == "read" else 0.15),
                 promised="durable" if durable else "nothing",
                 cache="cold" if params.get("cold") else "warm", peers=peers)
 
@@ -100,7 +102,6 @@ def axes(prefix: str, mode: Mode, few: Optional[Tuple[str, ...]]) -> List[Cell]:
     def cell(name: str, priority: int, op: str = "write", **more: Any) -> Cell:
         return load(f"{prefix}.{name}", priority, mode, op, peers=few, **more)
     return [
-        fill(f"{prefix}.fill.random.4k.f64", 0),
         load(f"{prefix}.read.random.4k.t4", 0, mode, "read"),
         load(f"{prefix}.write.random.4k.t4.f64", 0, mode),
         cell("read.random.4k.t64", 10, "read", threads=64),
@@ -136,11 +137,15 @@ def throughput(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[G
 
     def group(name: str, layer: str, peers: Tuple[str, ...], cells: Sequence[Cell],
               **params: Any) -> Group:
+        keep = not any(cell.once for cell in cells)
         return Group(name, "kvload", params.pop("workload", THROUGHPUT), layer, size, peers,
-                     setup * params.pop("setup", 1), tuple(cells), params, needs=("bench/kvload",))
+                     setup * params.pop("setup", 1), tuple(cells), params, needs=("bench/kvload",),
+                     keep_stores=keep)
     return [
+        group("kvfs-fill", "kvfs", kvfs, [fill("kvfs.fill.random.4k.f64", 1)]),
         group("kvfs", "kvfs", kvfs, axes("kvfs", mode, axis)),
-        group("contract", "contract", tuple(engines), axes("contract", mode, axis)[:9]),
+        group("contract-fill", "contract", tuple(engines), [fill("contract.fill.random.4k.f64", 40)]),
+        group("contract", "contract", tuple(engines), axes("contract", mode, axis)[:8]),
         group("layers", "-", layers, [load("layers.write.random.4k.t4.f64", 14, mode),
                                       load("layers.read.random.4k.t4", 15, mode, "read")]),
         group("ageing", "kvfs", tuple(few), [
@@ -165,7 +170,8 @@ def served(mode: Mode, few: Sequence[str]) -> List[Group]:
         return Cell(f"nbd.{name}", {"rw": rw, "bs": block, "iodepth": depth, "fsync": flush,
                                     "seconds": max(mode.seconds, 0.3)}, priority,
                     max(mode.seconds, 0.3) + 0.6, promised="durable" if flush else "nothing")
-    peers = tuple(few) + ("nbdkit-memory", "nbdkit-file", "qcow2")
+    ours = [e for e in few if engine_base(e) == "lmdb"] if mode.name == "quick" else few
+    peers = tuple(ours or few) + ("nbdkit-memory", "nbdkit-file", "qcow2")
     return [Group("nbd", "nbd", THROUGHPUT, "nbd", mode.dataset_bytes, peers,
                   0.6 + mode.dataset_bytes / (60 * MIB), (
                       fio("read.random.4k.q4", "randread", "4k", 4, 0, 16),
@@ -237,9 +243,9 @@ def sqlite(mode: Mode, few: Sequence[str]) -> List[Group]:
 
 def resources(mode: Mode, few: Sequence[str]) -> List[Group]:
     """What a store takes, on a loop device of the run's own."""
-    sizes = [("64m", 64 * MIB, 9), ("1g", GIB, 63), ("16g", 16 * GIB, 91), ("1t-sparse", 1 << 40, 92)]
+    sizes = [("small", 64 * MIB, 9), ("1g", GIB, 63), ("16g", 16 * GIB, 91), ("1t-sparse", 1 << 40, 92)]
     if mode.name == "quick":
-        sizes = sizes[:1]
+        sizes = [("small", 16 * MIB, 9)]
     elif mode.name == "tiny":
         sizes = [("2m", 2 * MIB, 9)]
     elif not mode.long:

@@ -16,7 +16,7 @@ CONFIRMED, REFUTED, UNKNOWN = "confirmed", "refuted", "not measurable here"
 WRITE64, READ64 = "contract.write.random.4k.t64.f64", "contract.read.random.4k.t64"
 READ1, READ4 = "contract.read.random.4k.t1", "contract.read.random.4k.t4"
 RECOVER, PROMISE, ZIPF = "recovery.total.nvme", "promise.violations", "kvfs.ycsb-b.zipfian.4k.t4.f64"
-INTERFACE, SPACE = "interface.commit", "resources.64m"
+INTERFACE, SPACE = "interface.commit", "resources.small"
 WARM_READ = "kvfs.read.random.4k.t4"
 
 
@@ -211,7 +211,7 @@ USES: Tuple[Tuple[str, str, str], ...] = (
     ("back soon after a power cut", "recovery.total.nvme", "durable"),
     ("SQLite, commits", "sqlite.commit", "durable"),
     ("a disk over NBD", "nbd.write.random.4k.q1.f64", "durable"),
-    ("little written to the medium (SD card)", "resources.64m", "durable"),
+    ("little written to the medium (SD card)", "resources.small", "durable"),
     ("an SD card (modelled)", "preset-sd.write.random.4k.t4.f64", "durable"),
 )
 

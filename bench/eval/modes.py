@@ -27,7 +27,7 @@ class Mode:
     long: bool = False
 
 
-QUICK = Mode("quick", 540, 5, 0.25, 0.05, 32 * MIB, 64 * MIB, 2000, 32 * MIB, 1, 40, 10000, False)
+QUICK = Mode("quick", 540, 5, 0.12, 0.03, 16 * MIB, 16 * MIB, 500, 32 * MIB, 1, 40, 10000, False)
 FULL = Mode("full", 6900, 6, 0.8, 0.2, 128 * MIB, 64 * MIB, 10000, 64 * MIB, 3, 300, 50000, True)
 LONG = Mode("long", 7 * 86400, 7, 2, 0.5, GIB, GIB, 10000, 256 * MIB, 5, 1000, 100000, True, True)
 TINY = Mode("tiny", 60, 2, 0.02, 0, 2 * MIB, 2 * MIB, 50, 8 * MIB, 1, 4, 500, False)

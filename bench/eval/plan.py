@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from .cells import LOG_BYTES, Cell, Group, space_factor
 from .modes import GIB, MIB, Mode
@@ -45,12 +45,13 @@ def cell_seconds(group: Group, cell: Cell, mode: Mode) -> float:
     return OVERHEAD * cell.seconds * len(group.peers_of(cell)) * (group.rounds or mode.rounds)
 
 
-def group_seconds(group: Group, mode: Mode) -> float:
+def group_seconds(group: Group, mode: Mode, setup: bool = True) -> float:
     """With making the stores."""
     if not group.cells:
         return 0.0
-    setup = group.setup_seconds * len(group.peers) * (group.rounds or mode.rounds)
-    return OVERHEAD * setup + sum(cell_seconds(group, cell, mode) for cell in group.cells)
+    times = 0 if not setup else 1 if group.keep_stores else group.rounds or mode.rounds
+    return OVERHEAD * group.setup_seconds * len(group.peers) * times + \
+        sum(cell_seconds(group, cell, mode) for cell in group.cells)
 
 
 def group_bytes(group: Group) -> int:
@@ -63,23 +64,28 @@ def group_bytes(group: Group) -> int:
     return sum(each) if group.side_by_side else max(each, default=0)
 
 
-def _without(groups: Sequence[Group], name: str) -> List[Group]:
-    return [replace(group, cells=tuple(c for c in group.cells if c.name != name))
+def _only(groups: Sequence[Group], names: Set[str]) -> List[Group]:
+    return [replace(group, cells=tuple(c for c in group.cells if c.name in names))
             for group in groups]
 
 
 def fit(mode: Mode, groups: Sequence[Group], dropped: Sequence[Dict[str, str]] = ()) -> Plan:
-    """Drop cells, those of the highest priority number and the last of these first, until the
-    rest fits the budget."""
+    """Take cells in the order of their priority numbers, as far as they fit the budget; a large one
+    that does not fit leaves room for those behind it.  Priority 0 always stays."""
     plan = Plan(mode, list(groups), list(dropped))
-    order = sorted(((cell.priority, place, cell.name)
-                    for place, (_, cell) in enumerate(plan.cells())), reverse=True)
+    if plan.seconds() <= mode.budget_seconds:
+        return plan
+    order = sorted((cell.priority, place, cell.name)
+                   for place, (_, cell) in enumerate(plan.cells()))
+    names: Set[str] = set()
     for priority, _, name in order:
-        if plan.seconds() <= mode.budget_seconds or priority == 0:
-            break
-        plan.groups = _without(plan.groups, name)
-        plan.dropped.append({"name": name, "reason": f"beyond the budget of {mode.budget_seconds:.0f} s"})
-    plan.groups = [group for group in plan.groups if group.cells]
+        plan.groups = _only(groups, names | {name})
+        if priority == 0 or plan.seconds() <= mode.budget_seconds:
+            names.add(name)
+        else:
+            plan.dropped.append({"name": name,
+                                 "reason": f"beyond the budget of {mode.budget_seconds:.0f} s"})
+    plan.groups = [group for group in _only(groups, names) if group.cells]
     return plan
 
 

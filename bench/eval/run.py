@@ -1,7 +1,7 @@
 """The run: rounds of all cells of a group, peers in random order, side by side in time.
 
-In each round every peer gets a fresh store; then each cell goes round its peers before the next
-begins.  A round of a cell in which others took more than 2 % of the CPU is repeated.  After each
+In each round every peer gets a fresh store, or goes on with its own where the group keeps stores;
+then each cell goes round its peers before the next begins.  A round of a cell in which others took more than 2 % of the CPU is repeated.  After each
 round of a cell the results are written, so nothing that is finished can be lost.
 """
 
@@ -56,6 +56,7 @@ class Runner:
         self.steal = steal or Steal()
         self.planned_done = 0.0   # estimated seconds of what was done in this process
         self.failed_opens: Dict[str, int] = {}
+        self.kept: Dict[str, Session] = {}  # of a group that keeps its stores
 
     # --- time -------------------------------------------------------------------------------
 
@@ -145,34 +146,46 @@ class Runner:
             return
         rounds = group.rounds or self.plan.mode.rounds
         self.failed_opens = {}
-        for number in range(1, rounds + 1):
-            cells = [c for c in rest[0].cells if not self.done(group, c, number)]
-            if cells:
-                self.round(group, cells, number, rest)
-                self.planned_done += group_seconds(replace(group, cells=tuple(cells), rounds=1),
-                                                   self.plan.mode)
-            if number < rounds:
-                now = replace(rest[0], rounds=rounds - number)
-                rest[:] = [replace(g, rounds=group.rounds) if g.name == group.name else g
-                           for g in self.shorten([now] + rest[1:])]
+        try:
+            self.rounds(group, rounds, rest)
+        finally:
+            for session in self.kept.values():
+                session.close()
+            self.kept = {}
         self.repeat_once_cells(group, rest)
         for cell in group.cells:
             for peer in self.peers(group, cell):
                 entries.close(self.entries[cell.name, peer], rounds)
 
+    def rounds(self, group: Group, rounds: int, rest: List[Group]) -> None:
+        """One after the other, those that are there already left out."""
+        setup = True
+        for number in range(1, rounds + 1):
+            cells = [c for c in rest[0].cells if not self.done(group, c, number)]
+            if cells:
+                self.round(group, cells, number, rest)
+                one = replace(group, cells=tuple(cells), rounds=1)
+                self.planned_done += group_seconds(one, self.plan.mode, setup)
+                setup = not group.keep_stores
+            if number < rounds:
+                now = replace(rest[0], rounds=rounds - number)
+                rest[:] = [replace(g, rounds=group.rounds) if g.name == group.name else g
+                           for g in self.shorten([now] + rest[1:])]
+
     def round(self, group: Group, cells: Sequence[Cell], number: int, rest: List[Group],
               again: bool = False) -> None:
-        """Cells of one round, over fresh stores."""
+        """Cells of one round."""
         peers = sorted({p for cell in cells for p in self.peers(group, cell)})
         shuffle = random.Random(f"{self.bench.seed} {group.name} {number} {again}")
         batches = [peers] if group.side_by_side else [[p] for p in shuffle.sample(peers, len(peers))]
         for batch in batches:
-            sessions: Dict[str, Session] = {}
+            sessions: Dict[str, Session] = self.kept if group.keep_stores else {}
             errors: Dict[str, str] = {}
             try:
                 for peer in shuffle.sample(batch, len(batch)):
-                    self.tell(group, number, f"making {peer}", rest)
-                    self.open(group, peer, number, sessions, errors)
+                    if peer not in sessions:
+                        self.tell(group, number, f"making {peer}", rest)
+                        self.open(group, peer, number, sessions, errors)
                 for cell in cells:
                     self.tell(group, number, cell.name, rest)
                     order = [p for p in self.peers(group, cell) if p in batch]
@@ -180,8 +193,9 @@ class Runner:
                     self.cell_round(cell, number, order, sessions, errors, again)
                     self.save()
             finally:
-                for session in sessions.values():
-                    session.close()
+                if not group.keep_stores:
+                    for session in sessions.values():
+                        session.close()
         if not self.progress.terminal:
             self.progress.line(f"{group.name}: round {number} done, "
                                f"{duration(self.left(rest))} left")
