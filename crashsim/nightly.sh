@@ -32,6 +32,7 @@ for arg; do
     esac
 done
 [[ $distinct =~ ^[1-9][0-9]*$ ]] || { echo "nightly.sh: --distinct=N" >&2; exit 2; }
+[[ -z $seed || $seed =~ ^[0-9]{1,18}$ ]] || { echo "nightly.sh: --seed=N" >&2; exit 2; }
 [[ $(id -u) -eq 0 ]] || { echo "nightly.sh: needs root" >&2; exit 77; }
 if [[ -z $crashsim ]]; then
     for crashsim in "$here"/../build/{release,nightly,dev}/crashsim/crashsim crashsim; do

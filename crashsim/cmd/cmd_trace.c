@@ -30,9 +30,11 @@ trace_command(struct calls *calls, char **argv)
     if (unseen != NULL)
         return cmd_error("%s did what a trace does not know: %s", argv[0], unseen);
     if (WIFSIGNALED(status))
-        return cmd_error("%s: signal %d", argv[0], WTERMSIG(status));
+        return cmd_error("%s: signal %d; %s has what it did until then", argv[0], WTERMSIG(status),
+                         trace_out);
     if (WEXITSTATUS(status) != 0)
-        return cmd_error("%s: exit status %d", argv[0], WEXITSTATUS(status));
+        return cmd_error("%s: exit status %d; %s has what it did until then", argv[0],
+                         WEXITSTATUS(status), trace_out);
     return CMD_OK;
 }
 

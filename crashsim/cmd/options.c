@@ -61,6 +61,8 @@ options_set(const struct cmd *cmd, const struct cmd_option *o, const char *value
         *(bool *)o->value = true;
         return CMD_OK;
     case CMD_TEXT:
+        if (value[0] == '\0') /* an unset variable of a script, as a rule */
+            return cmd_error("--%s: its value is empty", o->name);
         *(const char **)o->value = value;
         return CMD_OK;
     case CMD_NUMBER:

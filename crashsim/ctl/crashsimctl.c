@@ -150,6 +150,10 @@ main(int argc, char **argv)
         (void)fputs(ctl_usage, stdout);
         return 0;
     }
+    if (argc == 2 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
+        (void)puts("crashsimctl " KVFS_VERSION);
+        return 0;
+    }
     if (argc < 3)
         ctl_die(2, "a SOCKET and a command are wanted");
     while (known < count && strcmp(argv[2], commands[known]) != 0)

@@ -413,13 +413,24 @@ span_name(int span)
     return span == SPAN_TOTAL ? "total" : span == SPAN_ALONE ? "mount_alone" : span_names[span];
 }
 
+/* As "64 MiB, 4096 KiB unflushed". */
+static const char *
+cell_text(const struct cell *c, char buf[64])
+{
+    bool small = c->unflushed_bytes % 1024 != 0;
+
+    (void)snprintf(buf, 64, "%" PRIu64 " MiB, %" PRIu64 " %s unflushed", c->size_bytes >> 20,
+                   small ? c->unflushed_bytes : c->unflushed_bytes >> 10, small ? "bytes" : "KiB");
+    return buf;
+}
+
 static void
 recovery_print(const struct cell *c)
 {
-    (void)printf("%s, %" PRIu64 " MiB, %" PRIu64 " KiB unflushed, %zu cuts (milliseconds)\n"
-                 "  %-11s %9s %9s %9s   %9s\n",
-                 c->engine, c->size_bytes >> 20, c->unflushed_bytes >> 10, c->crashes, "span", "median", "p95", "max",
-                 "clean");
+    char text[64];
+
+    (void)printf("%s, %s, %zu cuts (milliseconds)\n  %-11s %9s %9s %9s   %9s\n", c->engine,
+                 cell_text(c, text), c->crashes, "span", "median", "p95", "max", "clean");
     for (int i = 0; i < SPAN_SUMS; i++) {
         struct summary crash = sample_summary(c->crash, c->crashes, i);
         struct summary clean = sample_summary(c->clean, c->cleans, i);
@@ -473,11 +484,11 @@ recovery_ratios(const struct cell *cells, size_t count, struct json_object *list
                 (void)json_object_object_add(o, "total", json_object_new_double(ta / tb));
                 (void)json_object_array_add(list, o);
             } else {
-                (void)printf(
-                    "%" PRIu64 " MiB, %" PRIu64 " KiB unflushed: %s : %s is %.2f to open, %.2f in "
-                    "all%s\n",
-                    cells[i].size_bytes >> 20, cells[i].unflushed_bytes >> 10, cells[i].engine,
-                    cells[k].engine, a / b, ta / tb, recovery_is_study(&cells[i], &cells[k]));
+                char text[64];
+
+                (void)printf("%s: %s : %s is %.2f to open, %.2f in all%s\n",
+                             cell_text(&cells[i], text), cells[i].engine, cells[k].engine, a / b,
+                             ta / tb, recovery_is_study(&cells[i], &cells[k]));
             }
         }
     }

@@ -18,12 +18,15 @@
 #define RUN_ENGINES_MAX 32
 #define PROMISES        (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)
 #define RUN_STATES      200
+#define RUN_UNSET       UINT64_MAX
+#define RUN_JOBS_MAX    256
+#define RUN_SECONDS_MAX 31536000
 #define RUN_DISK        ((uint64_t)256 << 20)
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                                              *run_state, *run_tmp, *run_way, *run_promised;
-static uint64_t run_states, run_seconds, run_seed, run_jobs, run_judge_ms = STATE_JUDGE_MS,
-                run_shrink = 200;
+static uint64_t run_states = RUN_UNSET, run_seconds = RUN_UNSET, run_seed, run_jobs = RUN_UNSET,
+                run_judge_ms = STATE_JUDGE_MS, run_shrink = 200;
 static bool run_json, run_quiet, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
 static struct json_object *run_list;
@@ -316,15 +319,14 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
 
     if (kvfs_engine_find(engine, &e, &err) < 0)
         return cmd_error("%s", err.msg);
-    if ((e->caps & KVFS_CAP_PERSISTENT) == 0)
-        return cmd_error("%s keeps nothing", engine);
     c->subject.engine = engine;
     c->subject.caps = e->caps;
     if (run_promised != NULL) {
         c->subject.caps &= ~(uint32_t)(KVFS_CAP_DURABLE | KVFS_CAP_ORDERED);
         c->subject.caps |= run_promised_caps();
     }
-    c->end_ns = run_seconds == 0 ? 0 : journal_now() + run_seconds * 1000000000u / share;
+    c->end_ns =
+        run_seconds == RUN_UNSET ? 0 : journal_now() + run_seconds * 1000000000u / share;
     r = campaign_run(c, &stats, &err);
     cmd_progress_end(&run_progress);
     if ((r == 0 || stats.violations > 0) && run_json) /* what was found before it failed is told, too */
@@ -340,6 +342,21 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
            : stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
                                           (unsigned long long)stats.troubles, stats.trouble)
                               : CMD_OK;
+}
+
+static void
+run_again_json(const struct verdict *v)
+{
+    struct json_object *o = json_object_new_object();
+
+    cmd_json_text(o, "folder", run_replay);
+    cmd_json_text(o, "verdict",
+                  v->status == VERDICT_GOOD        ? "no violation"
+                  : v->status == VERDICT_VIOLATION ? "violation"
+                                                   : "not judged");
+    if (v->status != VERDICT_GOOD)
+        cmd_json_text(o, "found", v->text);
+    cmd_json_print_take(o);
 }
 
 static int
@@ -377,7 +394,12 @@ run_again(struct campaign *c)
     }
     if (r < 0)
         return cmd_error("%s", err.msg);
-    (void)printf("%s\n", v.status == VERDICT_GOOD ? "no violation" : v.text);
+    if (run_json)
+        run_again_json(&v);
+    else
+        (void)printf("%s\n", v.status == VERDICT_GOOD ? "no violation" : v.text);
+    if (v.status == VERDICT_VIOLATION && (c->subject.caps & PROMISES) == 0)
+        return CMD_OK;
     return v.status == VERDICT_GOOD        ? CMD_OK
            : v.status == VERDICT_VIOLATION ? CMD_VIOLATIONS
                                            : CMD_USAGE;
@@ -460,11 +482,77 @@ run_print_engines(void)
     size_t n = run_all_engines(names);
     const struct kvfs_engine *e;
 
+    run_list = json_object_new_array();
     for (size_t i = 0; i < n; i++) {
-        if (kvfs_engine_find(names[i], &e, NULL) == 0)
+        struct json_object *o;
+
+        if (kvfs_engine_find(names[i], &e, NULL) < 0)
+            continue;
+        if (!run_json) {
             (void)printf("%s %s\n", names[i], run_promise(e->caps));
+            continue;
+        }
+        o = json_object_new_object();
+        cmd_json_text(o, "engine", names[i]);
+        cmd_json_text(o, "promise", run_promise(e->caps));
+        (void)json_object_array_add(run_list, o);
     }
+    if (run_json)
+        cmd_json_print_take(run_list);
+    else
+        (void)json_object_put(run_list);
     return CMD_OK;
+}
+
+/* Before the first of them is run. */
+static bool
+run_check_engines(void)
+{
+    static char names[RUN_ENGINES_MAX][96];
+    size_t n = run_list_engines(names);
+
+    for (size_t i = 0; i < n; i++) {
+        const struct kvfs_engine *e;
+        struct kvfs_error err = {0};
+
+        if (kvfs_engine_find(names[i], &e, &err) < 0)
+            return cmd_error("%s", err.msg) == CMD_OK;
+        if ((e->caps & KVFS_CAP_PERSISTENT) == 0)
+            return cmd_error("%s keeps nothing", names[i]) == CMD_OK;
+    }
+    return true;
+}
+
+static bool
+run_check_numbers(void)
+{
+    if (run_states == 0)
+        (void)cmd_error("--states takes a number from 1");
+    else if (run_seconds == 0 || (run_seconds != RUN_UNSET && run_seconds > RUN_SECONDS_MAX))
+        (void)cmd_error("--seconds takes a number from 1 to %d", RUN_SECONDS_MAX);
+    else if (run_jobs == 0 || (run_jobs != RUN_UNSET && run_jobs > RUN_JOBS_MAX))
+        (void)cmd_error("--jobs takes a number from 1 to %d", RUN_JOBS_MAX);
+    else if (run_judge_ms == 0)
+        (void)cmd_error("--judge-ms takes a number from 1");
+    else
+        return true;
+    return false;
+}
+
+/* A kept violation has its scenario, engine, seed and way. */
+static bool
+run_check_replay(int argc)
+{
+    if (run_replay == NULL && run_state != NULL)
+        (void)cmd_error("--state is a state of a kept violation: --replay=FOLDER is missing");
+    else if (run_replay != NULL &&
+             (argc > 0 || run_engines != NULL || run_seed != 0 || run_way != NULL || run_plain ||
+              run_states != RUN_UNSET || run_seconds != RUN_UNSET))
+        (void)cmd_error("--replay judges what was kept: it takes no scenario, engine, seed, way, "
+                        "states or seconds");
+    else
+        return true;
+    return false;
 }
 
 static bool
@@ -493,7 +581,8 @@ run_run(int argc, char **argv)
         return run_print_engines();
     if (run_replay == NULL && argc == 0)
         return cmd_error("which scenario? try 'crashsim run --help'");
-    if (!run_check(argc > 0 ? argv[0] : NULL))
+    if (!run_check_replay(argc) || !run_check(argc > 0 ? argv[0] : NULL) || !run_check_numbers() ||
+        !run_check_engines())
         return CMD_USAGE;
     c.trace = run_way != NULL ? strcmp(run_way, "trace") == 0 : geteuid() != 0;
     if (run_replay == NULL && !c.trace && geteuid() != 0)
@@ -511,11 +600,14 @@ run_run(int argc, char **argv)
     c.subject.place = &place;
     c.subject.engine_params = run_params;
     c.seed = run_seed;
-    c.states_max = run_states != 0 ? run_states : run_seconds != 0 ? UINT64_MAX : RUN_STATES;
+    c.states_max = run_states != RUN_UNSET    ? run_states
+                   : run_seconds != RUN_UNSET ? UINT64_MAX
+                                              : RUN_STATES;
     c.disk_bytes = RUN_DISK;
     c.findings = run_findings;
     c.judge_ms = (unsigned)(run_judge_ms < UINT_MAX / 2 ? run_judge_ms : UINT_MAX / 2);
-    c.slots = run_jobs != 0 ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    c.slots =
+        run_jobs != RUN_UNSET ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     c.first = run_first;
     c.shrink = run_shrink;
     c.promise = run_promised;

@@ -38,6 +38,25 @@ status 2 recovery --sizes=1X
 status 2 recovery --engines=mem
 status 2 run kvfs --way=sideways
 status 2 run kvfs --promise=anything
+# What a script passes whose variable is empty, limits of nothing, a typing error behind the first
+# engine: nothing is run, and each is told in one line.
+refuse() { status 2 "$@"; [[ $(wc -l <"$work/out") -eq 1 ]] || fail "crashsim $*: not one line"; }
+refuse run kvfs --engine=
+refuse run kvfs --findings=
+refuse run kvfs --states=0
+refuse run kvfs --seconds=0
+refuse run kvfs --jobs=0
+refuse run kvfs --jobs=257
+refuse run kvfs --judge-ms=0
+refuse run kvfs --engine=lmdb,no-such-engine
+refuse run kvfs --state=1
+refuse run kvfs --replay="$work"
+refuse run --replay="$work" --engine=lmdb
+refuse recovery --engines=
+refuse recovery --sizes=
+status 0 run --list-engines --json
+/usr/bin/python3 -c 'import json, sys; assert {"engine": "lmdb", "promise": "durable"} in json.load(sys.stdin)' \
+    <"$work/out" || fail "list-engines --json"
 # Folders whose process is gone; those of other tests are there meanwhile.
 leftovers()
 {
@@ -98,6 +117,10 @@ done
 status 1 run kvfs --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
     --seed="$seed" --findings="$findings/trace"
 status 1 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)"
+status 0 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)" --promise=none
+status 1 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)" --json
+/usr/bin/python3 -c 'import json, sys; assert json.load(sys.stdin)["verdict"] == "violation"' \
+    <"$work/out" || fail "replay --json"
 status 1 run nbd --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
     --seed="$seed" --findings="$findings/trace"
 
