@@ -685,9 +685,7 @@ recovery_run(int argc, char **argv)
     else if (count > 0 && geteuid() != 0) {
         (void)cmd_error("mounting needs root");
         status = CMD_NEEDS_ROOT;
-    } else if (count > 0 && tool_look(tools, &err) < 0) {
-        (void)cmd_error("%s", err.msg);
-    } else if (count > 0 && place_make(&place, recovery_tmp, &err) < 0) {
+    } else if (count > 0 && (tool_look(tools, &err) < 0 || place_make(&place, recovery_tmp, &err) < 0)) {
         (void)cmd_error("%s", err.msg);
     } else if (count > 0) {
         cmd_signals_catch();

@@ -469,10 +469,10 @@ static bool
 run_is_scenario(const char *name)
 {
     for (size_t i = 0; i < RUN_SCENARIOS; i++) {
-        if (strcmp(run_scenarios[i].name, name) == 0)
+        if (name != NULL && strcmp(run_scenarios[i].name, name) == 0)
             return true;
     }
-    return strcmp(name, "all") == 0;
+    return name != NULL && strcmp(name, "all") == 0;
 }
 
 static int
