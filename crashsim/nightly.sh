@@ -48,6 +48,7 @@ fi
 work=$(mktemp -d)
 child=''
 # An interrupt goes to the run, which takes its disks down; then to us.
+# shellcheck disable=SC2317 # traps call it
 stop() { [[ -z $child ]] || { kill -TERM "$child" 2>/dev/null; wait "$child" || true; }; }
 trap 'rm -rf "$work"' EXIT
 trap 'stop; exit 130' INT

@@ -191,7 +191,7 @@ until grep -q -- "-> FLOCK .* $pid [^ ]*:$inode " /proc/locks; do # it waits
 done
 exec 9<&-
 wait $pid || fail "clean after waiting: $?"
-[ "$(cat "$dir/cleaned")" = "removed $ending" ] && [ ! -e "$ending" ] || fail "not removed: $(cat "$dir/cleaned")"
+{ [ "$(cat "$dir/cleaned")" = "removed $ending" ] && [ ! -e "$ending" ]; } || fail "not removed: $(cat "$dir/cleaned")"
 
 # Every option of --help is in the manual, and every one of the manual in --help.
 [ "$("$crashsim" --version)" = "crashsim $KVFS_VERSION" ] || fail "version"

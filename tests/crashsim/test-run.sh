@@ -255,12 +255,12 @@ if mount -t tmpfs -o size=24M none "$work/small"; then
         [[ $(grep -c crashsim: "$work/out") -eq 1 ]] || fail "$scenario says more than a line"
     done
     status 2 selftest --seed=1 --tmp="$work/small"
-    grep -q '^sound *cannot: the folder is full' "$work/out" && ! grep -q FAILED "$work/out" || fail "selftest in a full folder"
+    { grep -q '^sound *cannot: the folder is full' "$work/out" && ! grep -q FAILED "$work/out"; } || fail "selftest in a full folder"
     [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
     umount "$work/small"
     mount -t tmpfs -o size=64k none "$work/small"
     status 1 "${careless[@]}" --states=400 --first --findings="$work/small" --json # what was found cannot be kept
-    grep -q '"kept":false' "$work/out" && grep -q '"command":"crashsim run kvfs .*--seed=' "$work/out" ||
+    { grep -q '"kept":false' "$work/out" && grep -q '"command":"crashsim run kvfs .*--seed=' "$work/out"; } ||
         fail "not kept, and not told so"
     grep -q 'not kept: copying .* No space left' "$work/out" || fail "why it is not kept is not told"
     [[ -z $(ls "$work/small") ]] || fail "half a finding was left"
