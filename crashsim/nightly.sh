@@ -40,7 +40,7 @@ if [[ -z $crashsim ]]; then
     done
 fi
 command -v "$crashsim" >/dev/null || { echo "nightly.sh: no $crashsim" >&2; exit 2; }
-seed=${seed:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+seed=$((10#${seed:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')})) # 08 is no octal number
 if [[ -z $engines ]]; then
     plain=$("$crashsim" run --list-engines | awk '$2 == "durable" { print $1 }')
     engines=$(paste -sd, <<<"$plain")

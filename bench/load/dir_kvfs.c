@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "dir.h"
+#include "store_kvfs.h"
 
 #define DIR_WORK_STEPS 64
 
@@ -145,20 +146,7 @@ dir_kvfs_settle(struct kvfs_error *err)
 static int
 dir_kvfs_info(struct load_info *info, struct kvfs_error *err)
 {
-    const struct kvfs_engine *engine;
-    struct kvfs_volume_info volume;
-    struct kvfs_volume_stat stat;
-    int rc = kvfs_volume_stat(dir_volume, &stat, err);
-
-    kvfs_volume_info(dir_volume, &volume);
-    if (rc == 0)
-        rc = kvfs_engine_find(volume.engine, &engine, err);
-    if (rc == 0)
-        *info = (struct load_info){.version = engine->version(engine),
-                                   .caps = volume.engine_caps,
-                                   .used_bytes = stat.engine.used_bytes,
-                                   .behind = stat.engine.log_used_bytes + stat.dirty_bytes};
-    return rc;
+    return load_kvfs_info(dir_volume, info, err);
 }
 
 const struct dir_layer dir_layer_kvfs = {

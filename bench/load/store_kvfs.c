@@ -122,15 +122,15 @@ kvfs_store_settle(struct load_store *s, struct kvfs_error *err)
     return rc == 0 ? kvfs_volume_work(s->volume, KVFS_WORK_STEPS, err) : rc;
 }
 
-static int
-kvfs_store_info(struct load_store *s, struct load_info *info, struct kvfs_error *err)
+int
+load_kvfs_info(struct kvfs_volume *v, struct load_info *info, struct kvfs_error *err)
 {
     const struct kvfs_engine *engine;
     struct kvfs_volume_info volume;
     struct kvfs_volume_stat stat;
-    int rc = kvfs_volume_stat(s->volume, &stat, err);
+    int rc = kvfs_volume_stat(v, &stat, err);
 
-    kvfs_volume_info(s->volume, &volume);
+    kvfs_volume_info(v, &volume);
     if (rc == 0)
         rc = kvfs_engine_find(volume.engine, &engine, err);
     if (rc == 0)
@@ -139,6 +139,12 @@ kvfs_store_info(struct load_store *s, struct load_info *info, struct kvfs_error 
                                    .used_bytes = stat.engine.used_bytes,
                                    .behind = stat.engine.log_used_bytes + stat.dirty_bytes};
     return rc;
+}
+
+static int
+kvfs_store_info(struct load_store *s, struct load_info *info, struct kvfs_error *err)
+{
+    return load_kvfs_info(s->volume, info, err);
 }
 
 /* The file goes, and an empty one takes its place. */

@@ -12,4 +12,7 @@
 int load_kvfs_attach(struct kvfs_volume *v, uint64_t ino, const struct load_dataset *data,
                      struct load_store **storep, struct kvfs_error *err);
 
+/* What a volume and its engine tell of themselves.  Errors: those of kvfs_volume_stat(). */
+int load_kvfs_info(struct kvfs_volume *v, struct load_info *info, struct kvfs_error *err);
+
 #endif /* KVFS_LOAD_STORE_KVFS_H */

@@ -98,7 +98,7 @@ run_list_engines(char names[RUN_ENGINES_MAX][96])
 static uint32_t
 run_promised_caps(void)
 {
-    return strcmp(run_promised, "durable") == 0   ? KVFS_CAP_DURABLE | KVFS_CAP_ORDERED
+    return strcmp(run_promised, "durable") == 0   ? PROMISES
            : strcmp(run_promised, "ordered") == 0 ? KVFS_CAP_ORDERED
                                                   : 0;
 }
@@ -322,7 +322,7 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
     c->subject.engine = engine;
     c->subject.caps = e->caps;
     if (run_promised != NULL) {
-        c->subject.caps &= ~(uint32_t)(KVFS_CAP_DURABLE | KVFS_CAP_ORDERED);
+        c->subject.caps &= ~(uint32_t)PROMISES;
         c->subject.caps |= run_promised_caps();
     }
     c->end_ns =
@@ -336,7 +336,7 @@ run_engine(struct campaign *c, const char *engine, unsigned share)
     shrunk_free(stats.shrunk);
     if (r < 0)
         r = cmd_error("%s: %s", engine, err.msg);
-    if (stats.violations > 0 && (c->subject.caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0)
+    if (stats.violations > 0 && (c->subject.caps & PROMISES) != 0)
         return CMD_VIOLATIONS;
     return r != 0               ? r
            : stats.troubles > 0 ? cmd_error("%s: %llu states could not be judged: %s", engine,
