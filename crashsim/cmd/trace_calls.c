@@ -2,11 +2,11 @@
  *
  * trace_calls.c - see trace_calls.h.
  *
- * The bytes of a write are taken when the call begins, since the program may change them while it
- * runs; what they did is noted when it ends, with the result.  A sync covers what was noted when
- * it began.  Calls that change the same are made one after the other (tracer.c): what a call finds when
- * it begins and when it ends, nobody else has changed between.  Not so splice(), which may wait for
- * another thread.
+ * The bytes of a write and its place are taken when the call begins, since the program may change them
+ * while it runs, or be killed before we look; what they did is noted when it ends, with the result.  A
+ * sync covers what was noted when it began.  Calls that change the same are made one after the other
+ * (tracer.c): what a call finds when it begins and when it ends, nobody else has changed between.  Not
+ * so splice(), which may wait for another thread.
  */
 #include "trace_calls.h"
 
@@ -49,9 +49,32 @@ write_is_ours(struct calls *calls, struct call *c, uint64_t fd)
     return c->obj != TRACE_NONE || c->is_mark;
 }
 
+/* Where does a write to FD go, of which PASSED bytes are there already?  None, if it may append. */
+static bool
+write_where(struct call *c, uint64_t fd, uint64_t passed, uint64_t *offset)
+{
+    uint64_t pos;
+    unsigned flags;
+    char path[64];
+    struct stat st;
+
+    if (!call_position(c, fd, &pos, &flags))
+        return false;
+    c->sync |= (flags & O_DSYNC) != 0;
+    *offset = c->offset >= 0 ? (uint64_t)c->offset : pos - passed;
+    if (!c->append && ((flags & O_APPEND) == 0 || c->not_append))
+        return true;
+    call_fd_path(c, fd, path); /* Linux appends, whatever the offset */
+    if (stat(path, &st) < 0)
+        return false;
+    *offset = (uint64_t)st.st_size;
+    return true;
+}
+
 static bool
 write_take(struct call *c, uint64_t at, uint64_t count)
 {
+    c->placed = c->is_mark || write_where(c, c->args[0], 0, &c->place);
     c->count = count < CALL_WRITE_MAX ? count : CALL_WRITE_MAX;
     c->data = malloc(c->count + 1);
     if (c->data != NULL && call_read(c, at, c->data, c->count))
@@ -66,6 +89,7 @@ write_take_vector(struct call *c, uint64_t at, uint64_t count)
     struct iovec iov[CALL_IOV_MAX] = {{NULL, 0}};
     uint64_t total = 0;
 
+    c->placed = c->is_mark || write_where(c, c->args[0], 0, &c->place);
     if (count > CALL_IOV_MAX || !call_read(c, at, iov, count * sizeof(iov[0])))
         return true;
     for (uint64_t i = 0; i < count; i++) { /* the lengths are the program's, and may be anything */
@@ -134,41 +158,17 @@ write_marks(struct calls *calls, const struct call *c, size_t count)
     }
 }
 
-/* RESULT bytes are there: where? */
-static bool
-write_where(struct call *c, uint64_t fd, uint64_t result, uint64_t *offset)
-{
-    uint64_t pos;
-    unsigned flags;
-    char path[64];
-    struct stat st;
-
-    if (!call_position(c, fd, &pos, &flags))
-        return false;
-    c->sync |= (flags & O_DSYNC) != 0;
-    *offset = c->offset >= 0 ? (uint64_t)c->offset : pos - result;
-    if (c->offset < 0 || (!c->append && ((flags & O_APPEND) == 0 || c->not_append)))
-        return true;
-    call_fd_path(c, fd, path); /* Linux appends, whatever the offset */
-    if (stat(path, &st) < 0)
-        return false;
-    *offset = (uint64_t)st.st_size - result;
-    return true;
-}
-
 static void
 write_leave(struct calls *calls, struct call *c, int64_t result)
 {
-    uint64_t offset;
-
     if ((uint64_t)result > c->count || result == 0) {
         if (result != 0)
             trace_record_unseen(calls->record, "a write whose bytes could not be read");
     } else if (c->is_mark) {
         trace_record_look(calls->record);
         write_marks(calls, c, (size_t)result);
-    } else if (write_where(c, c->args[0], (uint64_t)result, &offset)) {
-        trace_record_write(calls->record, c->obj, offset, c->data, (size_t)result, c->sync);
+    } else if (c->placed) {
+        trace_record_write(calls->record, c->obj, c->place, c->data, (size_t)result, c->sync);
     } else {
         trace_record_unseen(calls->record, "a write whose place could not be read");
     }
@@ -525,6 +525,15 @@ munmap_enter(struct calls *calls, struct call *c)
     return false;
 }
 
+/* It takes the threads of its process along, out of the middle of their calls: see calls_meet(). */
+static bool
+exit_enter(struct calls *calls, struct call *c)
+{
+    (void)calls;
+    c->last = true;
+    return true;
+}
+
 /* --- all --- */
 
 #ifdef __NR_open /* the old forms, as the new ones */
@@ -600,6 +609,7 @@ static const struct call_kind call_kinds[] = {
     {__NR_msync, 0, msync_enter, fdatasync_leave},
     {__NR_mprotect, 0, mprotect_enter, NULL},
     {__NR_munmap, 0, munmap_enter, NULL},
+    {__NR_exit_group, 0, exit_enter, NULL},
 #ifdef __NR_renameat
     {__NR_renameat, CALL_NAMES, renameat_enter, rename_leave},
 #endif
@@ -633,13 +643,24 @@ calls_forget(struct call *c)
     c->sync = c->is_mark = c->append = c->not_append = false;
 }
 
-bool
-calls_meet(const struct call *a, const struct call *b)
+static bool
+call_same(const struct call *a, const struct call *b)
 {
     unsigned both = a->kind != NULL && b->kind != NULL ? a->kind->changes & b->kind->changes : 0;
 
     return (both & CALL_NAMES) != 0 ||
            ((both & CALL_BYTES) != 0 && a->obj == b->obj && a->obj != TRACE_NONE);
+}
+
+bool
+calls_meet(const struct call *a, const struct call *b)
+{
+    if (a->last || b->last) {
+        const struct call *other = a->last ? b : a;
+
+        return other->kind != NULL && other->kind->changes != 0;
+    }
+    return call_same(a, b);
 }
 
 void

@@ -31,7 +31,9 @@ struct call { /* a thread that is inside a system call, or NULLs */
     uint8_t *data;
     uint64_t count;   /* of data */
     int64_t offset;   /* -1: where the descriptor stands */
-    bool sync, is_mark, append, not_append;
+    uint64_t place;   /* of a write, if it could be found */
+    bool sync, is_mark, append, not_append, placed;
+    bool last;     /* the process is about to end */
     uint64_t held; /* not 0: it waits for another call to end, with this number in the queue */
 };
 
@@ -56,7 +58,9 @@ const struct call_kind *calls_kinds(size_t *count);
 void calls_begin(struct calls *calls, struct call *c, int number, const uint64_t args[6]);
 void calls_end(struct calls *calls, struct call *c, int64_t result);
 /* Do the calls that A and B are in change the same: names, or bytes of one file?  Then one is to wait,
- * or nobody can tell in which order they happened, and where what was appended lies. */
+ * or nobody can tell in which order they happened, and where what was appended lies.  A process
+ * that ends waits for every change, and every change for it: what its threads were doing could not be
+ * asked any more.  (Which process a thread is of is not asked.) */
 bool calls_meet(const struct call *a, const struct call *b);
 /* C is to wait: nothing is known of its call any more. */
 void calls_forget(struct call *c);

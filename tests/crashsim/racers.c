@@ -27,6 +27,9 @@
 
 #define ROUNDS  150
 #define RACERS  3 /* processes; each of two threads */
+#define ENDED   60 /* processes, of so many threads */
+#define ENDING  4
+#define ENDING_WRITES 50
 #define PLACES  8
 #define LENGTH  900
 #define MAPPED  8192
@@ -90,6 +93,33 @@ race_process(unsigned number)
     race(2 * number + 1);
     (void)pthread_join(thread, NULL);
     _exit(0);
+}
+
+/* Who is done first ends the process, and the others in the middle of their calls. */
+static void *
+write_on(void *number)
+{
+    char name[32], bytes[100];
+    int fd;
+
+    (void)snprintf(name, sizeof(name), "ended%d", (int)(uintptr_t)number);
+    fd = open(name, O_WRONLY | O_CREAT, 0600);
+    check(fd >= 0, name);
+    for (int i = 0; i < ENDING_WRITES; i++) {
+        memset(bytes, 'a' + i % 26, sizeof(bytes));
+        check(pwrite(fd, bytes, sizeof(bytes), (off_t)i % PLACES * 100) == sizeof(bytes), name);
+    }
+    _exit(0);
+}
+
+static void
+end_early(void)
+{
+    pthread_t thread;
+
+    for (unsigned i = 0; i < ENDING; i++)
+        check(pthread_create(&thread, NULL, write_on, (void *)(uintptr_t)i) == 0, "thread");
+    (void)write_on((void *)(uintptr_t)ENDING);
 }
 
 /* A mapping that was made for reading, and became one for writing. */
@@ -169,12 +199,16 @@ main(int argc, char **argv)
     check(shared >= 0 && appended >= 0 && places >= 0, "open");
     store();
     corners();
-    for (unsigned i = 0; i < RACERS; i++) {
+    for (unsigned i = 0; i < RACERS + ENDED; i++) {
         pid_t pid = fork();
 
         check(pid >= 0, "fork");
-        if (pid == 0)
+        if (pid == 0 && i < RACERS)
             race_process(i);
+        if (pid == 0)
+            end_early();
+        if (i >= RACERS)
+            (void)waitpid(pid, &status, 0);
     }
     while (wait(&status) > 0)
         failed |= status;
