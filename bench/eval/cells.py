@@ -8,10 +8,10 @@ To add a workload, add a cell to a group here (docs/EVALUATION.md has an example
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .modes import GIB, MIB, Mode
+from .modes import ALL, FEW, GIB, MIB, Mode
 
 PLAIN = ("lmdb", "sqlite", "rocksdb", "jammdb", "sled")
 KNOWN = PLAIN + tuple(f"log:{name}" for name in PLAIN)
@@ -97,10 +97,14 @@ def fill(name: str, priority: int) -> Cell:
     return Cell(name, {"fill": True}, priority, 0.0, promised="durable", once=True)
 
 
-def axes(prefix: str, mode: Mode, few: Optional[Tuple[str, ...]]) -> List[Cell]:
+AXES_LESSER = 42  # priorities from here on
+
+
+def axes(prefix: str, mode: Mode, few: Tuple[str, ...]) -> List[Cell]:
     """The base point through one layer, and its axes, in the order they are run."""
     def cell(name: str, priority: int, op: str = "write", **more: Any) -> Cell:
-        return load(f"{prefix}.{name}", priority, mode, op, peers=few, **more)
+        all_peers = mode.width == ALL or (mode.width > FEW and priority < AXES_LESSER)
+        return load(f"{prefix}.{name}", priority, mode, op, peers=None if all_peers else few, **more)
     return [
         load(f"{prefix}.read.random.4k.t4", 0, mode, "read"),
         load(f"{prefix}.write.random.4k.t4.f64", 0, mode),
@@ -127,8 +131,10 @@ def axes(prefix: str, mode: Mode, few: Optional[Tuple[str, ...]]) -> List[Cell]:
 
 def throughput(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[Group]:
     """Groups of kvload."""
+    wide = tuple(engines if mode.width > FEW else few)
+    widest = tuple(engines if mode.width == ALL else few)
     size, setup = mode.dataset_bytes, 0.15 + mode.dataset_bytes / (60 * MIB)
-    axis = None if mode.all_peers else tuple(few) + ("raw@raw",)
+    axis = tuple(few) + ("raw@raw",)
     again = (f"{few[0]} (again)",) if few else ()
     plain = [e for e in engines if ":" not in e]
     layers = tuple(f"{e}@{layer}" for e in plain for layer in ("direct", "contract", "kvfs")
@@ -148,20 +154,23 @@ def throughput(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[G
         group("contract", "contract", tuple(engines), axes("contract", mode, axis)[:8]),
         group("layers", "-", layers, [load("layers.write.random.4k.t4.f64", 14, mode),
                                       load("layers.read.random.4k.t4", 15, mode, "read")]),
-        group("ageing", "kvfs", tuple(few), [
+        group("ageing", "kvfs", widest, [
             load("ageing.write.random.4k.t4.f64", 52, mode),
             load("ageing.read.random.4k.t4", 53, mode, "read")], age=3, setup=4),
-        group("compressible", "kvfs", tuple(few), [
+        group("compressible", "kvfs", widest, [
             load("compressible.write.random.4k.t4.f64", 54, mode),
             load("compressible.read.random.4k.t4", 55, mode, "read")], data="half"),
-        group("open-loop", "kvfs", tuple(few), [
-            Cell("open-loop.write.random.4k.t4.f64",
-                 dict(load("", 0, mode).params, share=0.7, percentile="p99"), 21,
-                 2 * mode.seconds + 0.7, "ns", "lower", "durable"),
-            Cell("open-loop.read.random.4k.t4",
-                 dict(load("", 0, mode, "read").params, share=0.7, percentile="p99"), 22,
-                 2 * mode.seconds + 0.2, "ns", "lower")], workload=LATENCY),
+        group("open-loop", "kvfs", wide, [cell for priority, op, name in (
+            (21, "write", "write.random.4k.t4.f64"), (22, "read", "read.random.4k.t4"))
+            for cell in open_loop(mode, op, name, priority)], workload=LATENCY),
     ]
+
+
+def open_loop(mode: Mode, op: str, name: str, priority: int) -> List[Cell]:
+    """The closed loop that shows a peer's peak, and behind it the open loop that offers 70 % of it."""
+    peak = load(f"open-loop.peak.{name}", priority, mode, op)
+    params = dict(peak.params, share=0.7, percentile="p99", peak=peak.name)
+    return [peak, Cell(f"open-loop.{name}", params, priority, peak.seconds, "ns", "lower", peak.promised)]
 
 
 def served(mode: Mode, few: Sequence[str]) -> List[Group]:
@@ -170,7 +179,7 @@ def served(mode: Mode, few: Sequence[str]) -> List[Group]:
         return Cell(f"nbd.{name}", {"rw": rw, "bs": block, "iodepth": depth, "fsync": flush,
                                     "seconds": max(mode.seconds, 0.3)}, priority,
                     max(mode.seconds, 0.3) + 0.6, promised="durable" if flush else "nothing")
-    ours = [e for e in few if engine_base(e) == "lmdb"] if mode.name == "quick" else few
+    ours = few if mode.width > FEW else [e for e in few if engine_base(e) == "lmdb"]
     peers = tuple(ours or few) + ("nbdkit-memory", "nbdkit-file", "qcow2")
     return [Group("nbd", "nbd", THROUGHPUT, "nbd", mode.dataset_bytes, peers,
                   0.6 + mode.dataset_bytes / (60 * MIB), (
@@ -241,7 +250,7 @@ def sqlite(mode: Mode, few: Sequence[str]) -> List[Group]:
     ]
 
 
-def resources(mode: Mode, few: Sequence[str]) -> List[Group]:
+def resources(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[Group]:
     """What a store takes, on a loop device of the run's own."""
     sizes = [("small", 64 * MIB, 9), ("1g", GIB, 63), ("16g", 16 * GIB, 91), ("1t-sparse", 1 << 40, 92)]
     if mode.name == "quick":
@@ -259,7 +268,8 @@ def resources(mode: Mode, few: Sequence[str]) -> List[Group]:
             cells.append(Cell(f"resources.{label}.256m", {"memory": 256 * MIB}, priority + 1,
                               3.0 + 6 * data / (40 * MIB), "bytes/byte", "lower", "durable",
                               once=True))
-        groups.append(Group(f"resources-{label}", "resources", RESOURCES, "kvfs", size, tuple(few),
+        peers = tuple(few if mode.width < ALL and size >= GIB else engines)
+        groups.append(Group(f"resources-{label}", "resources", RESOURCES, "kvfs", size, peers,
                             0.5, tuple(cells), {"data_bytes": data},
                             rounds=None if data <= 64 * MIB else 1, side_by_side=False,
                             needs=("bench/kvload", "root")))
@@ -284,10 +294,18 @@ def presets(mode: Mode, few: Sequence[str]) -> List[Group]:
 def all_groups(mode: Mode, engines: Sequence[str]) -> List[Group]:
     """Everything there is for these engines, in the order of the run."""
     few = [e for e in engines if ":" not in e or e == "log:lmdb"] or list(engines)
-    wide = list(engines) if mode.all_peers else few
-    return (throughput(mode, engines, few) + recovery(mode, wide) + sqlite(mode, few)
-            + served(mode, few) + directories(mode, few) + resources(mode, few)
+    wide = list(engines) if mode.width > FEW else few
+    return (throughput(mode, engines, few) + recovery(mode, wide) + sqlite(mode, wide)
+            + served(mode, wide) + directories(mode, few) + resources(mode, wide, few)
             + presets(mode, few))
+
+
+def left_out(mode: Mode, engines: Sequence[str]) -> List[Tuple[str, List[str]]]:
+    """Cells that a mode does not run over all peers, with those that it lacks."""
+    here = {cell.name: group.peers_of(cell) for group in all_groups(mode, engines) for cell in group.cells}
+    return [(cell.name, lacking) for group in all_groups(replace(mode, width=ALL), engines)
+            for cell in group.cells
+            if (lacking := [p for p in group.peers_of(cell) if p not in here[cell.name] and "(again)" not in p])]
 
 
 def space_factor(peer: str) -> float:

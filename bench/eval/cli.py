@@ -196,7 +196,10 @@ def make_plan(options: argparse.Namespace, engines: Sequence[str], bench: Bench)
     """The plan, what is impossible here, and why."""
     mode = bench.mode
     can, cannot, why = split_possible(groups_of(options, mode, engines), bench)
-    return plan.fit(mode, can), cannot, why
+    fitting = plan.fit(mode, can)
+    if not options.synthetic:
+        plan.narrow(fitting, cells.left_out(mode, engines))
+    return fitting, cannot, why
 
 
 def show_engines(rows: Sequence[Dict[str, Any]]) -> None:

@@ -79,8 +79,10 @@ def accept(entry: Json, visit: Json, found: Optional[Measured], cell: Cell) -> N
     """Put a visit into its entry."""
     entry["visits"].append(visit)
     if found:
-        entry["latency_histogram"] = stats.histogram_merge(
-            [entry["latency_histogram"], coarse(found.latency)])
+        latency = coarse(found.latency)
+        if visit.get("noisy"):
+            visit["latency_histogram"] = latency  # it may have to go again
+        entry["latency_histogram"] = stats.histogram_merge([entry["latency_histogram"], latency])
         if found.declared is not None:
             entry["durability"] = durability(cell, found.declared)
         if found.version:
@@ -89,6 +91,15 @@ def accept(entry: Json, visit: Json, found: Optional[Measured], cell: Cell) -> N
             entry["cache"] = found.cache
         if found.note:
             entry["note"] = found.note
+    refresh(entry)
+
+
+def reject(entry: Json, visit: Json) -> None:
+    """Take a noisy visit back: it is kept as a record, and counts nowhere."""
+    visit["rejected"] = True
+    entry["noisy_rounds"] -= 1
+    entry["latency_histogram"] = stats.histogram_without(
+        entry["latency_histogram"], visit.pop("latency_histogram", []))
     refresh(entry)
 
 

@@ -8,6 +8,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+FEW, MOST, ALL = 0, 1, 2   # log: before lmdb only; before every engine, but for lesser axes; before all
+
+
 @dataclass(frozen=True)
 class Mode:
     """The numbers in which modes differ."""
@@ -23,14 +26,14 @@ class Mode:
     cuts: int               # of one visit of recovery
     states: int             # of the crash simulator, for each engine
     rows: int               # of SQLite
-    all_peers: bool         # axes over every engine, else over the plain ones and log:lmdb
+    width: int              # peers: FEW, MOST or ALL
     long: bool = False
 
 
-QUICK = Mode("quick", 540, 5, 0.12, 0.03, 16 * MIB, 16 * MIB, 500, 32 * MIB, 1, 40, 10000, False)
-FULL = Mode("full", 6900, 6, 0.8, 0.2, 128 * MIB, 64 * MIB, 10000, 64 * MIB, 3, 300, 50000, True)
-LONG = Mode("long", 7 * 86400, 7, 2, 0.5, GIB, GIB, 10000, 256 * MIB, 5, 1000, 100000, True, True)
-TINY = Mode("tiny", 60, 2, 0.02, 0, 2 * MIB, 2 * MIB, 50, 8 * MIB, 1, 4, 500, False)
+QUICK = Mode("quick", 540, 5, 0.12, 0.03, 16 * MIB, 16 * MIB, 500, 32 * MIB, 1, 40, 10000, FEW)
+FULL = Mode("full", 6900, 6, 0.8, 0.2, 128 * MIB, 64 * MIB, 10000, 64 * MIB, 3, 300, 50000, MOST)
+LONG = Mode("long", 7 * 86400, 7, 2, 0.5, GIB, GIB, 10000, 256 * MIB, 5, 1000, 100000, ALL, True)
+TINY = Mode("tiny", 60, 2, 0.02, 0, 2 * MIB, 2 * MIB, 50, 8 * MIB, 1, 4, 500, FEW)
 
 MODES = {mode.name: mode for mode in (QUICK, FULL, LONG, TINY)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from .cells import LOG_BYTES, Cell, Group, space_factor
@@ -18,6 +18,7 @@ class Plan:
     mode: Mode
     groups: List[Group]
     dropped: List[Dict[str, str]]
+    narrowed: List[Dict[str, Any]] = field(default_factory=list)  # cells that not all peers run
 
     def seconds(self) -> float:
         """Estimated time of all of it."""
@@ -37,7 +38,7 @@ class Plan:
                 "budget_seconds": self.mode.budget_seconds, "disk_bytes": self.disk_bytes(),
                 "cells": [{"name": cell.name, "group": group.name, "peers": group.peers_of(cell),
                            "rounds": group.rounds or self.mode.rounds} for group, cell in self.cells()],
-                "dropped": self.dropped}
+                "dropped": self.dropped, "narrowed": self.narrowed}
 
 
 def cell_seconds(group: Group, cell: Cell, mode: Mode) -> float:
@@ -62,6 +63,13 @@ def group_bytes(group: Group) -> int:
     each = [int(size * space_factor(peer)) + (LOG_BYTES if "log:" in peer else 0)
             for peer in group.peers]
     return sum(each) if group.side_by_side else max(each, default=0)
+
+
+def narrow(plan: Plan, lacking: Sequence[Tuple[str, List[str]]]) -> None:
+    """Note the peers that cells of the plan lack."""
+    names = {cell.name for _, cell in plan.cells()}
+    plan.narrowed = [{"name": name, "peers": peers, "reason": f"not in the {plan.mode.name} evaluation"}
+                     for name, peers in lacking if name in names]
 
 
 def _only(groups: Sequence[Group], names: Set[str]) -> List[Group]:
@@ -116,6 +124,12 @@ def text(plan: Plan, impossible: Sequence[Dict[str, str]] = ()) -> str:
                      f"{len(group.peers)} peers: {', '.join(group.peers)}")
         for cell in group.cells:
             lines.append(f"    {cell.name:48} {cell_seconds(group, cell, plan.mode):6.1f} s")
+    lacking: Dict[str, List[str]] = {}
+    for row in plan.narrowed:
+        lacking.setdefault(", ".join(row["peers"]), []).append(row["name"])
+    for peers, names in lacking.items():
+        lines.append(f"  without {peers}:")
+        lines += [f"    {name}" for name in names]
     for title, rows in (("dropped", plan.dropped), ("not possible here", impossible)):
         reasons: Dict[str, List[str]] = {}
         for row in rows:

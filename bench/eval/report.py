@@ -174,12 +174,19 @@ def kept(entry: Json, key: str) -> List[float]:
     return [v[key] for v in entry["visits"] if not v["rejected"] and isinstance(v.get(key), (int, float))]
 
 
+def entry_of(entries: Sequence[Json], name: str) -> Json:
+    """One of a cell's."""
+    return next(e for e in entries if e["name"] == name)
+
+
 def details(group: str, entries: Sequence[Json]) -> List[Any]:
     """Further numbers of the groups that have them."""
     wanted = next((columns for name, columns in DETAILS.items() if group.startswith(name)), ())
     parts = []
     for name in dict.fromkeys(e["name"] for e in entries):
         rows = []
+        if group == "open-loop" and "peak" not in entry_of(entries, name)["params"]:
+            continue
         for entry in (e for e in entries if e["name"] == name and e["values"]):
             found = {"written": entry["values"]}
             cells = [found.get(key) or kept(entry, key) for key, _ in wanted]
@@ -251,6 +258,7 @@ def latency(data: Json) -> Section:
 def not_measured(data: Json) -> Section:
     """What was dropped, impossible, failed."""
     rows = [[d["name"], "all", d["reason"]] for d in data["plan"]["dropped"]]
+    rows += [[d["name"], ", ".join(d["peers"]), d["reason"]] for d in data["plan"].get("narrowed", [])]
     grouped: Dict[Tuple[str, str], List[str]] = {}
     dropped = {d["name"] for d in data["plan"]["dropped"]}
     for entry in data["cells"]:

@@ -277,8 +277,7 @@ class Runner:
         """A noisy round is replaced by a quiet one."""
         for visit in entry["visits"]:
             if visit["round"] == number and not visit["rejected"]:
-                visit["rejected"] = True
-                entry["noisy_rounds"] -= 1
+                entries.reject(entry, visit)
 
     def repeat_once_cells(self, group: Group, rest: List[Group]) -> None:
         """Noisy rounds of cells that a store can do only once get a store of their own."""

@@ -103,6 +103,14 @@ def histogram_merge(histograms: Iterable[Histogram]) -> Histogram:
     return [[upper, counts[upper]] for upper in sorted(counts)]
 
 
+def histogram_without(histogram: Histogram, part: Histogram) -> Histogram:
+    """What is left when a part that was merged into it goes."""
+    counts = dict((upper, count) for upper, count in histogram)
+    for upper, count in part:
+        counts[upper] -= count
+    return [[upper, counts[upper]] for upper in sorted(counts) if counts[upper] > 0]
+
+
 def histogram_percentile(histogram: Histogram, fraction: float) -> Optional[float]:
     """The upper bound of the bucket in which `fraction` of the counts is reached."""
     total = sum(count for _, count in histogram)

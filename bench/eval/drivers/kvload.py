@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..cells import Cell, Group, peer_engine, peer_layer
 from .base import Bench, Driver, Failed, Measured, Session
@@ -60,6 +60,7 @@ class KvloadSession(Session):
         self.process = Lines(command, os.path.join(folder, "errors"), **more)
         self.opened: Dict[str, Any] = {}
         self.filled: Dict[str, Any] = {}
+        self.rates: Dict[Tuple[int, str], float] = {}  # by round and cell
 
     def begin(self, fill: bool = True) -> None:
         """Wait for the store, and fill it."""
@@ -91,16 +92,27 @@ class KvloadSession(Session):
     def visit(self, cell: Cell, number: int) -> Measured:
         if cell.params.get("fill"):
             return self.finish(measured(self.filled))
-        params = dict(cell.params)
-        peak = None
-        if "share" in params:
-            peak = measured(self.ask(phase_line(params), params["seconds"] + PATIENCE)).value or 0
-            params["rate"] = max(1, int(peak * params["share"]))
-        found = measured(self.ask(phase_line(params), params["seconds"] + PATIENCE))
-        if peak is not None:
-            found.extra["peak"], found.extra["offered"] = peak, params["rate"]
-            found.value = found.extra[params["percentile"]]
+        if "peak" in cell.params:
+            return self.finish(self.offered(dict(cell.params), number))
+        found = self.load(cell.params)
+        self.rates[number, cell.name] = found.value or 0
         return self.finish(found)
+
+    def load(self, params: Dict[str, Any]) -> Measured:
+        """One load phase."""
+        return measured(self.ask(phase_line(params), params["seconds"] + PATIENCE))
+
+    def offered(self, params: Dict[str, Any], number: int) -> Measured:
+        """A share of the rate that the closed-loop cell of this round reached; where that is not there
+        (a run that goes on after an interruption), it is measured first."""
+        peak = self.rates.get((number, params["peak"]))
+        if peak is None:
+            peak = self.load(params).value or 0
+        params["rate"] = max(1, int(peak * params["share"]))
+        found = self.load(params)
+        found.extra["peak"], found.extra["offered"] = peak, params["rate"]
+        found.value = found.extra[params["percentile"]]
+        return found
 
     def close(self) -> None:
         self.process.close()

@@ -125,6 +125,27 @@ class Plans(unittest.TestCase):
                 replace(g, cells=tuple(c for c in g.cells if c.name in names)) for g in groups])
             self.assertGreater(tight.seconds(), quick.mode.budget_seconds, row["name"])
 
+    def test_log_engines_take_part(self) -> None:
+        full, logs = self.whole("full"), {name for name in cells.KNOWN if name.startswith("log:")}
+        for name in ("kvfs", "contract", "open-loop", "nbd", "sqlite", "interface", "resources-small"):
+            group = next(g for g in full.groups if g.name == name)
+            peers = {cells.peer_engine(p) for cell in group.cells for p in group.peers_of(cell)}
+            self.assertLessEqual(logs, peers, name)
+
+    def test_peers_that_a_smaller_plan_leaves_out_are_named(self) -> None:
+        for name in ("quick", "full"):
+            whole = self.whole(name)
+            plan.narrow(whole, cells.left_out(whole.mode, cells.KNOWN))
+            named = {(row["name"], peer) for row in whole.narrowed for peer in row["peers"]}
+            everything = {(c.name, p) for g in cells.all_groups(replace(whole.mode, width=modes.ALL), cells.KNOWN)
+                          for c in g.cells for p in g.peers_of(c) if "(again)" not in p}
+            there = {(c.name, p) for g, c in whole.cells() for p in g.peers_of(c) if "(again)" not in p}
+            dropped = {row["name"] for row in whole.dropped}
+            self.assertEqual({pair for pair in everything - there if pair[0] not in dropped}, named)
+            self.assertTrue(named)
+            for row in whole.narrowed:
+                self.assertIn("\n    " + row["name"], plan.text(whole).partition("  without ")[2])
+
     def test_names_are_unique_and_only_long_has_the_huge(self) -> None:
         for mode in modes.MODES.values():
             names = [c.name for g in cells.all_groups(mode, cells.KNOWN) for c in g.cells]
@@ -171,6 +192,21 @@ class Runs(Folder):
         rejected = [v for c in data["cells"] for v in c["visits"] if v["rejected"]]
         self.assertEqual(len(rejected), 3)
         self.assertTrue(all(len(c["values"]) == 5 for c in data["cells"]))
+
+    def test_a_round_that_is_rejected_is_in_no_histogram(self) -> None:
+        for once in (False, True):
+            group = synthetic.group(modes.mode_of("tiny", 5), cells=2)
+            group = replace(group, cells=tuple(replace(c, once=once) for c in group.cells))
+            shares = iter([0.5] + [0.0] * 1000)
+            steal = mock.Mock(mark=lambda: None, share=lambda shares=shares: next(shares))
+            self.runner(group, steal=steal).run()
+            data = self.load()
+            self.assertEqual((data["rejected_rounds"], data["noisy_rounds"]), (1, 0))
+            for cell in data["cells"]:
+                self.assertEqual(sum(count for _, count in cell["latency_histogram"]), 5 * 1000)
+                self.assertEqual(len(cell["values"]), 5)
+                self.assertFalse([v for v in cell["visits"] if "latency_histogram" in v])
+            self.assertEqual(results.problems(data), [])
 
     def test_always_noisy_ends_and_says_so(self) -> None:
         steal = mock.Mock(mark=lambda: None, share=lambda: 0.5)
@@ -410,6 +446,24 @@ class Lines(unittest.TestCase):
         cell = cells.load("x", 0, modes.FULL, "mix", read=50, pattern="zipfian", rmw=1)
         self.assertEqual(kvload.phase_line(cell.params), "load op=mix read=50 rmw=1 pattern=zipfian threads=4 flush=64 "
                                                          "seconds=0.8 warmup=0.2")
+
+    def test_open_loop_offers_a_share_of_the_closed_loop_of_its_round(self) -> None:
+        peak, cell = cells.open_loop(modes.FULL, "write", "w", 1)
+        asked = []
+
+        def answer(line: str, _seconds: float) -> Dict[str, Any]:
+            asked.append(line)
+            return {"rate": 1000.0 * len(asked), "latency_ns": {"p99": 5, "histogram": []}}
+        session = kvload.KvloadSession.__new__(kvload.KvloadSession)
+        session.rates, session.opened = {}, {}
+        session.ask = answer  # type: ignore[method-assign]
+        session.visit(peak, 1)                            # 1000
+        found = session.visit(cell, 1)
+        self.assertEqual((len(asked), found.extra["peak"], found.extra["offered"]), (2, 1000.0, 700))
+        self.assertEqual(found.value, 5)
+        self.assertIn("rate=700", asked[-1])
+        found = session.visit(cell, 2)                    # of another round: 3000 is measured first
+        self.assertEqual((len(asked), found.extra["peak"], found.extra["offered"]), (4, 3000.0, 2100))
 
     def test_value_is_the_drained_rate(self) -> None:
         found = kvload.measured({"rate": 10.0, "rate_drained": 7.0, "latency_ns": {"p50": 1, "histogram": [[1, 2]]}})
