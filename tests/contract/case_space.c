@@ -134,7 +134,7 @@ full__store_max_bytes_reached__enospc_and_deletes_work(struct contract *c)
 
     contract_open_options(
         c, &(struct kvfs_engine_options){.create = true, .store_max_bytes = FULL_BYTES});
-    for (unsigned cycle = 0; cycle < 4; cycle++) {
+    for (unsigned cycle = 0; cycle < (CONTRACT_TSAN ? 2 : 4); cycle++) {
         count += full_fill(c, first + count, UINT64_MAX);
         if (cycle == 0)
             first_fill = count;

@@ -35,6 +35,16 @@
 #ifndef CONTRACT_SANITIZED
 #define CONTRACT_SANITIZED 0
 #endif
+#if defined(__SANITIZE_THREAD__) /* gcc; most of all with one thread, where it finds little */
+#define CONTRACT_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CONTRACT_TSAN 1
+#endif
+#endif
+#ifndef CONTRACT_TSAN
+#define CONTRACT_TSAN 0
+#endif
 
 struct contract {
     const struct kvfs_engine *engine;

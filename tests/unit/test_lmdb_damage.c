@@ -17,7 +17,7 @@
 
 #define BLOCKS    1200u /* enough for branch pages */
 #define METAS     200u
-#define BITS_MANY 2500u /* flips tried of one page, at most, by the seed */
+#define BITS_MANY 1200u /* flips tried of one page, at most, by the seed */
 
 /* Blocks, overwritten in part so that there is a free list, and META records. */
 static void
@@ -232,7 +232,7 @@ flipped_bits__each_that_leads_to_a_record__never_absent(void **state)
 
     damage_fill(w);
     world_file_open(w, &f);
-    assert_true(damage_each_bit(w, &f, WORLD_DATA, PAGE_LEAF) > 1000);
+    assert_true(damage_each_bit(w, &f, WORLD_DATA, PAGE_LEAF) > 500);
     assert_true(damage_each_bit(w, &f, WORLD_DATA, PAGE_BRANCH) > 100);
     assert_true(damage_each_bit(w, &f, WORLD_META, PAGE_LEAF) > 100);
     assert_true(damage_each_bit(w, &f, WORLD_META, PAGE_BRANCH) > 10);
@@ -420,7 +420,7 @@ snapshot__met_damage__other_records_readable(void **state)
 
 /* --- anywhere -------------------------------------------------------------------------- */
 
-#define RANDOM_ROUNDS 120u
+#define RANDOM_ROUNDS 60u
 
 /* Random bits of random pages that hold structure, not values. */
 static unsigned
