@@ -260,14 +260,6 @@ round_next(struct round_seen *seen, size_t open, struct crashsim_choice *c)
     return false;
 }
 
-static int
-round_compare(const void *a, const void *b)
-{
-    size_t x = *(const size_t *)a, y = *(const size_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
 /* The first event that the workload can have caused. */
 static size_t
 round_first(const struct trace *t, const struct journal *j)
@@ -312,24 +304,9 @@ round_states_at(struct round *rd, const struct bench_job *job, struct replay *r,
     rd->stats->cuts++;
     round_count_second(rd, t_ns);
     rd->stale = 0;
-    while (rc == 0 && rd->stale < STALE_MAX && !round_enough(rd) && round_next(&seen, replay_open_count(r), &s.choice))
+    while (rc == 0 && rd->stale < (rd->sparse ? 1 : STALE_MAX) && !round_enough(rd) && round_next(&seen, replay_open_count(r), &s.choice))
         rc = bench_begin(rd->bench, job, r, &s, t_ns, err);
     return rc;
-}
-
-/* Of four instants below END the one with most changes open. */
-static size_t
-round_pick(const struct trace *t, size_t first, size_t end, uint64_t *seed)
-{
-    size_t n = end > first ? end - first : 1;
-    size_t best = first + (size_t)(crashsim_random(seed) % n);
-
-    for (int i = 1; i < 4; i++) {
-        size_t at = first + (size_t)(crashsim_random(seed) % n);
-
-        best = trace_open_count(t, at) > trace_open_count(t, best) ? at : best;
-    }
-    return best;
 }
 
 /* Of a recovery most changes are made when it is over: half of the cuts fall in front of that. */
@@ -347,6 +324,14 @@ round_recovered(const struct round *rd, const struct trace *t)
     return i == 0 ? t->count : i;
 }
 
+/* An engine that only appends has one state, or two, from one commit of the file system to the
+ * next, whatever else survives: the more cuts it needs. */
+static bool
+round_is_sparse(const struct campaign_stats *s)
+{
+    return s->cuts >= CUTS_A_ROUND / 2 && s->distinct < 2 * s->cuts;
+}
+
 static int
 round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_error *err)
 {
@@ -357,19 +342,15 @@ round_states(struct round *rd, const struct trace *t, size_t first, struct kvfs_
                             .judge_ms = rd->c->judge_ms,
                             .judged = round_judged,
                             .judged_arg = rd};
-    size_t cuts[CUTS_A_ROUND];
-    int count = CUTS_A_ROUND;
+    size_t cuts[CUTS_MAX], before = rd->c->twice ? round_recovered(rd, t) : t->count, count;
     uint64_t seed = crashsim_hash2(rd->seed, 0x63757473), begin = journal_now();
     struct replay *r = NULL;
     int rc = replay_new(t, rd->base, &r, err);
 
-    if (t->count - first < (size_t)count * 8) /* a short one has few that differ */
-        count = 2 + (int)((t->count - first) / 8);
-    for (int i = 0; i < count; i++)
-        cuts[i] = round_pick(t, first, i % 2 == 0 && rd->c->twice ? round_recovered(rd, t) : t->count,
-                             &seed);
-    qsort(cuts, (size_t)count, sizeof(cuts[0]), round_compare);
-    for (int i = 0; rc == 0 && i < count && !round_enough(rd); i++) {
+    rd->sparse = round_is_sparse(rd->stats);
+    count = rd->sparse ? cuts_at_flushes(t, first, seed, cuts)
+                       : cuts_at_random(t, first, before, seed, cuts);
+    for (size_t i = 0; rc == 0 && i < count && !round_enough(rd); i++) {
         if (i > 0 && cuts[i] == cuts[i - 1])
             continue;
         rc = replay_go(r, cuts[i], err);

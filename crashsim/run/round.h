@@ -6,8 +6,8 @@
 #define CRASHSIM_ROUND_H
 
 #include "campaign.h"
+#include "cuts.h"
 
-#define CUTS_A_ROUND 24
 #define STATES_A_CUT 10
 #define WORK_MS      60000
 
@@ -22,6 +22,7 @@ struct round {
     char record[PLACE_NAME_MAX + 8];
     char finding[FINDING_DIR_MAX]; /* folder of the first that was kept */
     uint64_t seed, t_ns_max;
+    bool sparse;    /* a cut has few states that differ: many cuts, and of each a few */
     unsigned stale; /* states of this cut that were judged before, in a row */
 };
 

@@ -166,7 +166,7 @@ line_compare(const void *a, const void *b)
 static void
 trace_cuts(const struct source *s, uint32_t first, uint64_t seed, uint32_t cuts[CUTS_A_ROUND])
 {
-    for (int i = 0; i < CUTS_A_ROUND; i++) {
+    for (size_t i = 0; i < CUTS_A_ROUND; i++) {
         uint64_t r = crashsim_random(&seed);
 
         cuts[i] = first + (uint32_t)(r % (s->lines - first + 1));
@@ -218,7 +218,7 @@ trace_states(struct round *rd, struct source *source, uint32_t first, uint64_t b
 
     rd->journal->trace_begin = begin;
     trace_cuts(source, first, crashsim_hash2(rd->seed, 0x63757473), cuts);
-    for (int i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
+    for (size_t i = 0; rc == 0 && i < CUTS_A_ROUND && !round_enough(rd); i++) {
         if (i == 0 || cuts[i] != cuts[i - 1])
             rc = trace_states_at(rd, &job, cuts[i], begin + cuts[i] + 1, err);
     }

@@ -607,7 +607,7 @@ run_run(int argc, char **argv)
     c.findings = run_findings;
     c.judge_ms = (unsigned)(run_judge_ms < UINT_MAX / 2 ? run_judge_ms : UINT_MAX / 2);
     c.slots =
-        run_jobs != RUN_UNSET ? (unsigned)run_jobs : (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+        run_jobs != RUN_UNSET ? (unsigned)run_jobs : 2 * (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     c.first = run_first;
     c.shrink = run_shrink;
     c.promise = run_promised;
@@ -632,7 +632,7 @@ static const struct cmd_option run_options[] = {
     {"states", CMD_NUMBER, 0, "N", "crash states to judge for each engine (200)", &run_states},
     {"seconds", CMD_NUMBER, 0, "N", "stop after so long, all engines together", &run_seconds},
     {"seed", CMD_NUMBER, 0, "N", "of all choices (random)", &run_seed},
-    {"jobs", CMD_NUMBER, 0, "N", "states judged at once (as many as processors)", &run_jobs},
+    {"jobs", CMD_NUMBER, 0, "N", "states judged at once (twice as many as processors)", &run_jobs},
     {"findings", CMD_TEXT, 0, "FOLDER", "where violations are kept (crashsim-findings)",
      &run_findings},
     {"shrink", CMD_NUMBER, 0, "N",

@@ -67,6 +67,9 @@ struct scenario {
     /* Look at a volume after a cut.  0: J->verdict has it, if it is bad (judge_bad); a negative
      * errno: it could not be read, which is a violation as well. */
     int (*judge)(struct judge *j, struct kvfs_error *err);
+    /* Names (below 2^32) what was acknowledged as durable at T_NS, which is all that the judge demands of the
+     * operations that were acknowledged; NULL: it looks at each of them. */
+    uint64_t (*durable)(const struct journal *j, uint64_t t_ns);
     /* Change something more, durably; the next judge() must find it the same: NULL: nothing of the
      * scenario's own. */
     int (*write_on)(struct judge *j, struct kvfs_error *err);

@@ -572,20 +572,21 @@ found_read(struct found *f)
 /* What was acknowledged as durable at the cut: all operations on names below *NAMES and on data
  * below *DATA. */
 static void
-oracle_durable(const struct judge *j, uint32_t issued, uint32_t *names, uint32_t *data)
+oracle_durable(const struct journal *j, uint64_t t_ns, uint32_t *names, uint32_t *data)
 {
+    uint32_t issued = journal_issued_at(j, t_ns);
     /* By file: the last operation on its data that nothing made durable yet. */
     static uint32_t dirty[FILES_MAX];
 
     *names = *data = 0;
     memset(dirty, 0, sizeof(dirty));
     for (uint32_t i = 0; i < issued; i++) {
-        const struct journal_op *op = &j->j->ops[i];
+        const struct journal_op *op = &j->ops[i];
         uint32_t upto = 0;
 
         if (op_is_data(op->kind))
             dirty[op->b] = i + 1;
-        if (!journal_acked_at(j->j, i, j->t_ns))
+        if (!journal_acked_at(j, i, t_ns))
             continue;
         if (op->kind == OP_FLUSH)
             upto = dirty[op->b];
@@ -663,7 +664,7 @@ oracle_judge(const struct found *f)
     uint32_t issued = journal_issued_at(j->j, j->t_ns), names_lo, data_lo, names = 0, data = 0;
     uint32_t must = 0;
 
-    oracle_durable(j, issued, &names_lo, &data_lo);
+    oracle_durable(j->j, j->t_ns, &names_lo, &data_lo);
     if (!judge_expects_durable(j))
         names_lo = data_lo = 0;
     if (!oracle_names(j, &f->m->names, names_lo, issued, &names)) {
@@ -693,6 +694,15 @@ oracle_judge(const struct found *f)
         judge_bad(j, "the contents hold operation %u, the names lack one before it: they hold %u",
                   data - 1, names);
     j->verdict->lost = issued - (data < names ? data : names);
+}
+
+static uint64_t
+kvfs_durable(const struct journal *j, uint64_t t_ns)
+{
+    uint32_t names, data;
+
+    oracle_durable(j, t_ns, &names, &data);
+    return ((uint64_t)names << 16) + data; /* both at most OPS */
 }
 
 static int
@@ -726,4 +736,5 @@ const struct scenario scenario_kvfs = {
     .summary = "creates, renames, unlinks, links, writes and sizes through libkvfs",
     .work = kvfs_work,
     .judge = kvfs_judge,
+    .durable = kvfs_durable,
 };
