@@ -14,6 +14,7 @@
  *   write; so a fast zero is never refused by the plugin itself.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@
 static struct kparams params;
 static struct kcmdline nbdkit;
 static char *volume_path, *engine_path; /* made absolute */
+static atomic_bool client_seen;
 
 /* --- parameters and life ----------------------------------------------------- */
 
@@ -150,6 +152,24 @@ kplugin_default_export(int readonly, int is_tls)
     return nbdkit_strdup_intern(name);
 }
 
+static int
+kplugin_preconnect(int readonly)
+{
+    (void)readonly;
+    atomic_store(&client_seen, true);
+    return 0;
+}
+
+/* A filter may open for itself, before there is a client (crashsim/); nbdkit would log that there is
+ * none to ask. */
+static const char *
+kplugin_export(void)
+{
+    const char *export = atomic_load(&client_seen) ? nbdkit_export_name() : NULL;
+
+    return export != NULL ? export : "";
+}
+
 static void *
 kplugin_open(int readonly)
 {
@@ -157,12 +177,10 @@ kplugin_open(int readonly)
     struct kserver_conn *c;
     struct kvfs_attr attr;
     char name[KPARAMS_NAME_MAX + 1];
-    const char *export = nbdkit_export_name();
+    const char *export = kplugin_export();
     struct kvfs_error why = {0};
     int r = 0;
 
-    if (export == NULL) /* a filter opens for itself, without a client: crashsim/ */
-        export = "";
     if (*export == '\0') { /* nbdkit -s and old clients come without .default_export */
         r = kexports_default(kserver_volume(), params.file, name, &err);
         export = name;
@@ -412,6 +430,7 @@ static struct nbdkit_plugin plugin = {
     .after_fork = kplugin_after_fork,
     .cleanup = kplugin_cleanup,
     .dump_plugin = kplugin_dump_plugin,
+    .preconnect = kplugin_preconnect,
     .list_exports = kplugin_list_exports,
     .default_export = kplugin_default_export,
     .export_description = kplugin_export_description,

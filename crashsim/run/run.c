@@ -447,15 +447,15 @@ run_scenarios_of(struct campaign *c, const char *name)
     int status = CMD_NEEDS_ROOT;
     unsigned share = 0;
 
-    if (c->findings != NULL && !c->plain && finding_look(c->findings, &err) < 0)
-        return cmd_error("--findings: %s", err.msg);
     for (size_t i = 0; i < RUN_SCENARIOS; i++)
-        share += all && run_is_possible(c, i);
+        share += (all || strcmp(run_scenarios[i].name, name) == 0) && run_is_possible(c, i);
+    if (share > 0 && c->findings != NULL && !c->plain && finding_look(c->findings, &err) < 0)
+        return cmd_error("--findings: %s", err.msg);
     for (size_t i = 0; i < RUN_SCENARIOS && !cmd_interrupted(); i++) {
         if (!all && strcmp(run_scenarios[i].name, name) != 0)
             continue;
         if (run_is_possible(c, i)) {
-            int one = run_scenario(c, i, all ? share : 1);
+            int one = run_scenario(c, i, share);
 
             status = status == CMD_NEEDS_ROOT ? one : run_worse(status, one);
         } else {

@@ -100,6 +100,15 @@ nbdkit_ -f -U - --filter="$KVFS_CRASHSIM_FILTER" memory 1M crashsim-control="$di
     --run "bash '$dir/live.sh'"
 [ ! -e "$dir/c" ] || fail 'the control socket was left'
 
+# Over a plugin with exports: nothing is said where nothing is wrong.
+if [ -e "$KVFS_BINARY_DIR/cli/kvfs" ] && [ -e "$KVFS_BINARY_DIR/plugin/nbdkit-kvfs-plugin.so" ]; then
+    "$KVFS_BINARY_DIR/cli/kvfs" format "$dir/volume" >/dev/null
+    "$KVFS_BINARY_DIR/cli/kvfs" create "$dir/volume" disk --size=1M
+    said=$(nbdkit_ -f -U - --filter="$KVFS_CRASHSIM_FILTER" "$KVFS_BINARY_DIR/plugin/nbdkit-kvfs-plugin.so" \
+        volume="$dir/volume" file=disk --run true 2>&1) || fail "over kvfs: $said"
+    [ -z "$said" ] || fail "over kvfs: $said"
+fi
+
 # Another export than the one that is served.
 command -v nbdinfo >/dev/null || exit 0
 if nbdkit_ -f -U - --filter="$KVFS_CRASHSIM_FILTER" memory 1M \
