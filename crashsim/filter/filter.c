@@ -14,6 +14,7 @@
  *    could answer.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -70,6 +71,24 @@ filter_get_ready(int thread_model)
     return params.control != NULL ? control_listen(params.control) : 0;
 }
 
+/* Ranges that are to rot must be there. */
+static int
+filter_check_rot(void)
+{
+    uint64_t size = (uint64_t)shared.size_bytes;
+
+    for (unsigned i = 0; i < params.faults.rot_count; i++) {
+        const struct fault_rot *rot = &params.faults.rot[i];
+
+        if (rot->offset > size || rot->length > size - rot->offset) {
+            nbdkit_error("crashsim-rot=%" PRIu64 ",%" PRIu64 ": the disk ends at %" PRIu64,
+                         rot->offset, rot->length, size);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* nbdkit wants to have been asked for each of these before it allows the request. */
 static int
 filter_ask(nbdkit_next *next)
@@ -94,6 +113,8 @@ filter_ask(nbdkit_next *next)
     }
     can_zero = next->can_zero(next);
     if (can_zero < 0)
+        return -1;
+    if (filter_check_rot() < 0)
         return -1;
     shared.can_multi_conn = can_multi_conn;
     shared.is_rotational = is_rotational;
