@@ -86,6 +86,8 @@ command_run(int argc, char **argv)
         return cmd_error("a folder for states: %s", strerrordesc_np(-r));
     status = source_open(argv[0], command.base, command.size, rundir_path(dir), &s);
     if (status == CMD_OK) {
+        if (s->ended[0] != '\0')
+            cmd_say("%s: the command %s; it has what was done until then", s->file, s->ended);
         if (!s->spoils && command.plan.tear >= CRASHSIM_TEAR_BYTE)
             status = cmd_error("%s: the tears byte and garbage are for disks", s->file);
         else

@@ -13,6 +13,7 @@
 
 #include "cmd.h"
 #include "rundir.h"
+#include "trace_file.h"
 #include "tracer.h"
 
 static const char *trace_out, *trace_folder = ".";
@@ -20,22 +21,26 @@ static const char *trace_out, *trace_folder = ".";
 static int
 trace_command(struct calls *calls, char **argv)
 {
+    char what[TRACE_END_MAX + 1];
     const char *unseen;
     int status = 0, r = tracer_run(calls, argv, &status);
 
     trace_record_look(calls->record);
-    if (r < 0)
-        return cmd_error("%s cannot be traced: %s", argv[0], strerrordesc_np(-r));
     unseen = trace_record_what_unseen(calls->record);
-    if (unseen != NULL)
-        return cmd_error("%s did what a trace does not know: %s", argv[0], unseen);
-    if (WIFSIGNALED(status))
-        return cmd_error("%s: signal %d; %s has what it did until then", argv[0], WTERMSIG(status),
-                         trace_out);
-    if (WEXITSTATUS(status) != 0)
-        return cmd_error("%s: exit status %d; %s has what it did until then", argv[0],
-                         WEXITSTATUS(status), trace_out);
-    return CMD_OK;
+    if (r < 0)
+        (void)snprintf(what, sizeof(what), "could not be traced: %s", strerrordesc_np(-r));
+    else if (unseen != NULL)
+        (void)snprintf(what, sizeof(what), "did what a trace does not know: %s", unseen);
+    else if (WIFSIGNALED(status))
+        (void)snprintf(what, sizeof(what), "was ended by signal %d", WTERMSIG(status));
+    else if (WEXITSTATUS(status) != 0)
+        (void)snprintf(what, sizeof(what), "ended with exit status %d", WEXITSTATUS(status));
+    else
+        return CMD_OK;
+    trace_record_end(calls->record, what, r < 0 || unseen != NULL);
+    return r < 0 || unseen != NULL
+               ? cmd_error("%s %s", argv[0], what)
+               : cmd_error("%s %s; %s has what it did until then", argv[0], what, trace_out);
 }
 
 /* The file that takes marks, and its name where the command finds it. */

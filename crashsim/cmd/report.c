@@ -139,6 +139,7 @@ report_json(const struct source *s, const struct explore_options *o,
     struct json_object *findings = json_object_new_array(), *spoilt = json_object_new_array();
 
     cmd_json_text(obj, "recording", s->file);
+    cmd_json_text(obj, "ended", s->ended);
     cmd_json_u64(obj, "seed", o->plan.seed);
     cmd_json_text(obj, "tear", crashsim_choice_tear_name(o->plan.tear));
     cmd_json_u64(obj, "states", r->states);

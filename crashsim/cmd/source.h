@@ -54,6 +54,10 @@ struct source {
     size_t cuts_count;
     struct source_mark *marks;
     size_t marks_count;
+    /* Of a trace, empty if its command ended well: what that did instead; and whether the trace lacks
+     * something of it. */
+    char ended[208];
+    bool unsound;
     /* The cut that the recording itself ends with. */
     const struct crashsim_choice *own_cut; /* NULL: none */
     uint32_t own_cut_line;

@@ -189,7 +189,7 @@ trace_step(struct source_trace *t)
     uint32_t i = t->event++;
     const struct trace_event *e = &t->file.events[i];
 
-    if (e->letter == 'M')
+    if (e->letter == 'M' || e->letter == 'E')
         return 0;
     if (e->base)
         return tree_apply(&t->durable, e);
@@ -573,6 +573,10 @@ trace_survey(struct source_trace *t)
         t->s.bytes += e->n;
         if (e->letter == 'S' || e->letter == 'Y' || e->sync)
             r = source_add_cut(&t->s, &cap, i);
+        if (e->letter == 'E') {
+            (void)snprintf(t->s.ended, sizeof(t->s.ended), "%.*s", (int)e->n, (const char *)e->bytes);
+            t->s.unsound = t->s.unsound || e->kind == 'u';
+        }
         if (e->letter == 'M') {
             char *name = strndup((const char *)e->bytes, e->n);
 
@@ -606,6 +610,11 @@ source_open_trace(const char *file, struct source **source)
     if (r < 0) {
         source_close(&t->s);
         return cmd_error("%s: %s", file, strerrordesc_np(-r));
+    }
+    if (t->s.unsound) {
+        (void)cmd_error("%s: no state of it is sound: the command %s", file, t->s.ended);
+        source_close(&t->s);
+        return CMD_USAGE;
     }
     *source = &t->s;
     return CMD_OK;

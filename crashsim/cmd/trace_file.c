@@ -90,6 +90,14 @@ trace_is_payload_good(const struct trace_event *e)
         memcpy(mark, e->bytes, e->n);
         mark[e->n] = '\0';
         return crashsim_mark_is_good(mark);
+    case 'E':
+        if (e->n == 0 || e->n > TRACE_END_MAX)
+            return false;
+        for (uint32_t i = 0; i < e->n; i++) {
+            if (e->bytes[i] < ' ' || e->bytes[i] > '~')
+                return false;
+        }
+        return true;
     case 'W':
         return e->n > 0;
     default:
@@ -115,7 +123,7 @@ trace_parse(const char *line, struct trace_event *e)
         !trace_field(line, "size", &size) || !trace_field(line, "offset", &e->offset) ||
         !trace_field(line, "count", &e->count) || !trace_field(line, "n", &n))
         return false;
-    if (line[0] == '\0' || strchr("NLURWTASYM", line[0]) == NULL || line[1] != ' ' ||
+    if (line[0] == '\0' || strchr("NLURWTASYME", line[0]) == NULL || line[1] != ' ' ||
         obj >= TRACE_OBJECTS_MAX || parent >= TRACE_OBJECTS_MAX || to >= TRACE_OBJECTS_MAX ||
         mode > 07777 || bound > UINT32_MAX || n > UINT32_MAX || e->offset > TRACE_FILE_MAX ||
         e->count > TRACE_FILE_MAX || size > TRACE_FILE_MAX)

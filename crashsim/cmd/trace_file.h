@@ -18,6 +18,8 @@
  *                                     events up to number `bound`
  *     Y bound                         sync, syncfs
  *     M                               a mark (payload)
+ *     E kind                          the command did not end well (payload: what it did instead); kind=u:
+ *                                     and the trace does not have all that it did
  *
  * base=1: it was there before the program began.
  */
@@ -31,6 +33,7 @@
 #define TRACE_MAGIC "crashsim-trace 1\n"
 #define TRACE_ERROR 256
 #define TRACE_OBJECTS_MAX (1u << 20)
+#define TRACE_END_MAX     200
 #define TRACE_FILE_MAX    (UINT64_C(1) << 40) /* bytes of a file */
 
 struct trace_event {

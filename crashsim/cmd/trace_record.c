@@ -235,6 +235,13 @@ trace_record_mark(struct trace_record *t, const char *name, size_t len)
 }
 
 void
+trace_record_end(struct trace_record *t, const char *what, bool unsound)
+{
+    RECORD(t, "E obj=0 kind=%c", unsound ? 'u' : 'e');
+    record_payload(t, what, strnlen(what, TRACE_END_MAX));
+}
+
+void
 trace_record_unseen(struct trace_record *t, const char *what)
 {
     if (t->unseen == NULL)

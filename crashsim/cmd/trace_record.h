@@ -39,6 +39,9 @@ void trace_record_sync(struct trace_record *t, uint32_t obj, bool data, uint32_t
 void trace_record_sync_all(struct trace_record *t, uint32_t bound);
 void trace_record_mark(struct trace_record *t, const char *name, size_t len);
 
+/* The command did not end well: WHAT it did instead, cut to what a trace takes; UNSOUND: and not all of that is here. */
+void trace_record_end(struct trace_record *t, const char *what, bool unsound);
+
 /* OBJ is mapped for writing; PATH opens it.  Its stores are found by looking, whenever
  * trace_record_look() is called. */
 void trace_record_map(struct trace_record *t, uint32_t obj, const char *path);

@@ -158,4 +158,23 @@ rc=0
 said=$("$crashsim" trace -o "$dir/new" -C "$dir/w" -- false 2>&1) || rc=$?
 [ $rc = 2 ] || fail "false: $rc: $said"
 grep -q 'exit status 1' <<<"$said" || fail "false: $said"
+# What did not end well says so, and is explored all the same; what was not seen in whole is not.
+ended() { # STATUS WANTED COMMAND: explore of its trace says so in one line, and in JSON
+    local rc=0 said
+    rm -f "$dir/new"
+    "$crashsim" trace -o "$dir/new" -C "$dir/w" -- sh -c "cd '$dir/w' && $3" 2>"$dir/said" && fail "$3: no error"
+    [ "$1" != 2 ] || { refused "$2" explore "$dir/new" -- true; return; }
+    said=$("$crashsim" explore "$dir/new" --json -- true 2>"$dir/said") || rc=$?
+    [ $rc = "$1" ] || fail "$3: explore: status $rc: $said"
+    [ "$(grep -c . "$dir/said")" = 1 ] || fail "$3: explore: $(cat "$dir/said")"
+    grep -q "the command $2" "$dir/said" || fail "$3: explore: $(cat "$dir/said")"
+    [ "$(jq -r .ended <<<"$said")" = "$2" ] || fail "$3: explore: $said"
+    [ "$(jq -r .states <<<"$said")" -gt 2 ] || fail "$3: explore: $said"
+}
+ended 0 'ended with exit status 3' 'printf 1 >b; printf 2 >c; exit 3'
+ended 0 'was ended by signal 9' 'printf 1 >b; kill -9 $$'
+ended 2 'no state of it is sound: the command did what a trace does not know' "touch '$dir/outside'; mv '$dir/outside' b"
+states : 'printf 1 >a'
+said=$("$crashsim" explore "$dir/trace" --json -- true 2>&1)
+[ "$(jq -r .ended <<<"$said")" = '' ] || fail "an end in order: $said"
 [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
