@@ -21,6 +21,7 @@
 #define RUN_UNSET       UINT64_MAX
 #define RUN_JOBS_MAX    256
 #define RUN_SECONDS_MAX 31536000
+#define RUN_NAMES       160 /* of all scenarios, with commas between */
 #define RUN_DISK        ((uint64_t)256 << 20)
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
@@ -412,18 +413,58 @@ run_worse(int a, int b)
     return a == CMD_VIOLATIONS || b == CMD_VIOLATIONS ? CMD_VIOLATIONS : a > b ? a : b;
 }
 
+static bool
+run_is_possible(const struct campaign *c, size_t scenario)
+{
+    return geteuid() == 0 || (c->trace && !run_scenarios[scenario].mounts);
+}
+
+/* C becomes of SCENARIO.  true: something is missing for it. */
+static bool
+run_lacks(struct campaign *c, size_t scenario, struct kvfs_error *err)
+{
+    c->scenario = run_scenarios[scenario].scenario;
+    c->twice = run_scenarios[scenario].twice;
+    return campaign_check(c, err) < 0;
+}
+
+static void
+run_add_name(char names[RUN_NAMES], size_t scenario)
+{
+    size_t len = strlen(names);
+
+    (void)snprintf(names + len, RUN_NAMES - len, "%s%s", len > 0 ? ", " : "",
+                   run_scenarios[scenario].name);
+}
+
+/* One line for all that lack the same as SCENARIO; the first of them prints it. */
 static int
-run_scenario(struct campaign *c, size_t scenario, unsigned share)
+run_say_lacking(struct campaign *c, size_t scenario, bool all, const char *what)
+{
+    char names[RUN_NAMES] = "";
+
+    for (size_t i = all ? 0 : scenario; i < (all ? RUN_SCENARIOS : scenario + 1); i++) {
+        struct kvfs_error err = {0};
+
+        if (!run_is_possible(c, i) || !run_lacks(c, i, &err) || strcmp(err.msg, what) != 0)
+            continue;
+        if (i < scenario)
+            return CMD_USAGE;
+        run_add_name(names, i);
+    }
+    return cmd_error("%s: %s", names, what);
+}
+
+static int
+run_scenario(struct campaign *c, size_t scenario, bool all, unsigned share)
 {
     static char names[RUN_ENGINES_MAX][96];
     size_t count = run_list_engines(names);
     struct kvfs_error err = {0};
     int status = CMD_OK;
 
-    c->scenario = run_scenarios[scenario].scenario;
-    c->twice = run_scenarios[scenario].twice;
-    if (campaign_check(c, &err) < 0)
-        return cmd_error("%s: %s", run_scenarios[scenario].name, err.msg);
+    if (run_lacks(c, scenario, &err))
+        return run_say_lacking(c, scenario, all, err.msg);
     if (!run_json)
         (void)printf("%s%s, seed %llu\n", run_scenarios[scenario].name,
                      c->trace ? ", files rebuilt from a trace" : "", (unsigned long long)c->seed);
@@ -432,17 +473,12 @@ run_scenario(struct campaign *c, size_t scenario, unsigned share)
     return status;
 }
 
-static bool
-run_is_possible(const struct campaign *c, size_t scenario)
-{
-    return geteuid() == 0 || (c->trace && !run_scenarios[scenario].mounts);
-}
-
 /* One, or "all".  Those that need root are named and left out; 77: there are no others. */
 static int
 run_scenarios_of(struct campaign *c, const char *name)
 {
-    bool all = strcmp(name, "all") == 0;
+    bool all = strcmp(name, "all") == 0, several = false;
+    char names[RUN_NAMES] = ""; /* that need root */
     struct kvfs_error err = {0};
     int status = CMD_NEEDS_ROOT;
     unsigned share = 0;
@@ -455,13 +491,17 @@ run_scenarios_of(struct campaign *c, const char *name)
         if (!all && strcmp(run_scenarios[i].name, name) != 0)
             continue;
         if (run_is_possible(c, i)) {
-            int one = run_scenario(c, i, share);
+            int one = run_scenario(c, i, all, share);
 
             status = status == CMD_NEEDS_ROOT ? one : run_worse(status, one);
         } else {
-            (void)cmd_error("%s needs root: it mounts file systems", run_scenarios[i].name);
+            several = names[0] != '\0';
+            run_add_name(names, i);
         }
     }
+    if (names[0] != '\0')
+        (void)cmd_error(several ? "%s need root: they mount file systems"
+                                : "%s needs root: it mounts file systems", names);
     return status;
 }
 

@@ -185,6 +185,9 @@ if [[ $(id -u) -eq 0 ]] && command -v setpriv >/dev/null; then
         got=0
         stranger run kvfs --way=disk --states=10 || got=$?
         [[ $got -eq 77 ]] || fail "a disk without root: $got instead of 77"
+        got=0
+        stranger run all --way=disk || got=$?
+        [[ $got -eq 77 && $(wc -l <"$work/out") -eq 1 ]] || fail "all without root: $got, more than a line"
     fi
 fi
 [[ $(leftovers) == "$before" ]] || fail "a folder was left: $(leftovers)"
@@ -198,7 +201,7 @@ mkdir "$work/bin"
 for tool in nbdkit nbdfuse mkfs.ext4 rm cp; do
     ln -s "$(command -v "$tool")" "$work/bin"
 done
-for command in 'run guest' 'run kvfs' recovery; do
+for command in 'run all' 'run guest' 'run kvfs' recovery; do
     # shellcheck disable=SC2086 # words
     said=$(PATH=$work/bin "$crashsim" $command --json 2>&1) && fail "$command without e2fsck: $said" || got=$?
     [[ $got -eq 2 && $said == *'e2fsck is needed'* && $(grep -c crashsim: <<<"$said") -eq 1 ]] ||
