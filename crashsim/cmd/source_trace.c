@@ -11,6 +11,8 @@
  *    writes put there goes down with it.
  * 4. fsync and fdatasync make durable the writes of their file that had returned when they began, and
  *    the journal: all of it (fsync), or up to the last that concerns the file (fdatasync).
+ *    msync does the same as fdatasync with the writes in its range; one that lies across its border is
+ *    two from then on.
  * 5. A write behind a shortening (or a hole) that is dropped is dropped too, where the two meet: it went
  *    to blocks that nothing leads to.
  */
@@ -29,9 +31,15 @@
 #define TRACE_SECTOR UINT64_C(512)
 
 struct trace_open {
-    uint32_t event; /* an index */
-    uint64_t end;   /* of a write: where it ends now */
+    uint32_t event;      /* an index */
+    uint64_t start, end; /* of a write: where it begins and ends now */
 };
+
+/* Of a file: what a sync is of. */
+struct trace_range {
+    uint64_t offset, end;
+};
+#define TRACE_ALL ((struct trace_range){0, UINT64_MAX})
 
 struct source_trace {
     struct source s;
@@ -68,7 +76,7 @@ trace_settle_one(struct source_trace *t, size_t i)
     const struct trace_event *e = trace_event(t, i);
 
     if (e->letter == 'W')
-        return tree_write(&t->durable, e, e->offset, t->open[i].end);
+        return tree_write(&t->durable, e, t->open[i].start, t->open[i].end);
     return tree_apply(&t->durable, e);
 }
 
@@ -80,25 +88,27 @@ trace_clip(struct source_trace *t, const struct trace_event *e)
         const struct trace_event *w = trace_event(t, i);
 
         if (w->letter == 'W' && w->obj == e->obj && w < e && t->open[i].end > e->offset)
-            t->open[i].end = w->offset > e->offset ? w->offset : e->offset;
+            t->open[i].end = t->open[i].start > e->offset ? t->open[i].start : e->offset;
     }
 }
 
-/* Is open change I covered by a sync of OBJ (UINT32_MAX: of all) with the journal up to JOURNAL? */
+/* Is open change I covered by a sync of RANGE of OBJ (UINT32_MAX: of all) with the journal up to JOURNAL? */
 static bool
-trace_is_covered(const struct source_trace *t, size_t i, uint32_t obj, uint32_t bound,
-                 uint32_t journal)
+trace_is_covered(const struct source_trace *t, size_t i, uint32_t obj, struct trace_range range,
+                 uint32_t bound, uint32_t journal)
 {
     const struct trace_event *e = trace_event(t, i);
     uint32_t number = t->open[i].event + 1;
 
     if (e->letter != 'W')
         return number <= journal;
-    return number <= bound && (obj == UINT32_MAX || e->obj == obj);
+    return number <= bound && (obj == UINT32_MAX || e->obj == obj) &&
+           t->open[i].start >= range.offset && t->open[i].end <= range.end;
 }
 
 static int
-trace_settle(struct source_trace *t, uint32_t obj, uint32_t bound, uint32_t journal)
+trace_settle(struct source_trace *t, uint32_t obj, struct trace_range range, uint32_t bound,
+             uint32_t journal)
 {
     size_t kept = 0;
     int r = 0;
@@ -106,7 +116,7 @@ trace_settle(struct source_trace *t, uint32_t obj, uint32_t bound, uint32_t jour
     for (size_t i = 0; r == 0 && i < t->open_count; i++) {
         const struct trace_event *e = trace_event(t, i);
 
-        if (!trace_is_covered(t, i, obj, bound, journal)) {
+        if (!trace_is_covered(t, i, obj, range, bound, journal)) {
             t->open[kept++] = t->open[i];
             continue;
         }
@@ -143,12 +153,10 @@ trace_last_of(const struct source_trace *t, uint32_t obj, uint32_t bound)
 }
 
 static int
-trace_push(struct source_trace *t, uint32_t event)
+trace_reserve(struct source_trace *t, size_t count)
 {
-    const struct trace_event *e = &t->file.events[event];
-
-    if (t->open_count == t->open_cap) {
-        size_t want = t->open_cap < 64 ? 64 : t->open_cap * 2;
+    if (count > t->open_cap) {
+        size_t want = count < 64 ? 64 : count * 2;
         void *more = reallocarray(t->open, want, sizeof(*t->open));
 
         if (more == NULL)
@@ -156,8 +164,73 @@ trace_push(struct source_trace *t, uint32_t event)
         t->open = more;
         t->open_cap = want;
     }
-    t->open[t->open_count++] = (struct trace_open){event, e->offset + e->n};
     return 0;
+}
+
+static int
+trace_push(struct source_trace *t, uint32_t event)
+{
+    const struct trace_event *e = &t->file.events[event];
+    int r = trace_reserve(t, t->open_count + 1);
+
+    if (r == 0)
+        t->open[t->open_count++] = (struct trace_open){event, e->offset, e->offset + e->n};
+    return r;
+}
+
+static bool
+trace_lies_across(const struct source_trace *t, size_t i, uint32_t obj, uint64_t at)
+{
+    return trace_is_write(t, i) && trace_event(t, i)->obj == obj && t->open[i].start < at &&
+           t->open[i].end > at;
+}
+
+/* Open writes of OBJ across AT become two each. */
+static int
+trace_split(struct source_trace *t, uint32_t obj, uint64_t at)
+{
+    size_t across = 0, to;
+    int r;
+
+    for (size_t i = 0; i < t->open_count; i++)
+        across += trace_lies_across(t, i, obj, at);
+    r = trace_reserve(t, t->open_count + across);
+    if (r < 0)
+        return r;
+    to = t->open_count + across;
+    for (size_t i = t->open_count; across > 0; i--) {
+        bool two = trace_lies_across(t, i - 1, obj, at);
+
+        t->open[--to] = t->open[i - 1];
+        if (two) {
+            struct trace_open first = t->open[to];
+
+            t->open[to].start = at;
+            first.end = at;
+            t->open[--to] = first;
+            across--;
+            t->open_count++;
+        }
+    }
+    return 0;
+}
+
+/* fsync, fdatasync, msync. */
+static int
+trace_sync(struct source_trace *t, const struct trace_event *e)
+{
+    struct trace_range range = TRACE_ALL;
+    int r = 0;
+
+    if (e->count > 0) {
+        range = (struct trace_range){e->offset, e->offset + e->count};
+        r = trace_split(t, e->obj, range.offset);
+        if (r == 0)
+            r = trace_split(t, e->obj, range.end);
+    }
+    return r < 0 ? r
+                 : trace_settle(t, e->obj, range, e->bound,
+                                e->data ? trace_last_of(t, e->obj, e->bound) : e->bound);
 }
 
 /* A write that was durable when it returned, with those before it that share a sector. */
@@ -167,11 +240,12 @@ trace_sync_write(struct source_trace *t, const struct trace_event *w)
     uint32_t number = (uint32_t)(w - t->file.events) + 1;
     uint32_t journal = trace_last_of(t, w->obj, number);
     size_t kept = 0;
-    int r = trace_settle(t, UINT32_MAX - 1, 0, journal); /* the journal alone */
+    int r = trace_settle(t, UINT32_MAX - 1, TRACE_ALL, 0, journal); /* the journal alone */
+
     for (size_t i = 0; r == 0 && i < t->open_count; i++) {
         const struct trace_event *e = trace_event(t, i);
         bool meets = e->letter == 'W' && e->obj == w->obj &&
-                     e->offset / TRACE_SECTOR * TRACE_SECTOR < w->offset + w->n &&
+                     t->open[i].start / TRACE_SECTOR * TRACE_SECTOR < w->offset + w->n &&
                      w->offset / TRACE_SECTOR * TRACE_SECTOR < t->open[i].end;
 
         if (meets)
@@ -194,10 +268,9 @@ trace_step(struct source_trace *t)
     if (e->base)
         return tree_apply(&t->durable, e);
     if (e->letter == 'Y')
-        return trace_settle(t, UINT32_MAX, e->bound, e->bound);
+        return trace_settle(t, UINT32_MAX, TRACE_ALL, e->bound, e->bound);
     if (e->letter == 'S')
-        return trace_settle(t, e->obj, e->bound,
-                            e->data ? trace_last_of(t, e->obj, e->bound) : e->bound);
+        return trace_sync(t, e);
     if (e->letter == 'W' && e->sync)
         return trace_sync_write(t, e);
     return trace_push(t, i);
@@ -240,8 +313,8 @@ trace_shape(const void *source, size_t i, uint64_t *offset, uint64_t *count)
     const struct source_trace *t = source;
     const struct trace_event *e = trace_event(t, i);
 
-    *offset = e->offset;
-    *count = e->letter == 'W' ? t->open[i].end - e->offset : 0;
+    *offset = t->open[i].start;
+    *count = e->letter == 'W' ? t->open[i].end - t->open[i].start : 0;
 }
 
 /* A name of OBJ, for people. */
@@ -273,7 +346,7 @@ trace_describe(const struct source *s, size_t i, char *text, size_t size)
     switch (e->letter) {
     case 'W':
         (void)snprintf(text, size, "write of %" PRIu64 " bytes at %" PRIu64 " of %s",
-                       t->open[i].end - e->offset, e->offset, name);
+                       t->open[i].end - t->open[i].start, t->open[i].start, name);
         break;
     case 'T':
         (void)snprintf(text, size, "size %" PRIu64 " of %s", e->offset, name);
@@ -363,7 +436,7 @@ trace_index(struct source_trace *t)
     for (size_t i = 0; i < t->open_count; i++) {
         const struct trace_event *e = trace_event(t, i);
 
-        nodes[i] = (struct crashsim_span){.start = trace_address(e->obj, e->offset),
+        nodes[i] = (struct crashsim_span){.start = trace_address(e->obj, t->open[i].start),
                                           .end = trace_address(e->obj, t->open[i].end),
                                           .order = i + 1};
         if (e->letter == 'W' && nodes[i].start < nodes[i].end)
@@ -438,9 +511,9 @@ trace_beside(struct source_trace *t, size_t i, uint64_t at)
 
     for (size_t k = 0; r == 0 && k < n; k++) {
         const struct trace_event *e = trace_event(t, t->beside[k]);
-        uint64_t end = t->open[t->beside[k]].end;
+        const struct trace_open *o = &t->open[t->beside[k]];
 
-        r = tree_write(&t->top, e, e->offset > from ? e->offset : from, end < to ? end : to);
+        r = tree_write(&t->top, e, o->start > from ? o->start : from, o->end < to ? o->end : to);
     }
     return r;
 }
@@ -461,13 +534,13 @@ trace_tear(struct source_trace *t, const struct crashsim_pick *pick, size_t i)
 {
     const struct crashsim_pick_fate *f = &pick->fates[i];
     const struct trace_event *e = trace_event(t, i);
-    uint64_t at = e->offset, end = t->open[i].end, count = end - at, stop;
+    uint64_t start = t->open[i].start, at = start, end = t->open[i].end, count = end - at, stop;
     int r = 0;
 
     if (t->top.objects[e->obj].size < end) /* longer, with zeros where nothing came */
         r = tree_resize(&t->top, e->obj, end);
     for (size_t piece = 0; r == 0 && at < end; piece++, at = stop) {
-        bool keep = crashsim_choice_piece(&pick->choice, i, e->offset, count, at, &stop);
+        bool keep = crashsim_choice_piece(&pick->choice, i, start, count, at, &stop);
 
         if (f->pieces != NULL ? crashsim_pick_keeps(pick, i, piece) : keep)
             r = trace_keep(t, i, at, stop);
@@ -508,13 +581,13 @@ trace_prepare(struct source *s, const struct crashsim_pick *pick, uint64_t *hash
                 r = tree_apply(&t->top, e);
             continue;
         }
-        if (fate == CRASHSIM_DROPPED || t->open[i].end <= e->offset ||
+        if (fate == CRASHSIM_DROPPED || t->open[i].end <= t->open[i].start ||
             trace_is_cut(t, e->obj, first_lost, i, t->open[i].end))
             continue; /* what it was written behind was dropped: it went where nothing leads to */
         r = trace_lift(t, e);
         if (r == 0)
             r = fate == CRASHSIM_TORN ? trace_tear(t, pick, i)
-                                      : trace_keep(t, i, e->offset, t->open[i].end);
+                                      : trace_keep(t, i, t->open[i].start, t->open[i].end);
     }
     *hash = r == 0 ? tree_hash(&t->top, &t->top, &t->durable) : 0;
     return r;

@@ -497,7 +497,7 @@ mprotect_enter(struct calls *calls, struct call *c)
     char path[CALL_MAPPED_PATH];
 
     if ((c->args[2] & PROT_WRITE) != 0) {
-        c->obj = call_mapped(calls, c, c->args[0], path);
+        c->obj = call_mapped(calls, c, c->args[0], path, NULL);
         if (c->obj != TRACE_NONE)
             trace_record_map(calls->record, c->obj, path);
     }
@@ -507,14 +507,29 @@ mprotect_enter(struct calls *calls, struct call *c)
 static bool
 msync_enter(struct calls *calls, struct call *c)
 {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), count = (c->args[1] + page - 1) / page * page;
     char path[CALL_MAPPED_PATH];
+    struct call_range range;
 
     if ((c->args[2] & MS_SYNC) == 0)
         return false;
-    c->obj = call_mapped(calls, c, c->args[0], path);
+    c->obj = call_mapped(calls, c, c->args[0], path, &range);
+    if (c->obj == TRACE_NONE || count == 0)
+        return false;
+    if (range.count < count)
+        trace_record_unseen(calls->record, "an msync of more than one mapping");
+    c->place = range.offset;
+    c->count = count;
     trace_record_look(calls->record);
     c->bound = trace_record_count(calls->record);
-    return c->obj != TRACE_NONE;
+    return true;
+}
+
+static void
+msync_leave(struct calls *calls, struct call *c, int64_t result)
+{
+    (void)result;
+    trace_record_sync_range(calls->record, c->obj, c->bound, c->place, c->count);
 }
 
 static bool
@@ -606,7 +621,7 @@ static const struct call_kind call_kinds[] = {
     {__NR_sync, 0, sync_all_enter, sync_all_leave},
     {__NR_syncfs, 0, syncfs_enter, sync_all_leave},
     {__NR_mmap, 0, mmap_enter, mmap_leave},
-    {__NR_msync, 0, msync_enter, fdatasync_leave},
+    {__NR_msync, 0, msync_enter, msync_leave},
     {__NR_mprotect, 0, mprotect_enter, NULL},
     {__NR_munmap, 0, munmap_enter, NULL},
     {__NR_exit_group, 0, exit_enter, NULL},

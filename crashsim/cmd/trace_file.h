@@ -14,8 +14,9 @@
  *     W obj offset sync base          bytes were written; sync=1: durable when it returned
  *     T obj size                      its size was set
  *     A obj offset count punch        room was made (it grows), or a range was let go (punch=1)
- *     S obj data bound                fsync (data=0) or fdatasync (data=1) returned; it covers the
- *                                     events up to number `bound`
+ *     S obj data bound offset count   fsync (data=0) or fdatasync (data=1) returned; it covers the
+ *                                     events up to number `bound`; with a count, msync: of the
+ *                                     writes only what lies in that range
  *     Y bound                         sync, syncfs
  *     M                               a mark (payload)
  *     E kind                          the command did not end well (payload: what it did instead); kind=u:
@@ -40,7 +41,7 @@ struct trace_event {
     char letter, kind;      /* kind: of N */
     bool base, sync, punch, swap, data;
     uint32_t obj, parent, to, mode, bound;
-    uint64_t offset, count; /* count: of A; of T offset is the size */
+    uint64_t offset, count; /* count: of A, and of S (0: all); of T offset is the size */
     const uint8_t *bytes;   /* the payload, with a '\0' or '\n' behind */
     uint32_t n;
 };

@@ -118,42 +118,62 @@ call_resolve(const struct calls *calls, const struct call *c, uint64_t dirfd, ui
     return name->parent != TRACE_NONE;
 }
 
-/* LINE of /proc/TID/maps: what is mapped shared at ADDRESS, by a name that we can open.  The links in
- * map_files are for the privileged; others go by device, number and name. */
-static uint32_t
-call_mapped_line(const struct calls *calls, const struct call *c, uint64_t address,
-                 const char *line, char path[CALL_MAPPED_PATH])
-{
-    uint64_t from, to, ino;
+/* A line of /proc/TID/maps. */
+struct call_mapping {
+    uint64_t from, to, offset, ino;
     unsigned major, minor;
-    uint32_t obj = TRACE_NONE;
-    struct stat st;
-    char perms[8];
-    int name = 0;
+    bool shared;
+    int name; /* where it begins in the line */
+};
 
+static bool
+call_mapping_parse(const char *line, struct call_mapping *m)
+{
+    char perms[8];
+
+    *m = (struct call_mapping){.name = 0};
     /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it */
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %*s %x:%x %" SCNu64 " %n", &from, &to, perms,
-               &major, &minor, &ino, &name) != 6 ||
-        address < from || address >= to || perms[3] != 's')
-        return TRACE_NONE;
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %x:%x %" SCNu64 " %n", &m->from, &m->to,
+               perms, &m->offset, &m->major, &m->minor, &m->ino, &m->name) != 7)
+        return false;
+    m->shared = perms[3] == 's';
+    return true;
+}
+
+static uint32_t
+call_mapping_object(const struct calls *calls, const struct call *c, const struct call_mapping *m,
+                    const char *line, char path[CALL_MAPPED_PATH])
+{
+    uint32_t obj;
+    struct stat st;
+
     (void)snprintf(path, CALL_MAPPED_PATH, "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)c->tid,
-                   from, to);
+                   m->from, m->to);
     if (stat(path, &st) == 0)
         return trace_record_find(calls->record, &st);
     (void)snprintf(path, CALL_MAPPED_PATH, "/proc/%d/root%.*s", (int)c->tid,
-                   (int)strcspn(line + name, "\n"), line + name);
-    st.st_dev = makedev(major, minor);
-    st.st_ino = ino;
+                   (int)strcspn(line + m->name, "\n"), line + m->name);
+    st.st_dev = makedev(m->major, m->minor);
+    st.st_ino = m->ino;
     obj = trace_record_find(calls->record, &st);
-    if (obj == TRACE_NONE && stat(path, &st) == 0 && st.st_ino == ino) /* btrfs has two devices */
+    if (obj == TRACE_NONE && stat(path, &st) == 0 && st.st_ino == m->ino) /* btrfs has two devices */
         obj = trace_record_find(calls->record, &st);
     return obj;
 }
 
+/* Does B go on where A ends, in memory and in the file? */
+static bool
+call_mapping_goes_on(const struct call_mapping *a, const struct call_mapping *b)
+{
+    return b->shared && b->from == a->to && b->ino == a->ino && b->major == a->major &&
+           b->minor == a->minor && b->offset == a->offset + (a->to - a->from);
+}
+
 uint32_t
 call_mapped(const struct calls *calls, const struct call *c, uint64_t address,
-            char path[CALL_MAPPED_PATH])
+            char path[CALL_MAPPED_PATH], struct call_range *range)
 {
+    struct call_mapping m, last = {.to = 0};
     char maps[64], *line = NULL;
     uint32_t obj = TRACE_NONE;
     size_t cap = 0;
@@ -161,8 +181,19 @@ call_mapped(const struct calls *calls, const struct call *c, uint64_t address,
 
     (void)snprintf(maps, sizeof(maps), "/proc/%d/maps", (int)c->tid);
     f = fopen(maps, "re");
-    while (f != NULL && obj == TRACE_NONE && getline(&line, &cap, f) > 0)
-        obj = call_mapped_line(calls, c, address, line, path);
+    while (f != NULL && getline(&line, &cap, f) > 0) {
+        if (!call_mapping_parse(line, &m) || address >= m.to)
+            continue;
+        if (last.to == 0 ? address < m.from || !m.shared : !call_mapping_goes_on(&last, &m))
+            break;
+        if (last.to == 0)
+            obj = call_mapping_object(calls, c, &m, line, path);
+        if (last.to == 0 && range != NULL)
+            range->offset = m.offset + (address - m.from);
+        if (range != NULL)
+            range->count = m.to - address;
+        last = m;
+    }
     free(line);
     if (f != NULL)
         (void)fclose(f);

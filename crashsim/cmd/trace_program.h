@@ -23,8 +23,12 @@ bool call_position(const struct call *c, uint64_t fd, uint64_t *pos, unsigned *f
  * below our folder. */
 bool call_resolve(const struct calls *calls, const struct call *c, uint64_t dirfd, uint64_t at,
                   struct call_name *name);
-/* The object that is mapped shared at ADDRESS, and *PATH by which we reach it. */
+/* The object that is mapped shared at ADDRESS, and *PATH by which we reach it.  *RANGE, if not NULL: where in
+ * the file that is, and how many bytes of the file are mapped from there on without a gap. */
+struct call_range {
+    uint64_t offset, count;
+};
 uint32_t call_mapped(const struct calls *calls, const struct call *c, uint64_t address,
-                     char path[CALL_MAPPED_PATH]);
+                     char path[CALL_MAPPED_PATH], struct call_range *range);
 
 #endif /* CRASHSIM_TRACE_PROGRAM_H */

@@ -212,6 +212,14 @@ trace_record_sync(struct trace_record *t, uint32_t obj, bool data, uint32_t boun
 }
 
 void
+trace_record_sync_range(struct trace_record *t, uint32_t obj, uint32_t bound, uint64_t offset,
+                        uint64_t count)
+{
+    RECORD(t, "S obj=%u data=1 bound=%u offset=%" PRIu64 " count=%" PRIu64, obj, bound, offset, count);
+    record_payload(t, NULL, 0);
+}
+
+void
 trace_record_sync_all(struct trace_record *t, uint32_t bound)
 {
     RECORD(t, "Y bound=%u", bound);

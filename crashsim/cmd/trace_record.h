@@ -36,6 +36,8 @@ void trace_record_size(struct trace_record *t, uint32_t obj, uint64_t size);
 void trace_record_room(struct trace_record *t, uint32_t obj, uint64_t offset, uint64_t count,
                        bool punch);
 void trace_record_sync(struct trace_record *t, uint32_t obj, bool data, uint32_t bound);
+void trace_record_sync_range(struct trace_record *t, uint32_t obj, uint32_t bound, uint64_t offset,
+                             uint64_t count);
 void trace_record_sync_all(struct trace_record *t, uint32_t bound);
 void trace_record_mark(struct trace_record *t, const char *name, size_t len);
 

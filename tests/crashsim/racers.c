@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,6 +138,26 @@ store(void)
     (void)close(fd);
 }
 
+/* Two pages of a file are stored into, a write lies across their border, and the first of them, or both, are
+ * synced. */
+static int
+store_pages(bool all)
+{
+    char across[200];
+    int fd = open("pages", O_RDWR);
+    char *bytes = fd < 0 ? MAP_FAILED : mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    check(bytes != MAP_FAILED, "pages");
+    memset(bytes, 'a', 4096);
+    memset(bytes + 4096, 'b', 4096);
+    memset(across, 'w', sizeof(across));
+    check(pwrite(fd, across, sizeof(across), 4000) == sizeof(across), "pages");
+    check(mprotect(bytes, 4096, PROT_READ) == 0, "mprotect"); /* two mappings */
+    check(msync(bytes, all ? 8192 : 1, MS_SYNC) == 0, "msync");
+    (void)close(fd);
+    return 0;
+}
+
 /* Calls that few programs make. */
 static void
 corners(void)
@@ -190,6 +211,8 @@ main(int argc, char **argv)
     check(argc == 3 && chdir(argv[1]) == 0, "racers FOLDER SEED");
     if (strcmp(argv[2], "long") == 0)
         return write_long();
+    if (strcmp(argv[2], "page") == 0 || strcmp(argv[2], "pages") == 0)
+        return store_pages(strcmp(argv[2], "pages") == 0);
     if (strcmp(argv[2], "many") == 0)
         return write_many();
     seed = strtoull(argv[2], NULL, 10);

@@ -46,7 +46,7 @@ refused 'the same file' crashsim-record="$dir/x" crashsim-control="$dir/x"
 for rot in 1048576,1 1048575,2 9223372036854775806,1; do
     said=$(nbdkit_ -f -U - --filter="$KVFS_CRASHSIM_FILTER" memory 1M crashsim-rot=0,1048576 crashsim-rot=$rot \
         crashsim-record="$dir/x" 2>&1) && fail "taken: crashsim-rot=$rot"
-    [ "$(sed 's/.*error: //' <<<"$said")" = "crashsim-rot=$rot: the disk ends at 1048576" ] ||
+    [ "${said##*error: }" = "crashsim-rot=$rot: the disk ends at 1048576" ] ||
         fail "crashsim-rot=$rot says '$said'"
 done
 set -- "$dir"/*

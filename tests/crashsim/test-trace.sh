@@ -87,6 +87,28 @@ for seed in ${SEED:-1 2 3}; do
     diff -rq "$dir/w" "$dir/state" || fail "racers with seed $seed left what the trace does not say"
     rm -rf "$dir/state"
 done
+# msync is of its pages: what lies in them is durable, of a write across their border that part, and the
+# rest is not.
+page() { # MODE STATUS BYTE LETTER: the byte of file pages, in all states behind the end
+    local rc=0 said
+    # shellcheck disable=SC2016 # for the check
+    said=$("$crashsim" explore "$dir/page" -q --at=end --states=200 --shrink=0 -- sh -c \
+        'test "$(head -c "$1" "$3/pages" | tail -c 1)" = "$2"' check "$3" "$4" {}) || rc=$?
+    [ $rc = "$2" ] || fail "msync of a $1: byte $3: $rc: $said"
+}
+for mode in page pages; do
+    rm -rf "$dir/w" "$dir/page"
+    mkdir "$dir/w"
+    truncate -s 8192 "$dir/w/pages"
+    "$crashsim" trace -o "$dir/page" -C "$dir/w" -- "$racers" "$dir/w" $mode
+    lost=$([ $mode = pages ] || echo 1)
+    page $mode 0 1 a
+    page $mode 0 4000 a
+    page $mode 0 4001 w
+    page $mode "${lost:-0}" 4097 w
+    page $mode "${lost:-0}" 4201 b
+    page $mode "${lost:-0}" 8192 b
+done
 # Many open writes that share sectors: each state costs about as much as they are (with the square of
 # them the test would not end in its time).
 "$crashsim" trace -o "$dir/many" -C "$dir/w" -- "$racers" "$dir/w" many
