@@ -59,6 +59,14 @@ judge_expects_order(const struct judge *j)
     return (j->s->caps & (KVFS_CAP_DURABLE | KVFS_CAP_ORDERED)) != 0;
 }
 
+static void
+subject_param(char params[SUBJECT_PARAMS_MAX], const char *more)
+{
+    size_t len = strlen(params);
+
+    (void)snprintf(params + len, SUBJECT_PARAMS_MAX - len, "%s%s", len > 0 ? "," : "", more);
+}
+
 void
 subject_options(const struct subject *s, uint64_t seed, char params[SUBJECT_PARAMS_MAX],
                 struct kvfs_volume_options *o)
@@ -67,12 +75,15 @@ subject_options(const struct subject *s, uint64_t seed, char params[SUBJECT_PARA
     static const size_t batches[] = {64 << 10, 256 << 10, 0};
     uint64_t r = crashsim_hash(seed ^ 0x6f7074696f6e73u);
 
-    (void)snprintf(params, SUBJECT_PARAMS_MAX, "%s",
-                   s->engine_params != NULL ? s->engine_params : "");
+    params[0] = '\0';
     if (strncmp(s->engine, "log:", 4) == 0 && (r >> 24) % 2 == 0)
-        (void)snprintf(params, SUBJECT_PARAMS_MAX, "log-first=262144,log-size=262144%s%s",
-                       s->engine_params != NULL ? "," : "",
-                       s->engine_params != NULL ? s->engine_params : "");
+        subject_param(params, "log-first=262144,log-size=262144");
+    /* Otherwise a workload ends before a table is written. */
+    if ((strcmp(s->engine, "rocksdb") == 0 || strcmp(s->engine, "log:rocksdb") == 0) &&
+        (r >> 32) % 2 == 0)
+        subject_param(params, "memtable-bytes=65536");
+    if (s->engine_params != NULL)
+        subject_param(params, s->engine_params);
     *o = (struct kvfs_volume_options){
         .engine_params = params[0] != '\0' ? params : NULL,
         .commit_interval_ms = intervals[r % 4],

@@ -97,8 +97,9 @@ uint64_t judge_digest(const void *bytes, size_t count);
 bool judge_expects_durable(const struct judge *j);
 bool judge_expects_order(const struct judge *j);
 
-/* The options that workloads open their volume with: many commits, and of every other one behind
- * a log a small ring, which wraps and folds.  PARAMS is room for text. */
+/* The options that workloads open their volume with: many commits, of every other one behind
+ * a log a small ring, which wraps and folds, and of every other one of RocksDB small memtables, so that
+ * tables and blob files are written.  PARAMS is room for text. */
 #define SUBJECT_PARAMS_MAX 300
 void subject_options(const struct subject *s, uint64_t seed, char params[SUBJECT_PARAMS_MAX],
                      struct kvfs_volume_options *o);

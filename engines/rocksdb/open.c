@@ -20,6 +20,8 @@
 #include "rocksdb_priv.h"
 
 #define OPEN_MEMTABLE_BYTES ((size_t)16 << 20)
+#define OPEN_MEMTABLE_MIN   ((size_t)64 << 10)
+#define OPEN_MEMTABLE_MAX   ((size_t)1 << 30)
 #define OPEN_CACHE_BYTES    ((size_t)8 << 20)
 #define OPEN_LOG_BYTES      ((uint64_t)64 << 20)
 #define OPEN_BLOB_MIN_BYTES 1024
@@ -57,16 +59,40 @@ kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const cha
     return code;
 }
 
+/* The parameter of LEN bytes at P. */
+static bool
+open_param(struct kvfs_db *db, const char *p, size_t len)
+{
+    static const char memtable[] = "memtable-bytes=";
+    size_t name = sizeof(memtable) - 1;
+    char *end;
+
+    if (len == strlen("unsafe-nosync=1") && strncmp(p, "unsafe-nosync=", len - 1) == 0) {
+        db->unsafe_nosync = p[len - 1] == '1';
+        return p[len - 1] == '0' || p[len - 1] == '1';
+    }
+    if (len <= name || strncmp(p, memtable, name) != 0 || p[name] < '0' || p[name] > '9')
+        return false;
+    db->memtable_bytes = strtoull(p + name, &end, 10);
+    return end == p + len && db->memtable_bytes >= OPEN_MEMTABLE_MIN &&
+           db->memtable_bytes <= OPEN_MEMTABLE_MAX;
+}
+
 static int
 open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
-    if (params == NULL || params[0] == '\0')
-        return 0;
-    if (strcmp(params, "unsafe-nosync=1") == 0)
-        db->unsafe_nosync = true;
-    else if (strcmp(params, "unsafe-nosync=0") != 0)
-        return kvfs_error_set(err, -EINVAL, "rocksdb: unknown parameter '%.64s' (there is "
-                              "unsafe-nosync=0|1)", params);
+    const char *p = params != NULL ? params : "";
+
+    db->memtable_bytes = OPEN_MEMTABLE_BYTES;
+    while (*p != '\0') {
+        size_t len = strcspn(p, ",");
+
+        if (!open_param(db, p, len))
+            return kvfs_error_set(err, -EINVAL, "rocksdb: parameter '%.*s' (there are "
+                                  "unsafe-nosync=0|1 and memtable-bytes=65536..1073741824)",
+                                  len < 64 ? (int)len : 64, p);
+        p += len + (p[len] == ',');
+    }
     return 0;
 }
 
@@ -76,7 +102,7 @@ open_family_options(struct kvfs_db *db, int which)
     rocksdb_options_t *o = rocksdb_options_create();
     rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
 
-    rocksdb_options_set_write_buffer_size(o, OPEN_MEMTABLE_BYTES / (which == ROCKS_DATA ? 1 : 4));
+    rocksdb_options_set_write_buffer_size(o, db->memtable_bytes / (which == ROCKS_DATA ? 1 : 4));
     rocksdb_options_set_compression(o, rocksdb_no_compression);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
     rocksdb_block_based_options_set_block_cache(t, db->cache);
@@ -125,7 +151,7 @@ open_options(struct kvfs_db *db, bool create)
     rocksdb_options_set_atomic_flush(o, 1);
     rocksdb_options_set_max_open_files(o, OPEN_FILES);
     rocksdb_options_set_max_total_wal_size(o, OPEN_LOG_BYTES);
-    rocksdb_options_set_db_write_buffer_size(o, 2 * OPEN_MEMTABLE_BYTES);
+    rocksdb_options_set_db_write_buffer_size(o, 2 * db->memtable_bytes);
     rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
     rocksdb_options_set_keep_log_file_num(o, 2);
     rocksdb_options_set_stats_dump_period_sec(o, 0);

@@ -38,6 +38,7 @@ struct kvfs_db {
     unsigned generation;  /* of the process; ../fork.h */
     uint64_t limit_bytes; /* store_max_bytes; 0: none */
     bool unsafe_nosync;   /* tests only */
+    size_t memtable_bytes; /* of data; of meta a quarter */
     int holder_fd;        /* ../holder.h */
 
     rocksdb_t *db;

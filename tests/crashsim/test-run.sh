@@ -124,6 +124,21 @@ status 1 run --replay="$(echo "$findings"/trace/kvfs-lmdb-*-1)" --json
 status 1 run nbd --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --states=400 --first \
     --seed="$seed" --findings="$findings/trace"
 
+if "$crashsim" run --list-engines | grep -q '^rocksdb '; then
+    echo "--- workloads over RocksDB write tables, or none, as the seed has it"
+    for s in 1 2; do
+        status 1 run kvfs --way=trace --engine=rocksdb --engine-params=unsafe-nosync=1 --states=400 --first \
+            --shrink=0 --seed=$s --findings="$findings/tables$s"
+    done
+    tables() { grep -aoE '[0-9]+[.]sst' "$findings/tables$1"/kvfs-rocksdb-*-1/trace | sort -u | wc -l; }
+    [[ $(tables 1) -gt 50 && $(tables 2) -lt 10 ]] || fail "$(tables 1) and $(tables 2) tables"
+    rm -r "$findings"/tables?
+    for param in memtable-bytes=65535 memtable-bytes=1073741825 memtable-bytes=70000x unsafe-nosync=2; do
+        status 2 run kvfs --way=trace --engine=rocksdb --engine-params=unsafe-nosync=0,$param
+        grep -q "parameter '$param' (there are" "$work/out" || fail "$param: $(cat "$work/out")"
+    done
+fi
+
 echo "--- a finding is judged as it was kept, or not at all"
 refused() # PATTERN ARG...: in one line
 {
