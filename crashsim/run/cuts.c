@@ -59,9 +59,12 @@ cuts_at_flushes(const struct trace *t, size_t first, uint64_t seed, size_t cuts[
 
     for (size_t i = first; i < t->count; i++)
         left += cuts_is_flush(t, i);
-    for (size_t i = first; i + 1 < t->count && count < CUTS_MAX - 1; i++) {
-        if (cuts_is_flush(t, i) && crashsim_random(&seed) % left-- < CUTS_MAX - 1 - count)
+    for (size_t i = first; i + 1 < t->count && left > 0 && count < CUTS_MAX - 1; i++) {
+        bool flush = cuts_is_flush(t, i);
+
+        if (flush && crashsim_random(&seed) % left < CUTS_MAX - 1 - count)
             cuts[count++] = i;
+        left -= flush;
     }
     cuts[count++] = t->count - 1; /* behind the last; there is no later time in the recording */
     return count;
