@@ -422,7 +422,7 @@ static struct nbdkit_plugin plugin = {
                    "readonly=true            Open the volume for reading only.\n"
                    "log=on|off               Put an intent log before the engine, or take it\n"
                    "                         away, for good.\n"
-                   "engine-params=TEXT       For the engine; for tests.\n"
+                   "engine-params=TEXT       For the engine; for tuning and tests.\n"
                    "strict=true              Refuse an engine whose flush is not proof\n"
                    "                         against a power cut.",
     .magic_config_key = "volume",

@@ -55,7 +55,10 @@ volume_is_readonly_here(const char *path)
 int
 vfs_volume_open(const char *name, const struct vfs_name *n, bool make, struct kvfs_volume **vp)
 {
-    struct kvfs_volume_options options = {.readonly = volume_is_readonly_here(n->volume)};
+    struct kvfs_volume_options options = {
+        .readonly = volume_is_readonly_here(n->volume),
+        .engine_params = sqlite3_uri_parameter(name, "engine_params"),
+    };
     struct kvfs_error err = {0};
     int rc = kvfs_volume_open(n->volume, &options, vp, &err);
 

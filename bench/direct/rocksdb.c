@@ -3,6 +3,9 @@
  * rocksdb.c - RocksDB driven directly: one family with blob files, with the sizes
  * of engines/rocksdb/open.c, one synced write batch a batch.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include <rocksdb/c.h>
 
 #include "direct.h"
@@ -25,8 +28,14 @@ direct_open(const char *folder, const char *variant)
     rocksdb_options_t *o = rocksdb_options_create();
     char *text = NULL;
 
+    size_t cache_bytes = (size_t)8 << 20;
+    rocksdb_cache_t *cache;
+
+    if (variant != NULL && strncmp(variant, "cache-bytes=", 12) != 0)
+        bench_die("rocksdb: has no variants but cache-bytes=N");
     if (variant != NULL)
-        bench_die("rocksdb: has no variants");
+        cache_bytes = strtoul(variant + 12, NULL, 10);
+    cache = rocksdb_cache_create_lru(cache_bytes);
     direct_options = o;
     rocksdb_options_set_create_if_missing(o, 1);
     rocksdb_options_set_paranoid_checks(o, 1);
@@ -44,8 +53,9 @@ direct_open(const char *folder, const char *variant)
     rocksdb_options_set_enable_blob_gc(o, 1);
     rocksdb_options_set_blob_gc_age_cutoff(o, 0.5);
     rocksdb_options_set_blob_gc_force_threshold(o, 0.5);
-    rocksdb_block_based_options_set_block_cache(table,
-                                                rocksdb_cache_create_lru((size_t)8 << 20));
+    if (variant != NULL) /* as the adapter does */
+        rocksdb_options_set_blob_cache(o, cache);
+    rocksdb_block_based_options_set_block_cache(table, cache);
     rocksdb_options_set_block_based_table_factory(o, table);
     rocksdb_block_based_options_destroy(table);
     direct_db = rocksdb_open(o, folder, &text);

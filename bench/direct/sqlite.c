@@ -4,7 +4,7 @@
  * transaction a batch on one connection; no checksums behind its pages.
  *
  * Variants, for the choices that the adapter made (words behind --engine=sqlite,): page=BYTES,
- * norowid (one tree, WITHOUT ROWID), mmap (1 GiB).
+ * norowid (one tree, WITHOUT ROWID), mmap (1 GiB), cache-bytes=N (of the one that writes).
  */
 #include <pthread.h>
 #include <sqlite3.h>
@@ -20,6 +20,7 @@ static char direct_path[4096];
 static const char *direct_shape = "k BLOB NOT NULL UNIQUE, v BLOB NOT NULL)";
 static const char *direct_mmap = "";
 static int direct_page = 4096;
+static long direct_cache_kib = 2048;
 static sqlite3 *direct_db;
 static sqlite3_stmt *direct_update, *direct_insert;
 static pthread_mutex_t direct_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -43,9 +44,12 @@ static void
 direct_variant(const char *words)
 {
     const char *page = strstr(words, "page=");
+    const char *cache = strstr(words, "cache-bytes=");
 
     if (page != NULL)
         direct_page = (int)strtol(page + 5, NULL, 10);
+    if (cache != NULL)
+        direct_cache_kib = strtol(cache + 12, NULL, 10) / 1024;
     if (strstr(words, "norowid") != NULL)
         direct_shape = "k BLOB NOT NULL PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID";
     if (strstr(words, "mmap") != NULL)
@@ -55,11 +59,14 @@ direct_variant(const char *words)
 static void
 direct_connect(sqlite3 **db)
 {
+    char cache[64];
+
     direct_must(*db, sqlite3_open_v2(direct_path, db,
                                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE |
                                          SQLITE_OPEN_NOMUTEX,
                                      NULL));
-    direct_exec(*db, "PRAGMA cache_size = -2048");
+    (void)snprintf(cache, sizeof(cache), "PRAGMA cache_size = -%ld", direct_cache_kib);
+    direct_exec(*db, cache);
     direct_exec(*db, direct_mmap);
 }
 

@@ -159,7 +159,7 @@ def split_possible(groups: Sequence[cells.Group], bench: Bench) -> Tuple[List[ce
 def common_of(options: argparse.Namespace) -> Dict[str, Any]:
     """What every cell carries."""
     return {"seed": options.seed, "git_commit": machine.git_commit(),
-            "compiler_flags": machine.compiler_flags(options.build)}
+            "compiler_flags": machine.compiler_flags(options.build), "tuning": load_tuning()}
 
 
 def settings_of(options: argparse.Namespace, mode: modes.Mode) -> Dict[str, Any]:

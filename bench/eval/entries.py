@@ -6,9 +6,10 @@ import math
 from typing import Any, Dict, List, Optional, Sequence
 
 from . import stats
-from .cells import Cell, Group, engine_base, peer_engine, peer_layer
+from .cells import RECOVERY, Cell, Group, engine_base, peer_engine, peer_layer
 from .drivers import Measured
 from .results import Json
+from .tuning import params_of
 
 BUCKETS_A_DECADE = 20   # of the histograms that are kept: 12 %
 # What peers that are no engine of ours promise for an acknowledged write with its flush.
@@ -37,12 +38,17 @@ def durability(cell: Cell, declared: str) -> Json:
     return {"promised": cell.promised, "declared": declared or "nothing", "weaker": weaker}
 
 
+def engine_params(group: Group, peer: str, common: Json) -> str:
+    """What the peer's engine is opened with; the crash simulator opens it as built."""
+    return "" if group.workload == RECOVERY else params_of(common.get("tuning", {}), peer_engine(peer))
+
+
 def new_entry(group: Group, cell: Cell, peer: str, common: Json, engines: Sequence[Json]) -> Json:
     """An entry without visits."""
     version = next((e["version"] for e in engines if e["name"] == peer_engine(peer)), None)
     return {"name": cell.name, "group": group.name, "workload": group.workload,
             "layer": peer_layer(peer, group.layer), "engine": peer,
-            "params": {**group.params, **cell.params}, "unit": cell.unit, "better": cell.better,
+            "params": {**group.params, **cell.params, "engine_params": engine_params(group, peer, common)}, "unit": cell.unit, "better": cell.better,
             "values": [], "median": None,
             "durability": durability(cell, declared_of(peer, engines)), "cache": cell.cache,
             "dataset_bytes": int(group.params.get("data_bytes", group.dataset_bytes)),

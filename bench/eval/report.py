@@ -76,7 +76,7 @@ def conditions(data: Json) -> Section:
         rows += [["commit", first["git_commit"]], ["compiler", first["compiler_flags"]],
                  ["seed", str(first["seed"])]]
     rows.append(["tuning", "bench/eval/tuning.json: " + "; ".join(
-        f"{name}: {row.get('params') or 'as built'}" for name, row in
+        f"{name}: {row.get('params') or 'as built'} ({caches(row['cache_bytes'])})" for name, row in
         data["settings"].get("tuning", {}).get("engines", {}).items())])
     return Section("Conditions", [
         Table(["", ""], rows),
@@ -84,6 +84,12 @@ def conditions(data: Json) -> Section:
             [e["name"], str(e["version"] or "-"),
              ", ".join(c for c in e["caps"] if c in ("ordered", "durable")) or "nothing"]
             for e in data["engines"] if e["built"]])])
+
+
+def caches(parts: Dict[str, Optional[int]]) -> str:
+    """What an engine caches, and how much."""
+    return ", ".join(f"{name}: {plan.size(amount) if amount else 'as much as the kernel gives'}"
+                     for name, amount in parts.items())
 
 
 def shown(node: Any) -> str:

@@ -12,3 +12,14 @@ def load_tuning() -> Dict[str, Any]:
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tuning.json")
     with open(path, encoding="utf-8") as file:
         return json.load(file)
+
+
+def params_of(tuning: Dict[str, Any], engine: str) -> str:
+    """Parameters of an engine, or of the one behind its log."""
+    return tuning.get("engines", {}).get(engine.split(":")[-1], {}).get("params", "")
+
+
+def tuned(tuning: Dict[str, Any], engine: str) -> str:
+    """ENGINE,PARAMS as the programs of bench/ take it."""
+    params = params_of(tuning, engine)
+    return f"{engine},{params}" if params else engine

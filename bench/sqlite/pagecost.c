@@ -2,7 +2,7 @@
  *
  * pagecost.c - what libkvfs and the VFS cost beside the engine alone; for bench/sqlite.sh.
  *
- *   pagecost [--engine=NAME] [--seconds=S] FOLDER
+ *   pagecost [--engine=NAME[,PARAMS]] [--seconds=S] FOLDER
  *
  * SQLite's pages of many small transactions are recorded once (trace.c) and replayed
  *   engine  by the engine's own `apply` and `get`, with the checksum of a block, the copy into
@@ -44,7 +44,8 @@
 #define COST_PAGES   16384u /* at least */
 #define COST_FORK    7u
 
-static const char *engine_name = "log:lmdb";
+static char engine_name[128] = "log:lmdb";
+static const char *engine_params = "";
 static double cost_seconds = 3;
 static char cost_dir[3][400];
 static struct trace trace;
@@ -90,7 +91,7 @@ static uint64_t engine_cut;
 static void
 engine_open(const char *dir)
 {
-    struct kvfs_engine_options options = {.create = true};
+    struct kvfs_engine_options options = {.create = true, .params = engine_params};
     struct kvfs_error err = {0};
 
     (void)mkdir(dir, 0777);
@@ -166,14 +167,15 @@ static uint64_t file_ino;
 static void
 volume_open(const char *dir)
 {
-    struct kvfs_format_options options = {.engine = engine_name, .block_size_bytes = TRACE_PAGE};
+    struct kvfs_format_options format = {.engine = engine_name, .block_size_bytes = TRACE_PAGE};
+    struct kvfs_volume_options options = {.engine_params = engine_params};
     struct kvfs_create create = {.mode = S_IFREG | 0644};
     struct kvfs_error err = {0};
     struct kvfs_attr attr;
 
-    if (kvfs_volume_open(dir, NULL, &volume, NULL) < 0) {
-        cost_must(kvfs_format(dir, &options, &err), &err);
-        cost_must(kvfs_volume_open(dir, NULL, &volume, &err), &err);
+    if (kvfs_volume_open(dir, &options, &volume, NULL) < 0) {
+        cost_must(kvfs_format(dir, &format, &err), &err);
+        cost_must(kvfs_volume_open(dir, &options, &volume, &err), &err);
     }
     if (kvfs_lookup(volume, KVFS_ROOT_INO, "f", &attr, NULL) < 0)
         cost_must(kvfs_create(volume, KVFS_ROOT_INO, "f", &create, &attr, &err), &err);
@@ -237,12 +239,13 @@ vfs_open(const char *dir)
 {
     sqlite3_vfs *vfs = sqlite3_vfs_find("kvfs");
     const char *params[] = {"volume", dir,  "engine",     engine_name,
-                            "create", "1",  "block_size", "4096"};
+                            "create", "1",  "block_size", "4096",
+                            "engine_params", engine_params};
     int flags = SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
     char path[512];
 
     (void)snprintf(path, sizeof(path), "%s/f", dir);
-    vfs_name = sqlite3_create_filename(path, "", "", 4, params);
+    vfs_name = sqlite3_create_filename(path, "", "", 5, params);
     vfs_db = calloc(1, (size_t)vfs->szOsFile);
     if (vfs_name == NULL || vfs_db == NULL)
         cost_die("vfs", "no memory");
@@ -435,6 +438,18 @@ cost_fill(const struct cost_way *way)
     }
 }
 
+/* NAME[,PARAMS] */
+static void
+cost_engine(char *text)
+{
+    size_t len = strcspn(text, ",");
+
+    if (len >= sizeof(engine_name))
+        cost_die(text, "no name of an engine");
+    (void)snprintf(engine_name, sizeof(engine_name), "%.*s", (int)len, text);
+    engine_params = text[len] == ',' ? text + len + 1 : "";
+}
+
 int
 main(int argc, char **argv)
 {
@@ -444,14 +459,14 @@ main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--engine=", 9) == 0)
-            engine_name = argv[i] + 9;
+            cost_engine(argv[i] + 9);
         else if (strncmp(argv[i], "--seconds=", 10) == 0)
             cost_seconds = strtod(argv[i] + 10, NULL);
         else
             folder = argv[i];
     }
     if (folder == NULL || kvfs_sqlite_register(0) != SQLITE_OK)
-        cost_die("usage", "pagecost [--engine=NAME] [--seconds=S] FOLDER");
+        cost_die("usage", "pagecost [--engine=NAME[,PARAMS]] [--seconds=S] FOLDER");
     trace_record(&trace, folder, COST_ROWS, COST_COMMITS, COST_READS);
     if (trace.pages_max < COST_PAGES)
         trace.pages_max = COST_PAGES;

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #include "../holder.h"
+#include "../params.h"
 #include "rocksdb_priv.h"
 
 #define OPEN_MEMTABLE_BYTES ((size_t)16 << 20)
@@ -59,41 +60,21 @@ kvfs_rocks_error(struct kvfs_error *err, char *text, const char *path, const cha
     return code;
 }
 
-/* The parameter of LEN bytes at P. */
-static bool
-open_param(struct kvfs_db *db, const char *p, size_t len)
-{
-    static const char memtable[] = "memtable-bytes=";
-    size_t name = sizeof(memtable) - 1;
-    char *end;
-
-    if (len == strlen("unsafe-nosync=1") && strncmp(p, "unsafe-nosync=", len - 1) == 0) {
-        db->unsafe_nosync = p[len - 1] == '1';
-        return p[len - 1] == '0' || p[len - 1] == '1';
-    }
-    if (len <= name || strncmp(p, memtable, name) != 0 || p[name] < '0' || p[name] > '9')
-        return false;
-    db->memtable_bytes = strtoull(p + name, &end, 10);
-    return end == p + len && db->memtable_bytes >= OPEN_MEMTABLE_MIN &&
-           db->memtable_bytes <= OPEN_MEMTABLE_MAX;
-}
-
 static int
 open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
-    const char *p = params != NULL ? params : "";
+    uint64_t nosync = 0;
+    const struct kvfs_param known[] = {
+        {"cache-bytes", KVFS_CACHE_PARAM_MIN, KVFS_CACHE_PARAM_MAX, &db->cache_bytes},
+        {"memtable-bytes", OPEN_MEMTABLE_MIN, OPEN_MEMTABLE_MAX, &db->memtable_bytes},
+        {"unsafe-nosync", 0, 1, &nosync},
+    };
+    int rc;
 
     db->memtable_bytes = OPEN_MEMTABLE_BYTES;
-    while (*p != '\0') {
-        size_t len = strcspn(p, ",");
-
-        if (!open_param(db, p, len))
-            return kvfs_error_set(err, -EINVAL, "rocksdb: parameter '%.*s' (there are "
-                                  "unsafe-nosync=0|1 and memtable-bytes=65536..1073741824)",
-                                  len < 64 ? (int)len : 64, p);
-        p += len + (p[len] == ',');
-    }
-    return 0;
+    rc = kvfs_params_parse("rocksdb", params, known, sizeof(known) / sizeof(known[0]), err);
+    db->unsafe_nosync = nosync == 1;
+    return rc;
 }
 
 static rocksdb_options_t *
@@ -117,6 +98,8 @@ open_family_options(struct kvfs_db *db, int which)
         rocksdb_options_set_enable_blob_gc(o, 1);
         rocksdb_options_set_blob_gc_age_cutoff(o, KVFS_ROCKS_BLOB_CUTOFF);
         rocksdb_options_set_blob_gc_force_threshold(o, 0.5);
+        if (db->cache_bytes > 0) /* else the kernel's cache has the blocks */
+            rocksdb_options_set_blob_cache(o, db->cache);
     }
     return o;
 }
@@ -158,7 +141,7 @@ open_options(struct kvfs_db *db, bool create)
     rocksdb_options_set_stats_persist_period_sec(o, 0);
     rocksdb_options_set_max_background_jobs(o, 2);
     open_no_fallocate(db);
-    db->cache = rocksdb_cache_create_lru(OPEN_CACHE_BYTES);
+    db->cache = rocksdb_cache_create_lru(db->cache_bytes > 0 ? db->cache_bytes : OPEN_CACHE_BYTES);
     for (int i = 0; i < ROCKS_FAMILIES; i++)
         db->family_options[i] = open_family_options(db, i);
     db->write_plain = rocksdb_writeoptions_create();

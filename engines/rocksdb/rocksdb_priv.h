@@ -38,7 +38,8 @@ struct kvfs_db {
     unsigned generation;  /* of the process; ../fork.h */
     uint64_t limit_bytes; /* store_max_bytes; 0: none */
     bool unsafe_nosync;   /* tests only */
-    size_t memtable_bytes; /* of data; of meta a quarter */
+    uint64_t memtable_bytes; /* of data; of meta a quarter */
+    uint64_t cache_bytes; /* of tables, indexes and blocks; 0: as built, without blocks */
     int holder_fd;        /* ../holder.h */
 
     rocksdb_t *db;

@@ -52,7 +52,7 @@ struct kvfs_db {
 
     pthread_rwlock_t gate; /* sled */
     struct kvfs_keeper *keeper;
-    uint64_t keep_bytes;
+    uint64_t keep_bytes, cache_bytes; /* sled */
 };
 
 /* Where Rust puts a line of text (glue.rs). */

@@ -24,12 +24,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../params.h"
 #include "rust_priv.h"
 
 #define SLED_FOLDER     "sled"
 #define SLED_NEW        "sled.new"
-#define SLED_CACHE      ((uint64_t)64 << 20)
-#define SLED_KEEP_BYTES ((uint64_t)64 << 20)
+#define SLED_CACHE_BYTES ((uint64_t)64 << 20)
+#define SLED_KEEP_BYTES  ((uint64_t)64 << 20)
 #define SLED_LOCK_TRIES 1000 /* of 2 ms */
 #define SLED_HEAD_BYTES ((uint64_t)2 << 20) /* room that only deletes may use: log segments */
 
@@ -87,21 +88,14 @@ static atomic_uint sled_first; /* generation that used sled first; ../fork.h */
 static int
 sled_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
-    static const char name[] = "keep-bytes=";
-    char *end;
+    const struct kvfs_param known[] = {
+        {"cache-bytes", KVFS_CACHE_PARAM_MIN, KVFS_CACHE_PARAM_MAX, &db->cache_bytes},
+        {"keep-bytes", 0, UINT64_MAX, &db->keep_bytes}, /* for open snapshots */
+    };
 
+    db->cache_bytes = SLED_CACHE_BYTES;
     db->keep_bytes = SLED_KEEP_BYTES;
-    if (params == NULL || params[0] == '\0')
-        return 0;
-    if (strncmp(params, name, sizeof(name) - 1) == 0 && params[sizeof(name) - 1] >= '0' &&
-        params[sizeof(name) - 1] <= '9') {
-        errno = 0;
-        db->keep_bytes = strtoull(params + sizeof(name) - 1, &end, 10);
-        if (errno == 0 && *end == '\0')
-            return 0;
-    }
-    return kvfs_error_set(err, -EINVAL, "sled: parameter '%.64s' (there is keep-bytes=N, the "
-                          "memory for open snapshots)", params);
+    return kvfs_params_parse("sled", params, known, sizeof(known) / sizeof(known[0]), err);
 }
 
 static void
@@ -126,7 +120,7 @@ sled_make(struct kvfs_db *db, struct kvfs_error *err)
     if (fresh == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory", db->path);
     kvfs_rust_remove(fresh);
-    rc = kvfs_sled_open(fresh, 1, SLED_CACHE, &store, &text);
+    rc = kvfs_sled_open(fresh, 1, db->cache_bytes, &store, &text);
     if (rc == 0) {
         kvfs_sled_close(store);
         rc = kvfs_rust_sync_folder(fresh, true);
@@ -176,12 +170,12 @@ sled_find(struct kvfs_db *db, const struct kvfs_engine_options *options, bool ho
 {
     struct stat st;
     bool there = stat(db->path, &st) == 0;
-    int rc = sled_params(db, options->params, err);
+    int why = errno, rc = sled_params(db, options->params, err);
 
     if (rc != 0)
         return rc;
-    if (!there && errno != ENOENT)
-        return kvfs_error_set(err, -errno, "%s: %s", db->path, strerrordesc_np(errno));
+    if (!there && why != ENOENT)
+        return kvfs_error_set(err, -why, "%s: %s", db->path, strerrordesc_np(why));
     if (!there && !options->create)
         return kvfs_error_set(err, -ENOENT, "%s: no store here", db->path);
     if (there && !S_ISDIR(st.st_mode))
@@ -231,7 +225,7 @@ sled_open_parts(struct kvfs_db *db, const struct kvfs_engine_options *options, b
         kvfs_rust_locker(db->file_fd, who, sizeof(who));
         return kvfs_error_set(err, -EBUSY, "%s: the store is held by %s", db->path, who);
     }
-    rc = kvfs_sled_open(db->path, 0, SLED_CACHE, &db->store, &text);
+    rc = kvfs_sled_open(db->path, 0, db->cache_bytes, &db->store, &text);
     return rc != 0 ? kvfs_rust_error(db, err, rc, &text) : 0;
 }
 

@@ -267,8 +267,10 @@ static int
 apply_once(struct apply *a)
 {
     struct kvfs_db *db = a->db;
-    int rc = kvfs_sq_run(db->writer, SQ_BEGIN_IMMEDIATE);
+    int rc = kvfs_sq_conn_cache(db->writer);
 
+    if (rc == SQLITE_OK)
+        rc = kvfs_sq_run(db->writer, SQ_BEGIN_IMMEDIATE);
     a->added[KVFS_META] = a->added[KVFS_DATA] = 0;
     if (rc != SQLITE_OK)
         return apply_refuse(a, rc, "beginning a batch");

@@ -17,7 +17,8 @@
 
 #include "sqlite_priv.h"
 
-#define CONN_CACHE_KIB 2048 /* of pages; the kernel caches the file as well */
+#define CONN_CACHE_KIB     2048 /* of pages; the kernel caches the file as well */
+#define CONN_CACHE_KIB_MIN 64   /* a path of every tree */
 
 #define CONN_COUNTS_ADD \
     "UPDATE counts SET meta = meta + ?1, data = data + ?2, commits = commits + 1"
@@ -181,21 +182,41 @@ conn_open(const struct kvfs_db *db, int flags, struct sq_conn *c)
 }
 
 int
+kvfs_sq_conn_cache(struct sq_conn *c)
+{
+    uint64_t all_kib = c->owner->cache_bytes / 1024, kib = CONN_CACHE_KIB;
+    char sql[64];
+    int rc;
+
+    if (all_kib > 0) {
+        kib = all_kib / atomic_load(&c->owner->conns);
+        kib = kib < CONN_CACHE_KIB_MIN ? CONN_CACHE_KIB_MIN : kib;
+        kib = kib > INT32_MAX ? INT32_MAX : kib;
+    }
+    if (kib == c->cache_kib)
+        return SQLITE_OK;
+    (void)snprintf(sql, sizeof(sql), "PRAGMA cache_size = -%llu", (unsigned long long)kib);
+    rc = kvfs_sq_exec(c, sql);
+    if (rc == SQLITE_OK)
+        c->cache_kib = kib;
+    return rc;
+}
+
+int
 kvfs_sq_conn_open(struct kvfs_db *db, int flags, struct sq_conn **connp, struct kvfs_error *err)
 {
     struct sq_conn *c = calloc(1, sizeof(*c));
-    char cache[64];
     int rc;
 
     if (c == NULL)
         return kvfs_error_set(err, -ENOMEM, "%s: no memory for a connection", db->path);
+    c->owner = db;
+    (void)atomic_fetch_add(&db->conns, 1);
     rc = conn_open(db, flags, c);
     if (rc == SQLITE_OK)
         rc = sqlite3_busy_handler(c->db, conn_busy, c);
-    if (rc == SQLITE_OK) {
-        (void)snprintf(cache, sizeof(cache), "PRAGMA cache_size = -%d", CONN_CACHE_KIB);
-        rc = kvfs_sq_exec(c, cache);
-    }
+    if (rc == SQLITE_OK)
+        rc = kvfs_sq_conn_cache(c);
     if (rc == SQLITE_OK) /* what a damaged page says is not followed blindly */
         rc = kvfs_sq_exec(c, "PRAGMA cell_size_check = ON");
     if (rc == SQLITE_OK) {
@@ -215,6 +236,7 @@ kvfs_sq_conn_close(struct sq_conn *c)
     for (int i = 0; i < SQ_COUNT; i++)
         (void)sqlite3_finalize(c->stmt[i]);
     (void)sqlite3_close(c->db);
+    (void)atomic_fetch_sub(&c->owner->conns, 1);
     free(c);
 }
 

@@ -19,6 +19,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "../params.h"
 #include "sqlite_priv.h"
 
 #define OPEN_NEW      KVFS_SQ_FILE ".new"
@@ -36,14 +37,15 @@ static const char open_schema[] =
 static int
 open_params(struct kvfs_db *db, const char *params, struct kvfs_error *err)
 {
-    if (params == NULL || params[0] == '\0')
-        return 0;
-    if (strcmp(params, "unsafe-nosync=1") == 0)
-        db->unsafe_nosync = true;
-    else if (strcmp(params, "unsafe-nosync=0") != 0)
-        return kvfs_error_set(err, -EINVAL, "sqlite: unknown parameter '%.64s' (there is "
-                              "unsafe-nosync=0|1)", params);
-    return 0;
+    uint64_t nosync = 0;
+    const struct kvfs_param known[] = {
+        {"cache-bytes", KVFS_CACHE_PARAM_MIN, KVFS_CACHE_PARAM_MAX, &db->cache_bytes},
+        {"unsafe-nosync", 0, 1, &nosync},
+    };
+    int rc = kvfs_params_parse("sqlite", params, known, sizeof(known) / sizeof(known[0]), err);
+
+    db->unsafe_nosync = nosync == 1;
+    return rc;
 }
 
 static uint32_t

@@ -93,7 +93,9 @@ read_begin(struct kvfs_db *db, struct kvfs_db_snap *snap, struct kvfs_error *err
         if (rc != 0)
             return rc;
     }
-    rc = kvfs_sq_run(snap->conn, SQ_BEGIN);
+    rc = kvfs_sq_conn_cache(snap->conn);
+    if (rc == SQLITE_OK)
+        rc = kvfs_sq_run(snap->conn, SQ_BEGIN);
     if (rc == SQLITE_OK)
         rc = kvfs_sq_counts(snap->conn, &counts);
     if (rc != SQLITE_OK)

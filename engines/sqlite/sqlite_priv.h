@@ -54,6 +54,8 @@ enum { SQ_SCAN_REVERSE = 1, SQ_SCAN_KEYS = 2, SQ_SCAN_TO = 4 };
 struct sq_conn {
     sqlite3 *db;
     sqlite3_stmt *stmt[SQ_COUNT];
+    struct kvfs_db *owner;
+    uint64_t cache_kib; /* its part of the cache now */
     int patience; /* times to ask again who is in the way; 0: without end */
     struct sq_conn *next; /* idle list */
 };
@@ -66,6 +68,8 @@ struct kvfs_db {
     unsigned generation;  /* of the process; fork.c */
     uint64_t limit_bytes; /* store_max_bytes; 0: none */
     bool unsafe_nosync;   /* tests only */
+    uint64_t cache_bytes; /* of all connections; 0: as built, for each */
+    atomic_uint conns;    /* open ones */
 
     pthread_mutex_t apply_lock;
     struct sq_conn *writer; /* NULL: readonly */
@@ -101,6 +105,8 @@ struct sq_counts {
 int kvfs_sq_conn_open(struct kvfs_db *db, int flags, struct sq_conn **connp,
                       struct kvfs_error *err);
 void kvfs_sq_conn_close(struct sq_conn *c);
+/* Give the connection its part of the cache, which other connections change: before a transaction. */
+int kvfs_sq_conn_cache(struct sq_conn *c);
 /* The statement, reset and without bindings; NULL with the code in *rc. */
 sqlite3_stmt *kvfs_sq_stmt(struct sq_conn *c, int which, int *rc);
 /* Run one that answers no row: SQLITE_OK or a code. */

@@ -8,6 +8,7 @@ import shutil
 from typing import Any, Callable, Dict, List, Optional
 
 from ..cells import Cell, Group, peer_engine
+from ..tuning import tuned
 from .base import Bench, Driver, Failed, Measured, Session
 from .kvload import declared_text, measured
 from .process import Lines, run
@@ -52,7 +53,7 @@ class DirectoriesSession(Session):
     """One kvdir on one place; its phases build on one another."""
 
     def __init__(self, bench: Bench, group: Group, peer: str, folder: str):
-        self.folder = folder
+        self.folder, self.tuning = folder, bench.tuning
         self.closers: List[Callable[[], None]] = []
         self.done = 0
         params = group.params
@@ -73,7 +74,7 @@ class DirectoriesSession(Session):
         if "@" not in peer:
             volume = os.path.join(self.folder, "volume")
             os.makedirs(volume)
-            return ["--layer=kvfs", f"--engine={peer_engine(peer)}", f"--dir={volume}"]
+            return ["--layer=kvfs", f"--engine={tuned(self.tuning, peer_engine(peer))}", f"--dir={volume}"]
         size = group.dataset_bytes + 512 * int(group.params["files"])
         if peer.endswith("@kernel"):
             image = os.path.join(self.folder, "image")

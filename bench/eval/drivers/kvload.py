@@ -8,6 +8,7 @@ import shutil
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..cells import Cell, Group, peer_engine, peer_layer
+from ..tuning import tuned
 from .base import Bench, Driver, Failed, Measured, Session
 from .process import Lines
 
@@ -19,12 +20,6 @@ def phase_line(params: Dict[str, Any]) -> str:
     """`load ...` from a cell's parameters."""
     return f"load op={params['op']} " + " ".join(
         f"{key}={params[key]}" for key in KEYS if key in params)
-
-
-def tuned(bench: Bench, engine: str) -> str:
-    """ENGINE,params as kvload takes it, with what tuning.json says."""
-    params = bench.tuning.get("engines", {}).get(engine, {}).get("params", "")
-    return f"{engine},{params}" if params else engine
 
 
 def measured(answer: Dict[str, Any]) -> Measured:
@@ -53,7 +48,7 @@ class KvloadSession(Session):
         engine = peer_engine(peer)
         command = list(wrap or []) + [
             bench.program("bench/kvload"), f"--layer={peer_layer(peer, group.layer)}",
-            *([] if engine == "raw" else [f"--engine={tuned(bench, engine)}"]), f"--dir={store}",
+            *([] if engine == "raw" else [f"--engine={tuned(bench.tuning, engine)}"]), f"--dir={store}",
             f"--bytes={group.dataset_bytes}", "--block=4096",
             f"--data={group.params.get('data', 'random')}", f"--seed={bench.seed + number}"]
         command += [f"--device={device}"] if device else []

@@ -8,6 +8,7 @@ import subprocess
 import time
 from typing import Any, List, Optional, Sequence
 
+from ..tuning import params_of
 from .base import Bench, Failed
 from .process import end, last_line, run, start
 
@@ -58,7 +59,8 @@ def kvfs_disk(bench: Bench, folder: str, engine: str, size: int) -> Served:
     volume = os.path.join(folder, "volume")
     run([bench.program("cli/kvfs"), "format", volume, f"--engine={engine}"])
     return nbdkit(folder, "kvfs", bench.program("plugin/nbdkit-kvfs-plugin.so"), f"volume={volume}",
-                  "file=disk0", f"create={size}")
+                  "file=disk0", f"create={size}",
+                  *([f"engine-params={params}"] if (params := params_of(bench.tuning, engine)) else []))
 
 
 def serve(bench: Bench, folder: str, peer: str, size: int) -> Served:

@@ -9,6 +9,7 @@ import tempfile
 from typing import List, Optional
 
 from ..cells import Cell, Group, peer_engine
+from ..tuning import params_of, tuned
 from .base import Bench, Driver, Failed, Measured, Session
 from .process import run
 from .servers import Fused, Mounted, kvfs_disk
@@ -38,8 +39,10 @@ class SqliteSession(Session):
     def place(self) -> str:
         """Where its database is."""
         if self.peer.startswith("vfs:"):
-            return (f"file:one.db?vfs=kvfs&volume={self.folder}/volume"
-                    f"&engine={peer_engine(self.peer)}&create=1&durability=durable")
+            engine = peer_engine(self.peer)
+            params = params_of(self.bench.tuning, engine)
+            return (f"file:one.db?vfs=kvfs&volume={self.folder}/volume&engine={engine}&create=1&durability=durable"
+                    + (f"&engine_params={params}" if params else ""))
         if self.peer != "ext4-on-kvfs":
             return f"file:{self.folder}/one.db"
         size = max(64 << 20, 4 * self.group.dataset_bytes)
@@ -96,7 +99,7 @@ class InterfaceSession(Session):
     def visit(self, cell: Cell, number: int) -> Measured:
         folder = tempfile.mkdtemp(dir=self.folder)
         try:
-            out = run([self.bench.program("bench/pagecost"), f"--engine={self.peer}",
+            out = run([self.bench.program("bench/pagecost"), f"--engine={tuned(self.bench.tuning, self.peer)}",
                        f"--seconds={cell.params['seconds']}", folder], 900)
         finally:
             shutil.rmtree(folder)

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from unittest import mock
 
 from .. import cells, claims, cli, entries, judge, machine, modes, plan, report, results, run, selftest, sources, stats
+from .. import tuning as tuning_file
 from ..drivers import Bench, Measured, kvload, synthetic
 
 PROGRAM = os.path.join(machine.TOP, "bench", "eval.py")
@@ -437,6 +438,36 @@ class Claims(unittest.TestCase):
         for row, layer in ((one, "library"), (other, "kernel")):
             row.update(workload="directories", layer=layer)
         self.assertIsNone(judge.ratio(one, other))
+
+
+class Tuning(unittest.TestCase):
+    """tuning.json keeps its word."""
+
+    def test_every_engine_has_the_same_cache(self) -> None:
+        tuning = tuning_file.load_tuning()
+        self.assertEqual(set(tuning["engines"]), set(cells.PLAIN))
+        for name, row in tuning["engines"].items():
+            parts = row["cache_bytes"]
+            bounded = [amount for amount in parts.values() if amount is not None]
+            if bounded:
+                self.assertEqual(sum(bounded), tuning["cache_bytes"], name)
+                self.assertEqual(row["params"], f"cache-bytes={next(iter(parts.values()))}", name)
+            else:
+                self.assertTrue(all("page cache" in what for what in parts) and not row["params"], name)
+
+    def test_an_entry_has_what_its_engine_is_opened_with(self) -> None:
+        tuning = tuning_file.load_tuning()
+        sled = tuning["engines"]["sled"]["params"]
+        for peer, workload, params in (("sled", "throughput", sled), ("log:sled", "throughput", sled),
+                                       ("vfs:log:sled", "sqlite", sled), ("sled@direct", "throughput", sled),
+                                       ("sled", "recovery", ""), ("lmdb", "throughput", ""), ("raw@raw", "throughput", ""),
+                                       ("stock:wal-full", "sqlite", "")):
+            group = cells.Group("g", "kvload", workload, "kvfs", 0, (peer,), 0, ())
+            new = entries.new_entry(group, cells.Cell("c", {"op": "read"}, 0, 0), peer,
+                                    {"seed": 1, "git_commit": "", "compiler_flags": "", "tuning": tuning}, [])
+            self.assertEqual(new["params"], {"op": "read", "engine_params": params}, peer)
+            if workload != "recovery":
+                self.assertEqual(tuning_file.params_of(tuning, cells.peer_engine(peer)), params)
 
 
 class Lines(unittest.TestCase):

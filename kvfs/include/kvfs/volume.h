@@ -73,7 +73,7 @@ struct kvfs_volume_options {
                                     * 0: 1/64 of the stored data (1/256 while
                                     * it grows), 1..16 MiB; at most an eighth of
                                     * the cache */
-    const char *engine_params;     /* passed to the engine; tests only */
+    const char *engine_params;     /* passed to the engine; for tuning and tests */
     uint64_t store_max_bytes;      /* as struct kvfs_engine_options */
 };
 
