@@ -264,16 +264,26 @@ def resources(mode: Mode, engines: Sequence[str], few: Sequence[str]) -> List[Gr
         data = 64 * MIB if "sparse" in label else size
         cells = [Cell(f"resources.{label}", {"memory": None}, priority, 3.0 + 5 * data / (50 * MIB),
                       "bytes/byte", "lower", "durable", once=True)]
-        if size == GIB:
-            cells.append(Cell(f"resources.{label}.256m", {"memory": 256 * MIB}, priority + 1,
-                              3.0 + 6 * data / (40 * MIB), "bytes/byte", "lower", "durable",
-                              once=True))
         peers = tuple(few if mode.width < ALL and size >= GIB else engines)
         groups.append(Group(f"resources-{label}", "resources", RESOURCES, "kvfs", size, peers,
                             0.5, tuple(cells), {"data_bytes": data},
                             rounds=None if data <= 64 * MIB else 1, side_by_side=False,
                             needs=("bench/kvload", "root")))
     return groups
+
+
+def memory(mode: Mode, few: Sequence[str]) -> List[Group]:
+    """The base point with four times as much data as memory, and beside it without a limit."""
+    if mode.name == "tiny":
+        return []  # KVFS and the engine have more memory than tiny data
+    limit, seconds = 256 * MIB, 5 * mode.seconds
+
+    def cell(name: str, amount: Optional[int]) -> Cell:
+        return Cell(f"memory.{name}", {"memory": amount, "seconds": seconds}, 18,
+                    2.0 + 2 * seconds + 4 * limit / (60 * MIB), promised="durable", once=True)
+    return [Group("memory", "resources", RESOURCES, "kvfs", 4 * limit, tuple(few), 0.5,
+                  (cell("unlimited", None), cell(f"{limit >> 20}m", limit)), {"data_bytes": 4 * limit, "timed": True},
+                  rounds=1, side_by_side=False, needs=("bench/kvload", "root"))]
 
 
 def presets(mode: Mode, few: Sequence[str]) -> List[Group]:
@@ -297,7 +307,7 @@ def all_groups(mode: Mode, engines: Sequence[str]) -> List[Group]:
     wide = list(engines) if mode.width > FEW else few
     return (throughput(mode, engines, few) + recovery(mode, wide) + sqlite(mode, wide)
             + served(mode, wide) + directories(mode, few) + resources(mode, wide, few)
-            + presets(mode, few))
+            + memory(mode, few) + presets(mode, few))
 
 
 def left_out(mode: Mode, engines: Sequence[str]) -> List[Tuple[str, List[str]]]:

@@ -126,7 +126,9 @@ def of_workload(data: Json, workload: str) -> List[Figure]:
             "commit", "batch", "mixed", "point")], "ops/s", log=True)]
     elif workload == "resources":
         found = [bars(cells, f"Bytes written to the device for a byte overwritten, {size}",
-                      f"resources.{size}", "bytes/byte") for size in ("2m", "small", "1g", "1g.256m", "16g")]
+                      f"resources.{size}", "bytes/byte") for size in ("2m", "small", "1g", "16g")]
+        found.append(grouped(cells, "Writes with four times as much data as memory", [
+            ("memory.unlimited", "no limit"), ("memory.256m", "256 MiB")], "ops/s", log=True))
     else:
         found = [grouped(cells, "Writes on modelled media", [
             (f"preset-{name}.write.random.4k.t4.f64", name) for name in ("sd", "usb-ssd", "nvme")], "ops/s", log=True)]

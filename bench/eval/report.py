@@ -163,6 +163,10 @@ DETAILS = {
                   ("overwrite_own_bytes", "own memory"), ("overwrite_file_bytes", "mapped"),
                   ("overwrite_cpu_us", "CPU us an op"), ("overwrite_switches", "switches an op"),
                   ("overwrite_rate", "ops/s")),
+    "memory": (("limit_bytes", "memory limit"), ("limit_peak_bytes", "most memory, with page cache"),
+               ("limit_page_cache_bytes", "page cache of it"), ("overwrite_own_bytes", "own memory"),
+               ("fill_rate", "fill, ops/s"), ("overwrite_rate", "writes/s"), ("read_rate", "reads/s"),
+               ("overwrite_written", "written, overwrite")),
     "recovery": (("span_attach", "attach"), ("span_mount", "mount"), ("span_engine", "engine"),
                  ("span_kvfs", "kvfs"), ("span_read", "read"), ("span_write", "write"),
                  ("after_clean_end", "total after a clean end"), ("verify", "verify all")),
@@ -180,6 +184,11 @@ def kept(entry: Json, key: str) -> List[float]:
     return [v[key] for v in entry["visits"] if not v["rejected"] and isinstance(v.get(key), (int, float))]
 
 
+def detail(entry: Json, key: str) -> List[float]:
+    """The numbers of a column of an entry."""
+    return entry["values"] if key == "written" else kept(entry, key)
+
+
 def entry_of(entries: Sequence[Json], name: str) -> Json:
     """One of a cell's."""
     return next(e for e in entries if e["name"] == name)
@@ -190,16 +199,14 @@ def details(group: str, entries: Sequence[Json]) -> List[Any]:
     wanted = next((columns for name, columns in DETAILS.items() if group.startswith(name)), ())
     parts = []
     for name in dict.fromkeys(e["name"] for e in entries):
-        rows = []
         if group == "open-loop" and "peak" not in entry_of(entries, name)["params"]:
             continue
-        for entry in (e for e in entries if e["name"] == name and e["values"]):
-            found = {"written": entry["values"]}
-            cells = [found.get(key) or kept(entry, key) for key, _ in wanted]
-            rows.append([entry["engine"]] + [shown_detail(key, stats.median(numbers))
-                                             for (key, _), numbers in zip(wanted, cells)])
-        if rows and wanted:
-            parts.append(Table(["peer"] + [title for _, title in wanted], rows, name))
+        measured = [e for e in entries if e["name"] == name and e["values"]]
+        columns = [(key, title) for key, title in wanted if any(detail(e, key) for e in measured)]
+        rows = [[entry["engine"]] + [shown_detail(key, stats.median(detail(entry, key))) for key, _ in columns]
+                for entry in measured]
+        if rows and columns:
+            parts.append(Table(["peer"] + [title for _, title in columns], rows, name))
     if group == "interface":
         parts.append(interface_percent(entries))
     return parts

@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional
 
 from ..cells import LOG_BYTES, Cell, Group, space_factor
 from . import memory
-from .base import Bench, Driver, Measured, Session
+from .base import Bench, Driver, Failed, Measured, Session
 from .kvload import KvloadSession, measured
 from .servers import Mounted
 
@@ -22,11 +22,11 @@ HOUR = 3600.0
 class Disk:
     """A loop device with ext4 over a sparse file on the measured medium."""
 
-    def __init__(self, folder: str, size: int):
+    def __init__(self, folder: str, size: int, direct: bool):
         self.image = os.path.join(folder, "image")
         with open(self.image, "wb") as file:
             file.truncate(size)
-        self.mounted = Mounted(folder, self.image)
+        self.mounted = Mounted(folder, self.image, direct=direct)
 
     def close(self) -> None:
         """Give all back."""
@@ -73,6 +73,14 @@ class Life:
         self.found.update({f"{name}_{key}": value for key, value in costs.items() if value is not None})
         return answer
 
+    def timed(self, seconds: float) -> Dict[str, Any]:
+        """Writes and reads for a time, since under a memory limit each may wait for the device; the answer of the writes."""
+        load = f"pattern=random threads=4 seconds={seconds} warmup=0"
+        self.write("fill", "fill order=sequential flush=64 drain=1")
+        last = self.write("overwrite", f"load op=write flush=64 {load}")
+        self.found["read_rate"] = self.session.ask(f"load op=read {load}", HOUR).get("rate")
+        return last
+
     def live(self, sparse: bool) -> Dict[str, Any]:
         """All of it; the answer of the overwrite."""
         if sparse:
@@ -101,15 +109,24 @@ class ResourcesSession(Session):
         self.folder = folder
         self.data = int(group.params["data_bytes"])
         room = int(self.data * space_factor(peer)) + LOG_BYTES + (256 << 20)
-        self.disk = Disk(folder, room)
+        # Beside a limit the image is read past the page cache: that copy would be outside of it.
+        self.disk = Disk(folder, room, any(cell.params["memory"] for cell in group.cells))
 
     def visit(self, cell: Cell, number: int) -> Measured:
-        limit = memory.Limit(cell.params["memory"]) if cell.params["memory"] else None
+        if not cell.params["memory"]:
+            return self.life(cell, None)
+        try:
+            limit = memory.Limit(cell.params["memory"])
+        except memory.Impossible as error:
+            raise Failed(str(error)) from error
         try:
             return self.life(cell, limit)
+        except Failed as error:
+            if limit.killed():
+                raise Failed(f"did not get along with {cell.params['memory'] >> 20} MiB: the kernel ended it") from error
+            raise
         finally:
-            if limit:
-                limit.close()
+            limit.close()
 
     def life(self, cell: Cell, limit: Optional[memory.Limit]) -> Measured:
         """In a folder on the disk of this session."""
@@ -120,10 +137,13 @@ class ResourcesSession(Session):
         try:
             session.begin(fill=False)
             life = Life(session, self.data)
-            answer = life.live(self.data < self.group.dataset_bytes)
+            timed = bool(self.group.params.get("timed"))
+            answer = life.timed(cell.params["seconds"]) if timed else life.live(self.data < self.group.dataset_bytes)
+            if limit:
+                life.found.update(limit.numbers())
             found = measured(answer)
             found.extra = {key: round(value, 5) for key, value in life.found.items() if value is not None}
-            found.value = life.found.get("overwrite_written")
+            found.value = life.found.get("overwrite_rate" if timed else "overwrite_written")
             return session.finish(found)
         finally:
             session.close()
@@ -136,10 +156,17 @@ class ResourcesSession(Session):
 class ResourcesDriver(Driver):
     """See the top of the file."""
 
+    def __init__(self, bench: Bench):
+        super().__init__(bench)
+        self.no_limit: Optional[str] = None
+        self.tried = False
+
     def cell_impossible(self, group: Group, cell: Cell, peer: str) -> Optional[str]:
-        if cell.params["memory"] and not memory.possible():
-            return "no memory cgroup can be made here: equal memory limits need one"
-        return None
+        if not cell.params["memory"]:
+            return None
+        if not self.tried:
+            self.no_limit, self.tried = memory.impossible(), True
+        return self.no_limit
 
     def open(self, group: Group, peer: str, number: int) -> Session:
         return ResourcesSession(self.bench, group, peer, self.folder(group, peer, number), number)

@@ -105,10 +105,10 @@ class Fused:
 class Mounted:
     """An ext4 of its own on a loop device of its own, over a file."""
 
-    def __init__(self, folder: str, image: str, options: str = "noatime"):
+    def __init__(self, folder: str, image: str, options: str = "noatime", direct: bool = False):
         self.point = os.path.join(folder, "mnt")
         os.makedirs(self.point, exist_ok=True)
-        self.device = run(["losetup", "--find", "--show", image]).decode().strip()
+        self.device = run(["losetup", "--find", "--show", *(["--direct-io=on"] if direct else []), image]).decode().strip()
         try:
             run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.device])
             run(["mount", "-t", "ext4", "-o", options, self.device, self.point])
