@@ -408,7 +408,6 @@ cost_cold(void)
         int w = (n + n / 3) % 3; /* who is first changes */
 
         ways[w].close();
-        sync();
         for (int i = 0; i < 3; i++)
             cost_forget(cost_dir[i]);
         ways[w].open(cost_dir[w]);
