@@ -123,7 +123,7 @@ def of_workload(data: Json, workload: str) -> List[Figure]:
         found = [recovery(cells)]
     elif workload == "sqlite":
         found = [grouped(cells, "SQLite", [(f"sqlite.{name}", name) for name in (
-            "commit", "batch", "mixed", "point")], "ops/s", log=True)]
+            "commit", "batch", "mixed", "point", "in-the-manner-of-speedtest1")], "ops/s", log=True)]
     elif workload == "resources":
         found = [bars(cells, f"Bytes written to the device for a byte overwritten, {size}",
                       f"resources.{size}", "bytes/byte") for size in ("2m", "small", "1g", "16g")]

@@ -172,8 +172,9 @@ DETAILS = {
                  ("after_clean_end", "total after a clean end"), ("verify", "verify all")),
     "promise": (("states", "states"), ("distinct", "distinct"), ("cuts", "cuts"),
                 ("acknowledged", "acknowledged")),
-    "interface": (("engine_us", "engine us"), ("kvfs", "libkvfs us"), ("vfs", "VFS us"),
-                  ("read_engine", "read: engine us"), ("read_kvfs", "libkvfs us"), ("read_vfs", "VFS us")),
+    "interface": (("engine_us", "engine us"), ("kvfs", "libkvfs us"), ("vfs", "VFS us"), ("sql", "SQLite us"),
+                  ("read_engine", "read: engine us"), ("read_kvfs", "libkvfs us"), ("read_vfs", "VFS us"),
+                  ("read_sqlite", "SQLite us")),
     "open-loop": (("peak", "peak ops/s"), ("offered", "offered"), ("rate", "served"), ("p50", "p50"),
                   ("p99", "p99"), ("p999", "p99.9"), ("max", "max")),
 }
@@ -229,14 +230,17 @@ def interface_percent(entries: Sequence[Json]) -> Table:
         if not engine:
             continue
         cells = [entry["engine"], f"{number(engine)} us"]
-        for key in ("kvfs", "vfs"):
+        for key in ("kvfs", "vfs", "sql"):
             costs = [100 * (v[key] / v["engine_us"] - 1) for v in entry["visits"]
                      if not v["rejected"] and key in v]
+            if not costs:
+                cells.append("-")
+                continue
             low, high = stats.interval(costs)
             cells.append(f"{stats.median(costs):+.1f} % [{low:+.1f}, {high:+.1f}]")
         rows.append(cells)
-    return Table(["engine", "engine alone", "+ KVFS", "+ KVFS + VFS"], rows,
-                 "Table 1: cost of the interfaces of a commit")
+    return Table(["engine", "engine alone", "+ KVFS", "+ KVFS + VFS", "+ KVFS + VFS + SQLite"], rows,
+                 "Table 1: cost of the interfaces of a commit (the last: the same rows, changed by SQL statements)")
 
 
 # --- appendices -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
  *           the caller's buffer and one more record a commit, as libkvfs has it
  *   kvfs    by kvfs_txn_* and kvfs_snapshot_*
  *   vfs     by the methods of the VFS `kvfs`
+ *   sqlite  by SQLite over that VFS: not the pages, but the statements, on the same rows
  * each on a store of its own with the same pages, one after the other in turns.
  *
  *   commit  a durable commit
@@ -43,11 +44,13 @@
 #define COST_COLD_TURNS 3
 #define COST_PAGES   16384u /* at least */
 #define COST_FORK    7u
+#define COST_WAYS    4 /* the last one has no pages of its own, and is not in `cold` */
+#define COST_PAGE_WAYS 3
 
 static char engine_name[128] = "log:lmdb";
 static const char *engine_params = "";
 static double cost_seconds = 3;
-static char cost_dir[3][400];
+static char cost_dir[COST_WAYS][400];
 static struct trace trace;
 static uint8_t page[TRACE_PAGE];
 
@@ -288,12 +291,66 @@ vfs_read(const uint32_t *pages, size_t count)
     vfs_must(m->xUnlock(vfs_db, SQLITE_LOCK_NONE));
 }
 
+/* --- SQLite over the VFS --------------------------------------------------------- */
+
+static sqlite3 *sql_db;
+static sqlite3_stmt *sql_update, *sql_select;
+static size_t sql_updates, sql_selects; /* done: the pages of a step tell no row */
+
+static void
+sql_must(int rc)
+{
+    if (rc != SQLITE_OK)
+        cost_die("sqlite", kvfs_sqlite_error()[0] != '\0' ? kvfs_sqlite_error() : sqlite3_errmsg(sql_db));
+}
+
+static void
+sql_open(const char *dir)
+{
+    char uri[1024];
+
+    (void)snprintf(uri, sizeof(uri),
+                   "file:f?vfs=kvfs&volume=%s&engine=%s&create=1&block_size=4096&engine_params=%s", dir,
+                   engine_name, engine_params);
+    sql_must(sqlite3_open_v2(uri, &sql_db,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL));
+    trace_fill(sql_db, COST_ROWS);
+    sql_must(sqlite3_prepare_v2(sql_db, TRACE_UPDATE, -1, &sql_update, NULL));
+    sql_must(sqlite3_prepare_v2(sql_db, TRACE_SELECT, -1, &sql_select, NULL));
+}
+
+static void
+sql_close(void)
+{
+    (void)sqlite3_finalize(sql_update);
+    (void)sqlite3_finalize(sql_select);
+    sql_must(sqlite3_close(sql_db));
+}
+
+static void
+sql_commit(const uint32_t *pages, size_t count)
+{
+    (void)pages;
+    (void)count;
+    trace_run(sql_db, sql_update, sql_updates++, COST_ROWS);
+}
+
+static void
+sql_read(const uint32_t *pages, size_t count)
+{
+    (void)pages;
+    (void)count;
+    (void)sqlite3_db_release_memory(sql_db); /* as it was recorded */
+    trace_run(sql_db, sql_select, sql_selects++, COST_ROWS);
+}
+
 /* --- cells ---------------------------------------------------------------------- */
 
-static const struct cost_way ways[3] = {
+static const struct cost_way ways[COST_WAYS] = {
     {"engine", engine_open, engine_close, engine_commit, engine_read},
     {"kvfs", volume_open, volume_close, volume_commit, volume_read},
     {"vfs", vfs_open, vfs_close, vfs_commit, vfs_read},
+    {"sqlite", sql_open, sql_close, sql_commit, sql_read},
 };
 
 static int
@@ -311,9 +368,9 @@ struct cost_samples {
 };
 
 static void
-cost_print(const char *cell, bool mean, struct cost_samples s[3])
+cost_print(const char *cell, bool mean, int count, struct cost_samples *s)
 {
-    for (int w = 0; w < 3; w++) {
+    for (int w = 0; w < count; w++) {
         double sum = 0;
 
         for (size_t i = 0; i < s[w].count; i++)
@@ -326,27 +383,27 @@ cost_print(const char *cell, bool mean, struct cost_samples s[3])
 }
 
 static void
-cost_samples_new(struct cost_samples s[3], size_t cap)
+cost_samples_new(struct cost_samples *s, int count, size_t cap)
 {
-    for (int w = 0; w < 3; w++) {
+    for (int w = 0; w < count; w++) {
         s[w] = (struct cost_samples){.us = calloc(cap, sizeof(double))};
         if (s[w].us == NULL)
             cost_die("calloc", "no memory");
     }
 }
 
-/* Replay steps of the trace in turns, the three ways side by side. */
+/* Replay steps of the trace in turns, the ways side by side. */
 static void
 cost_cell(const char *cell, const struct trace_step *steps, size_t count,
-          void (*const op[3])(const uint32_t *, size_t))
+          void (*const op[COST_WAYS])(const uint32_t *, size_t))
 {
-    struct cost_samples s[3];
-    size_t at[3] = {0};
+    struct cost_samples s[COST_WAYS];
+    size_t at[COST_WAYS] = {0};
 
-    cost_samples_new(s, count);
+    cost_samples_new(s, COST_WAYS, count);
     for (int turn = 0; turn < COST_TURNS; turn++) {
-        for (int n = 0; n < 3; n++) {
-            int w = (n + turn) % 3;
+        for (int n = 0; n < COST_WAYS; n++) {
+            int w = (n + turn) % COST_WAYS;
             double end = cost_now() + cost_seconds * 1e6 / COST_TURNS;
 
             while (cost_now() < end && at[w] < count) {
@@ -358,7 +415,7 @@ cost_cell(const char *cell, const struct trace_step *steps, size_t count,
             }
         }
     }
-    cost_print(cell, false, s);
+    cost_print(cell, false, COST_WAYS, s);
 }
 
 /* Let the kernel forget all files below DIR. */
@@ -390,11 +447,11 @@ cost_cold(void)
 {
     uint32_t *order = calloc(trace.pages_max, sizeof(*order));
     size_t count = COST_COLD; /* fewer than there are */
-    struct cost_samples s[3];
+    struct cost_samples s[COST_PAGE_WAYS];
 
     if (order == NULL)
         cost_die("calloc", "no memory");
-    cost_samples_new(s, COST_COLD_TURNS * count);
+    cost_samples_new(s, COST_PAGE_WAYS, COST_COLD_TURNS * count);
     for (uint32_t i = 0; i < trace.pages_max; i++)
         order[i] = i;
     for (uint32_t i = trace.pages_max - 1; i > 0; i--) {
@@ -404,11 +461,11 @@ cost_cold(void)
         order[i] = order[j];
         order[j] = t;
     }
-    for (int n = 0; n < 3 * COST_COLD_TURNS; n++) {
-        int w = (n + n / 3) % 3; /* who is first changes */
+    for (int n = 0; n < COST_PAGE_WAYS * COST_COLD_TURNS; n++) {
+        int w = (n + n / COST_PAGE_WAYS) % COST_PAGE_WAYS; /* who is first changes */
 
         ways[w].close();
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < COST_PAGE_WAYS; i++)
             cost_forget(cost_dir[i]);
         ways[w].open(cost_dir[w]);
         ways[w].read(order, 1); /* the roots of the trees */
@@ -419,7 +476,7 @@ cost_cold(void)
             s[w].us[s[w].count++] = cost_now() - before;
         }
     }
-    cost_print("cold", true, s);
+    cost_print("cold", true, COST_PAGE_WAYS, s);
     free(order);
 }
 
@@ -452,8 +509,10 @@ cost_engine(char *text)
 int
 main(int argc, char **argv)
 {
-    void (*const commits[3])(const uint32_t *, size_t) = {engine_commit, volume_commit, vfs_commit};
-    void (*const reads[3])(const uint32_t *, size_t) = {engine_read, volume_read, vfs_read};
+    void (*const commits[COST_WAYS])(const uint32_t *, size_t) = {engine_commit, volume_commit,
+                                                                  vfs_commit, sql_commit};
+    void (*const reads[COST_WAYS])(const uint32_t *, size_t) = {engine_read, volume_read, vfs_read,
+                                                                sql_read};
     const char *folder = NULL;
 
     for (int i = 1; i < argc; i++) {
@@ -471,15 +530,16 @@ main(int argc, char **argv)
         trace.pages_max = COST_PAGES;
     for (size_t i = 0; i < sizeof(page); i++)
         page[i] = (uint8_t)(i * 7 + (i >> 8));
-    for (int w = 0; w < 3; w++) {
+    for (int w = 0; w < COST_WAYS; w++) {
         (void)snprintf(cost_dir[w], sizeof(cost_dir[w]), "%s/%s", folder, ways[w].name);
         ways[w].open(cost_dir[w]);
-        cost_fill(&ways[w]);
+        if (w < COST_PAGE_WAYS)
+            cost_fill(&ways[w]);
     }
     cost_cell("commit", trace.commits, trace.commits_count, commits);
     cost_cell("read", trace.reads, trace.reads_count, reads);
     cost_cold();
-    for (int w = 0; w < 3; w++)
+    for (int w = 0; w < COST_WAYS; w++)
         ways[w].close();
     trace_free(&trace);
     return 0;

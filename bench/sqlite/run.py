@@ -47,6 +47,7 @@ TARGETS = [
     ("bulk", "kvfs", "wal_full", 0.8),
     ("commit", "kvfs_ordered", "wal_normal", 0.4),
 ]
+WAYS = ("engine", "kvfs", "vfs", "sqlite")  # of pagecost
 ALL_PEERS = ["wal_full", "wal_normal", "delete_full", "kvfs", "kvfs_ordered"]
 
 
@@ -207,13 +208,13 @@ def interface(args, folder):
         for row in map(json.loads, out.splitlines()):
             rows.setdefault(row["cell"], {}).setdefault(row["way"], []).append(row["us"])
     result = {}
-    print(f"{'interface cost':16} {'engine':>10} {'libkvfs':>10} {'VFS':>10}   microseconds an operation")
+    print(f"{'interface cost':16} {'engine':>10} {'libkvfs':>10} {'VFS':>10} {'SQLite':>10}   "
+          "microseconds an operation, and each beside the engine")
     for cell, ways in rows.items():
         us = {way: statistics.median(values) for way, values in ways.items()}
         result[cell] = us
-        print(f"{cell:16} {us['engine']:10.2f} {us['kvfs']:10.2f} {us['vfs']:10.2f}"
-              f"   +{100 * (us['kvfs'] / us['engine'] - 1):.1f} %"
-              f"  +{100 * (us['vfs'] / us['engine'] - 1):.1f} %")
+        print(f"{cell:16}" + "".join(f" {us[way]:10.2f}" if way in us else f"{'-':>11}" for way in WAYS) + "  "
+              + "".join(f"  {100 * (us[way] / us['engine'] - 1):+.1f} %" for way in WAYS[1:] if way in us))
     return result
 
 

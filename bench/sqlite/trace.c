@@ -163,11 +163,47 @@ trace_sql(sqlite3 *db, const char *sql)
         trace_die(sqlite3_errmsg(db));
 }
 
+sqlite3_int64
+trace_key(size_t number, size_t rows)
+{
+    uint64_t x = (uint64_t)number + 1;
+
+    x = (x ^ (x >> 31)) * UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 29)) * UINT64_C(0xbf58476d1ce4e5b9);
+    return 1 + (sqlite3_int64)((x ^ (x >> 32)) % rows);
+}
+
+void
+trace_run(sqlite3 *db, sqlite3_stmt *stmt, size_t number, size_t rows)
+{
+    int rc;
+
+    (void)sqlite3_bind_int64(stmt, 1, trace_key(number, rows));
+    do
+        rc = sqlite3_step(stmt);
+    while (rc == SQLITE_ROW);
+    if (rc != SQLITE_DONE)
+        trace_die(sqlite3_errmsg(db));
+    (void)sqlite3_reset(stmt);
+}
+
+void
+trace_fill(sqlite3 *db, size_t rows)
+{
+    char text[512];
+
+    (void)snprintf(text, sizeof(text),
+                   "CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB);"
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%zu)"
+                   "INSERT INTO t SELECT i, randomblob(100) FROM n", rows);
+    trace_sql(db, text);
+}
+
 static void
-trace_steps(struct trace *t, sqlite3 *db, struct trace_step *steps, size_t count, const char *sql)
+trace_steps(struct trace *t, sqlite3 *db, struct trace_step *steps, size_t count, size_t rows,
+            const char *sql)
 {
     sqlite3_stmt *stmt = NULL;
-    int rc;
 
     if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
         trace_die(sqlite3_errmsg(db));
@@ -176,12 +212,7 @@ trace_steps(struct trace *t, sqlite3 *db, struct trace_step *steps, size_t count
         (void)sqlite3_db_release_memory(db);
         trace_step = &steps[i];
         trace_step->first = t->pages_count;
-        do
-            rc = sqlite3_step(stmt);
-        while (rc == SQLITE_ROW);
-        if (rc != SQLITE_DONE)
-            trace_die(sqlite3_errmsg(db));
-        (void)sqlite3_reset(stmt);
+        trace_run(db, stmt, i, rows);
     }
     trace_into = NULL;
     (void)sqlite3_finalize(stmt);
@@ -212,17 +243,11 @@ trace_record(struct trace *t, const char *dir, size_t rows, size_t commits, size
     if (sqlite3_open_v2(text, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "trace") != SQLITE_OK)
         trace_die(sqlite3_errmsg(db));
     (void)snprintf(text, sizeof(text),
-                   "PRAGMA page_size=%u; PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF;"
-                   "CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB);"
-                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%zu)"
-                   "INSERT INTO t SELECT i, randomblob(100) FROM n", TRACE_PAGE, rows);
+                   "PRAGMA page_size=%u; PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF", TRACE_PAGE);
     trace_sql(db, text);
-    trace_steps(t, db, t->commits, commits,
-                "UPDATE t SET v = randomblob(100) WHERE k = "
-                "1 + abs(random()) % (SELECT max(k) FROM t)");
-    trace_steps(t, db, t->reads, reads,
-                "SELECT v FROM t WHERE k = 1 + (abs(random()) % 1000000007) % "
-                "(SELECT max(k) FROM t)");
+    trace_fill(db, rows);
+    trace_steps(t, db, t->commits, commits, rows, TRACE_UPDATE);
+    trace_steps(t, db, t->reads, reads, rows, TRACE_SELECT);
     (void)sqlite3_close(db);
     (void)sqlite3_vfs_unregister(&vfs);
 }

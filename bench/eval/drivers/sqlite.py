@@ -107,8 +107,9 @@ class InterfaceSession(Session):
         name = cell.params["cell"]
         if (name, "vfs") not in ways:
             raise Failed(f"pagecost told nothing of {name}")
-        extra = {"engine_us": ways[name, "engine"], "kvfs": ways[name, "kvfs"], "vfs": ways[name, "vfs"]}
-        for way in ("engine", "kvfs", "vfs"):
+        extra = {"engine_us": ways[name, "engine"], "kvfs": ways[name, "kvfs"], "vfs": ways[name, "vfs"],
+                 "sql": ways[name, "sqlite"]}
+        for way in ("engine", "kvfs", "vfs", "sqlite"):
             if ("read", way) in ways:
                 extra[f"read_{way}"] = ways["read", way]
         return Measured(ways[name, "vfs"], extra)

@@ -399,6 +399,13 @@ class Claims(unittest.TestCase):
             self.assertEqual(self.judged(sled, jammdb)[claim], verdict, time)
         self.assertEqual(self.judged(sled, jammdb)["Sled for recovery"], claims.REFUTED)
 
+    def test_interface_table_ends_with_sqlite(self) -> None:
+        costs = {"engine_us": [100] * 5, "kvfs": [105] * 5, "vfs": [111] * 5, "sql": [150] * 5}
+        table = report.interface_percent([entry(claims.INTERFACE, "log:lmdb", [111] * 5, "lower", **costs)])
+        self.assertEqual([cell.split(" [")[0] for cell in table.rows[0]],
+                         ["log:lmdb", "100 us", "+5.0 %", "+11.0 %", "+50.0 %"])
+        self.assertEqual(len(table.head), 5)
+
     def test_layer_cost(self) -> None:
         costs = {"engine_us": [100] * 5, "vfs": [111, 111, 111, 111, 111], "kvfs": [105] * 5}
         found = self.judged(entry(claims.INTERFACE, "log:lmdb", [111] * 5, "lower", **costs))
