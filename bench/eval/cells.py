@@ -246,7 +246,7 @@ def sqlite(mode: Mode, few: Sequence[str]) -> List[Group]:
               {"rows": mode.rows, "seconds": seconds}, needs=("bench/sqlload",)),
         Group("interface", "interface", SQLITE, "engine, kvfs, vfs, sqlite", 64 * MIB, tuple(few), 0.0,
               (Cell("interface.commit", {"cell": "commit", "seconds": max(mode.seconds / 2, 0.1)}, 8,
-                    2.7 * mode.seconds + 3.0, "us", "lower", "durable"),),
+                    2 * mode.seconds + 2.5, "us", "lower", "durable"),),
               needs=("bench/pagecost",)),
     ]
 

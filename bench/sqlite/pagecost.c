@@ -2,7 +2,7 @@
  *
  * pagecost.c - what libkvfs and the VFS cost beside the engine alone; for bench/sqlite.sh.
  *
- *   pagecost [--engine=NAME[,PARAMS]] [--seconds=S] FOLDER
+ *   pagecost [--engine=NAME[,PARAMS]] [--seconds=S] [--no-cold] FOLDER
  *
  * SQLite's pages of many small transactions are recorded once (trace.c) and replayed
  *   engine  by the engine's own `apply` and `get`, with the checksum of a block, the copy into
@@ -514,17 +514,20 @@ main(int argc, char **argv)
     void (*const reads[COST_WAYS])(const uint32_t *, size_t) = {engine_read, volume_read, vfs_read,
                                                                 sql_read};
     const char *folder = NULL;
+    bool cold = true;
 
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--engine=", 9) == 0)
             cost_engine(argv[i] + 9);
         else if (strncmp(argv[i], "--seconds=", 10) == 0)
             cost_seconds = strtod(argv[i] + 10, NULL);
+        else if (strcmp(argv[i], "--no-cold") == 0)
+            cold = false;
         else
             folder = argv[i];
     }
     if (folder == NULL || kvfs_sqlite_register(0) != SQLITE_OK)
-        cost_die("usage", "pagecost [--engine=NAME[,PARAMS]] [--seconds=S] FOLDER");
+        cost_die("usage", "pagecost [--engine=NAME[,PARAMS]] [--seconds=S] [--no-cold] FOLDER");
     trace_record(&trace, folder, COST_ROWS, COST_COMMITS, COST_READS);
     if (trace.pages_max < COST_PAGES)
         trace.pages_max = COST_PAGES;
@@ -538,7 +541,8 @@ main(int argc, char **argv)
     }
     cost_cell("commit", trace.commits, trace.commits_count, commits);
     cost_cell("read", trace.reads, trace.reads_count, reads);
-    cost_cold();
+    if (cold)
+        cost_cold();
     for (int w = 0; w < COST_WAYS; w++)
         ways[w].close();
     trace_free(&trace);

@@ -100,7 +100,7 @@ class InterfaceSession(Session):
         folder = tempfile.mkdtemp(dir=self.folder)
         try:
             out = run([self.bench.program("bench/pagecost"), f"--engine={tuned(self.bench.tuning, self.peer)}",
-                       f"--seconds={cell.params['seconds']}", folder], 900)
+                       f"--seconds={cell.params['seconds']}", "--no-cold", folder], 900)
         finally:
             shutil.rmtree(folder)
         ways = {(row["cell"], row["way"]): row["us"] for row in map(json.loads, out.splitlines())}
