@@ -42,7 +42,7 @@ write_is_ours(struct calls *calls, struct call *c, uint64_t fd)
     struct stat st;
 
     call_fd_path(c, fd, path);
-    if (stat(path, &st) < 0)
+    if (call_stat(path, &st) < 0)
         return false;
     c->obj = trace_record_find(calls->record, &st);
     c->is_mark = st.st_ino == calls->marks.st_ino && st.st_dev == calls->marks.st_dev;

@@ -45,6 +45,19 @@ call_fd_path(const struct call *c, uint64_t fd, char path[64])
     (void)snprintf(path, 64, "/proc/%d/fd/%d", (int)c->tid, (int)fd);
 }
 
+int
+call_stat(const char *path, struct stat *st)
+{
+    struct statx x;
+
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &x) < 0)
+        return -1;
+    *st = (struct stat){.st_dev = makedev(x.stx_dev_major, x.stx_dev_minor),
+                        .st_ino = x.stx_ino,
+                        .st_mode = x.stx_mode};
+    return 0;
+}
+
 uint32_t
 call_object(const struct calls *calls, const struct call *c, uint64_t fd)
 {
@@ -52,7 +65,7 @@ call_object(const struct calls *calls, const struct call *c, uint64_t fd)
     struct stat st;
 
     call_fd_path(c, fd, path);
-    return stat(path, &st) == 0 ? trace_record_find(calls->record, &st) : TRACE_NONE;
+    return call_stat(path, &st) == 0 ? trace_record_find(calls->record, &st) : TRACE_NONE;
 }
 
 bool
@@ -110,12 +123,14 @@ call_resolve(const struct calls *calls, const struct call *c, uint64_t dirfd, ui
     else
         (void)snprintf(folder, sizeof(folder), "/proc/%d/fd/%d/%s", (int)c->tid, (int)dirfd,
                        slash != NULL ? text : "");
-    if (stat(folder, &st) < 0)
+    if (call_stat(folder, &st) < 0)
         return false;
     name->parent = trace_record_find(calls->record, &st);
+    if (name->parent == TRACE_NONE) /* to look into it may wait for who serves it */
+        return false;
     (void)snprintf(name->path, sizeof(name->path), "%s/%s", folder, name->name);
     name->exists = lstat(name->path, &name->st) == 0;
-    return name->parent != TRACE_NONE;
+    return true;
 }
 
 /* A line of /proc/TID/maps. */
@@ -149,7 +164,7 @@ call_mapping_object(const struct calls *calls, const struct call *c, const struc
 
     (void)snprintf(path, CALL_MAPPED_PATH, "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)c->tid,
                    m->from, m->to);
-    if (stat(path, &st) == 0)
+    if (call_stat(path, &st) == 0)
         return trace_record_find(calls->record, &st);
     (void)snprintf(path, CALL_MAPPED_PATH, "/proc/%d/root%.*s", (int)c->tid,
                    (int)strcspn(line + m->name, "\n"), line + m->name);

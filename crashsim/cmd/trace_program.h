@@ -7,6 +7,8 @@
 #ifndef CRASHSIM_TRACE_PROGRAM_H
 #define CRASHSIM_TRACE_PROGRAM_H
 
+#include <sys/stat.h>
+
 #include "trace_calls.h"
 
 #define CALL_MAPPED_PATH (PATH_MAX + 64)
@@ -15,6 +17,9 @@
 bool call_read(const struct call *c, uint64_t at, void *buf, size_t count);
 /* The name by which we reach descriptor FD. */
 void call_fd_path(const struct call *c, uint64_t fd, char path[64]);
+/* What of a file is known here and now: its device, number and kind in *ST.  No server of its file
+ * system is asked for more (FUSE): the command may have started that, and it stands still with us. */
+int call_stat(const char *path, struct stat *st);
 /* The object that descriptor FD is open on. */
 uint32_t call_object(const struct calls *calls, const struct call *c, uint64_t fd);
 /* Where FD stands, and its flags. */

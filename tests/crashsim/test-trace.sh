@@ -155,6 +155,24 @@ if [[ $KVFS_CRASHSIM_STORES == *sqlite* ]]; then
     "$bank" sqlite wal-off+ check "$dir/state" 2>/dev/null && fail "replay made another state"
 fi
 
+# --- a command that mounts what it serves itself: the tracer does not wait for who waits for it ---
+if command -v nbdkit nbdfuse fusermount3 >/dev/null && [ -c /dev/fuse ] && [ "$(id -u)" = 0 ]; then
+    mkdir "$dir/served" "$dir/served/data" "$dir/served/mnt"
+    cat >"$dir/served/command" <<'SERVED'
+cd "$1" || exit 1
+nbdfuse -P pid mnt/disk [ nbdkit memory 1M ] &
+until [ -s pid ]; do sleep 0.05; done
+true >mnt/none || true # nbdfuse refuses it
+printf 1 1<>mnt/disk
+printf 1 >data/a
+fusermount3 -u mnt
+wait
+SERVED
+    timeout -s KILL 50 "$crashsim" trace -o "$dir/served/trace" -C "$dir/served/data" -- \
+        sh "$dir/served/command" "$dir/served" 2>"$dir/said" ||
+        { [ ! -s "$dir/served/pid" ] || kill -9 "$(cat "$dir/served/pid")"; fail "served: $(cat "$dir/said")"; }
+fi
+
 # --- bad input ---------------------------------------------------------------------------------------
 refused() { # WANTED-PATTERN ARG...
     local wanted=$1 said rc=0
