@@ -9,7 +9,7 @@
 
 #include "contract.h"
 
-#define RANDOM_STEPS (CONTRACT_TSAN ? 150 : CONTRACT_SANITIZED ? 500 : 1500)
+#define RANDOM_STEPS (CONTRACT_TSAN ? 300 : CONTRACT_SANITIZED ? 500 : 1500)
 #define RANDOM_HELD  6
 
 struct random_run {
