@@ -162,11 +162,29 @@ open_exists(const struct kvfs_db *db, struct kvfs_error *err)
                                             strerrordesc_np(errno));
 }
 
-static int
-open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
+/* NULL, or RocksDB's words for what failed. */
+static char *
+open_families(struct kvfs_db *db)
 {
     const rocksdb_options_t *family_options[ROCKS_FAMILIES];
     char *text = NULL;
+
+    for (int i = 0; i < ROCKS_FAMILIES; i++)
+        family_options[i] = db->family_options[i];
+    if (db->readonly)
+        db->db = rocksdb_open_for_read_only_column_families(db->options, db->folder,
+                                                            ROCKS_FAMILIES, open_names,
+                                                            family_options, db->family, 0, &text);
+    else
+        db->db = rocksdb_open_column_families(db->options, db->folder, ROCKS_FAMILIES, open_names,
+                                              family_options, db->family, &text);
+    return text;
+}
+
+static int
+open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
+{
+    char *text;
     int exists = open_exists(db, err), rc;
 
     if (exists < 0)
@@ -177,15 +195,14 @@ open_db(struct kvfs_db *db, bool create, struct kvfs_error *err)
     if (rc != 0)
         return rc;
     open_options(db, create && exists == 0);
-    for (int i = 0; i < ROCKS_FAMILIES; i++)
-        family_options[i] = db->family_options[i];
-    if (db->readonly)
-        db->db = rocksdb_open_for_read_only_column_families(db->options, db->folder,
-                                                            ROCKS_FAMILIES, open_names,
-                                                            family_options, db->family, 0, &text);
-    else
-        db->db = rocksdb_open_column_families(db->options, db->folder, ROCKS_FAMILIES, open_names,
-                                              family_options, db->family, &text);
+    text = open_families(db);
+    if (text != NULL && strstr(text, "Corruption") != NULL && kvfs_rocks_cut_manifest(db)) {
+        rocksdb_free(text);
+        if (db->readonly)
+            return kvfs_error_set(err, -EIO, "%s: a power cut tore the end of MANIFEST; "
+                                  "opening for writing mends it", db->folder);
+        text = open_families(db);
+    }
     if (text != NULL)
         return kvfs_rocks_error(err, text, db->folder, "opening");
     if (!db->readonly) {

@@ -2,9 +2,10 @@
  *
  * rocksdb.c - the rocksdb engine: what a store says of itself, verify, backup, compact.
  *
- *   open.c   opening, closing, RocksDB's settings
- *   read.c   snapshots, gets, scans
- *   apply.c  batches
+ *   open.c      opening, closing, RocksDB's settings
+ *   manifest.c  what a power cut tore off the end of MANIFEST
+ *   read.c      snapshots, gets, scans
+ *   apply.c     batches
  *
  * RocksDB keeps no exact number of records: a put does not know whether its key is
  * there already.  stat tells RocksDB's estimate (no KVFS_CAP_COUNTS).

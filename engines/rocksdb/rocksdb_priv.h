@@ -78,6 +78,10 @@ int kvfs_rocks_open(const struct kvfs_engine *self, const char *path,
                     struct kvfs_error *err);
 void kvfs_rocks_close(struct kvfs_db *db);
 
+/* RocksDB found damage at opening: cut off the edits at the end of MANIFEST that a power cut tore
+ * before they were synced.  True: there were some; opening again may succeed (readonly: nothing is cut). */
+bool kvfs_rocks_cut_manifest(const struct kvfs_db *db);
+
 int kvfs_rocks_begin(struct kvfs_db *db, struct kvfs_db_snap **snapp, struct kvfs_error *err);
 void kvfs_rocks_end(struct kvfs_db_snap *snap);
 int kvfs_rocks_get(struct kvfs_db_snap *snap, enum kvfs_keyspace keyspace, const void *key,
