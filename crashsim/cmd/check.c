@@ -3,7 +3,8 @@
  * check.c - see check.h.
  *
  * 1. A check is the leader of a process group, which is killed when the check is over or its time
- *    is: what it left behind does not touch the next state.
+ *    is.  One that was not good may have been killed in the middle: what it mounted, or started in other
+ *    groups, is taken down then.  So what it left behind does not touch the next state.
  * 2. It dies with us (PR_SET_PDEATHSIG).
  */
 #include "check.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "rundir.h"
 
 #define CHECK_JOBS_MAX 256
 #define CHECK_NO_EXEC  127
@@ -34,24 +36,24 @@ check_argv(const struct check *c, const char *state)
     char **argv, *p;
 
     for (; c->argv[n] != NULL; n++) {
-        const char *at = strstr(c->argv[n], "{}");
-
-        placed |= at != NULL;
-        bytes += strlen(c->argv[n]) + 1 + (at != NULL ? len : 0);
+        bytes += strlen(c->argv[n]) + 1;
+        for (const char *at = c->argv[n]; (at = strstr(at, "{}")) != NULL; at += 2) {
+            placed = true;
+            bytes += len;
+        }
     }
     argv = malloc((n + 2) * sizeof(*argv) + bytes + len + 1);
     if (argv == NULL)
         return NULL;
     p = (char *)(argv + n + 2);
     for (size_t i = 0; i < n + (placed ? 0 : 1); i++) {
-        const char *from = i < n ? c->argv[i] : state, *at = strstr(from, "{}");
+        const char *from = i < n ? c->argv[i] : "{}", *at;
 
         argv[i] = p;
         argv[i + 1] = NULL;
-        if (at != NULL && i < n)
-            p += sprintf(p, "%.*s%s%s", (int)(at - from), from, state, at + 2) + 1;
-        else
-            p += sprintf(p, "%s", from) + 1;
+        for (; (at = strstr(from, "{}")) != NULL; from = at + 2)
+            p += sprintf(p, "%.*s%s", (int)(at - from), from, state);
+        p += sprintf(p, "%s", from) + 1;
     }
     return argv;
 }
@@ -141,6 +143,8 @@ check_reap(struct check_job *job, bool timed_out, struct check_result *result)
         ;
     (void)close(job->pidfd);
     job->pid = 0;
+    if (timed_out || status != 0)
+        (void)rundir_release(job->state);
     if (result == NULL)
         return;
     result->status = status;

@@ -34,7 +34,7 @@ struct check_result {
     char tail[CHECK_TAIL]; /* of the output */
 };
 
-/* Run it on JOB's state: {} in an argument stands for the state's name, which else comes last.
+/* Run it on JOB's state: each {} in an argument stands for the state's name, which else comes last.
  * 0 or a negative errno. */
 int check_start(const struct check *c, struct check_job *job, uint32_t at);
 /* Wait for the end of one of COUNT jobs of which one runs at least; *DONE is that job.

@@ -130,7 +130,7 @@ const struct cmd cmd_explore = {
     .name = "explore",
     .synopsis = "RECORDING -- CHECK-COMMAND",
     .summary = "Run a check on the states that cuts may have left",
-    .details = "The command gets the state's name in place of {}, or as its last argument, and in\n"
+    .details = "The command gets the state's name in place of each {}, or as its last argument, and in\n"
                "CRASHSIM_MARKS the name of a file with the marks in front of the cut.  Exit status\n"
                "0 is good; another, a signal or the time limit is a violation.\n",
     .options = command_options,

@@ -36,6 +36,7 @@
 #define RUNDIR_KILL_MS 5000
 #define RUNDIR_END_S   10 /* for the children of a run that was killed */
 #define RUNDIR_MOUNTS  256 /* of one run */
+#define RUNDIR_ROUNDS  16  /* of looking for processes: one may not die */
 #define RUNDIR_EXITING 4   /* the kernel's PF_EXITING */
 
 struct rundir {
@@ -137,6 +138,14 @@ rundir_note(struct rundir *d, pid_t pid)
 
 /* --- taking down --- */
 
+static bool
+rundir_is_below(const char *path, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    return strncmp(path, folder, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
 /* Kill PID if it is the one that began at START, and wait for its end. */
 static bool
 rundir_kill(pid_t pid, uint64_t start)
@@ -175,6 +184,52 @@ rundir_kill_all(const char *path, struct rundir_swept *swept)
         (void)fclose(f);
 }
 
+/* Does the environment of PID say that it checks a state below PATH? */
+static bool
+rundir_checks(pid_t pid, const char *path)
+{
+    static const char key[] = "CRASHSIM_STATE=";
+    char name[64], *entry = NULL;
+    bool found = false;
+    size_t cap = 0;
+    FILE *f;
+
+    (void)snprintf(name, sizeof(name), "/proc/%d/environ", (int)pid);
+    f = fopen(name, "re");
+    while (f != NULL && !found && getdelim(&entry, &cap, '\0', f) > 0)
+        found = strncmp(entry, key, sizeof(key) - 1) == 0 &&
+                rundir_is_below(entry + sizeof(key) - 1, path);
+    free(entry);
+    if (f != NULL)
+        (void)fclose(f);
+    return found;
+}
+
+/* What a check started, in whatever group or session it is; again, as long as one is found, which may
+ * have started others meanwhile. */
+static void
+rundir_kill_checks(const char *path, struct rundir_swept *swept)
+{
+    unsigned before, rounds = RUNDIR_ROUNDS;
+
+    do {
+        DIR *proc = opendir("/proc");
+        struct dirent *e;
+
+        before = swept->processes;
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
+        while (proc != NULL && (e = readdir(proc)) != NULL) {
+            pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+            uint64_t start = pid > 1 && pid != getpid() ? rundir_start_time(pid) : 0;
+
+            if (start != 0 && rundir_checks(pid, path) && rundir_kill(pid, start))
+                swept->processes++;
+        }
+        if (proc != NULL)
+            (void)closedir(proc);
+    } while (swept->processes > before && --rounds > 0);
+}
+
 /* The octal escapes of mountinfo. */
 static void
 rundir_unescape(char *s)
@@ -192,15 +247,40 @@ rundir_unescape(char *s)
     *to = '\0';
 }
 
+/* Does a file below PATH lie behind the loop device NAME? */
 static bool
-rundir_is_below(const char *path, const char *folder)
+rundir_is_behind(const char *name, const char *path)
 {
-    size_t len = strlen(folder);
+    char text[PATH_MAX] = "";
+    bool below = false;
+    FILE *f;
 
-    return strncmp(path, folder, len) == 0 && (path[len] == '/' || path[len] == '\0');
+    (void)snprintf(text, sizeof(text), "/sys/block/%s/loop/backing_file", name);
+    f = fopen(text, "re");
+    if (f == NULL)
+        return false;
+    if (fgets(text, sizeof(text), f) != NULL) {
+        text[strcspn(text, "\n")] = '\0';
+        below = rundir_is_below(text, path);
+    }
+    (void)fclose(f);
+    return below;
 }
 
-/* A mount point below PATH, the last of them; *POINT is malloced. */
+/* Is the mount of this line of mountinfo one of such a device? */
+static bool
+rundir_is_loop_mount(const char *line, const char *path)
+{
+    int minor;
+    char name[32];
+
+    if (sscanf(line, "%*d %*d 7:%d ", &minor) != 1) /* NOLINT(cert-err34-c): the kernel wrote it */
+        return false;
+    (void)snprintf(name, sizeof(name), "loop%d", minor);
+    return rundir_is_behind(name, path);
+}
+
+/* The last mount point that is below PATH, or of a loop device over a file there; *POINT is malloced. */
 static bool
 rundir_last_mount(const char *path, char **point)
 {
@@ -210,6 +290,7 @@ rundir_last_mount(const char *path, char **point)
 
     *point = NULL;
     while (f != NULL && getline(&line, &cap, f) > 0) {
+        bool ours = rundir_is_loop_mount(line, path);
         char *p = line, *end;
 
         for (int field = 0; field < 4 && p != NULL; field++) {
@@ -221,7 +302,7 @@ rundir_last_mount(const char *path, char **point)
             continue;
         *end = '\0';
         rundir_unescape(p);
-        if (rundir_is_below(p, path)) {
+        if (ours || rundir_is_below(p, path)) {
             free(*point);
             *point = strdup(p);
         }
@@ -291,20 +372,7 @@ rundir_detach_all(const char *path, struct rundir_swept *swept)
 
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own */
     while (sys != NULL && (e = readdir(sys)) != NULL) {
-        char name[PATH_MAX], file[PATH_MAX] = "";
-        FILE *f;
-
-        if (strncmp(e->d_name, "loop", 4) != 0)
-            continue;
-        (void)snprintf(name, sizeof(name), "/sys/block/%s/loop/backing_file", e->d_name);
-        f = fopen(name, "re");
-        if (f == NULL)
-            continue;
-        if (fgets(file, sizeof(file), f) == NULL)
-            file[0] = '\0';
-        file[strcspn(file, "\n")] = '\0';
-        (void)fclose(f);
-        if (rundir_is_below(file, path)) {
+        if (strncmp(e->d_name, "loop", 4) == 0 && rundir_is_behind(e->d_name, path)) {
             int failed = rundir_detach(e->d_name);
 
             r = r == 0 ? failed : r;
@@ -325,14 +393,31 @@ rundir_remove_one(const char *path, const struct stat *st, int type, struct FTW 
 }
 
 static int
-rundir_take_down(const char *path, struct rundir_swept *swept)
+rundir_free(const char *path, struct rundir_swept *swept)
 {
     int r, detached;
 
-    rundir_kill_all(path, swept);
+    rundir_kill_checks(path, swept);
     r = rundir_unmount_all(path, swept);
     detached = rundir_detach_all(path, swept);
-    r = r == 0 ? detached : r;
+    return r == 0 ? detached : r;
+}
+
+int
+rundir_release(const char *path)
+{
+    struct rundir_swept swept = {0};
+
+    return rundir_free(path, &swept);
+}
+
+static int
+rundir_take_down(const char *path, struct rundir_swept *swept)
+{
+    int r;
+
+    rundir_kill_all(path, swept);
+    r = rundir_free(path, swept);
     if (r < 0)
         return r;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): this command has one thread */

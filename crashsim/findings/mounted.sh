@@ -4,7 +4,7 @@
 set -euo pipefail
 
 disk=${*: -1}
-mnt=$(mktemp -d)
+mnt=$(mktemp -d "$disk.XXXXXX")
 trap 'umount -q "$mnt" || true; rmdir "$mnt"' EXIT
 mount -o loop,noatime "$disk" "$mnt"
 "${@:1:$#-1}" "$mnt"

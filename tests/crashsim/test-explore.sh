@@ -66,6 +66,21 @@ grep -q 'signal 11' <<<"$said" || fail "$said"
 run 0 explore "$dir/none" --states=40 --timeout=1 --json -- sh -c "mkdir '$dir/once' 2>/dev/null || exit 0; sleep 100"
 [ "$(jq -c '[.states, .slow]' <<<"$said")" = '[40,1]' ] || fail "slow once: $said"
 
+mkdir "$dir/mnt"
+# One that hangs while its state is mounted, and something that it started in a session of its own: the
+# second time it finds neither.
+run 0 explore "$dir/none" --states=4 --timeout=1 -j1 --json -- sh -c "
+    flock -n '$dir/session' true || exit 4
+    if [ \$(id -u) = 0 ] && [ -c /dev/loop-control ]; then
+        mkfs.ext2 -qF {} && mount -o loop {} '$dir/mnt' || exit 3
+    fi
+    mkdir '$dir/hangs' || { umount -q '$dir/mnt'; exit 0; }
+    setsid flock '$dir/session' sleep 1000"
+[ "$(jq .slow <<<"$said")" = 1 ] || fail "hung and mounted: $said"
+
+# Each {} is the state's name.
+run 0 explore "$dir/none" --states=3 -- sh -c 'cmp {} {} && [ "$CRASHSIM_STATE{}" = {}{} ]'
+
 # What no disk may leave is counted apart, and so is what fails there.
 run 0 explore "$dir/none" --states=100 --tear=4096 --json -- "$store" check
 jq -e '.states > 50 and .spoilt == 0' <<<"$said" >/dev/null || fail "not spoilt: $said"
@@ -138,7 +153,7 @@ fi
 # A killed run is found, with what it mounted and started, and nothing else is.
 [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
 mkfifo "$dir/go"
-"$crashsim" explore "$dir/none" -j1 -- sh -c "echo >'$dir/go'; exec sleep 1000" >/dev/null 2>&1 &
+"$crashsim" explore "$dir/none" -j1 -- sh -c "sleep 1000 & echo >'$dir/go'; wait" >/dev/null 2>&1 &
 pid=$!
 read -r _ <"$dir/go"
 run 0 clean --tmp="$TMPDIR"
@@ -171,7 +186,7 @@ victim=$!
 echo "pid $victim $(cut -d' ' -f22 /proc/$victim/stat)" >>"${left[0]}/owner"
 echo "pid $$ 12345" >>"${left[0]}/owner"
 run 0 clean --json --tmp="$TMPDIR"
-[ "$(jq .processes <<<"$said")" = 1 ] || fail "processes: $said"
+[ "$(jq .processes <<<"$said")" = 2 ] || fail "processes: $said" # and what the check had started
 ! wait $victim || fail "the process lives"
 (cd "$TMPDIR" && echo *) >"$dir/left"
 [ "$(cd "$TMPDIR" && find . | sort)" = "$foreign" ] || fail "left: $(cat "$dir/left")"
