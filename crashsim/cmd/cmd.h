@@ -72,7 +72,7 @@ void cmd_options_help(const struct cmd *cmd);
 /* --- output.c --- */
 void cmd_json_u64(struct json_object *obj, const char *key, uint64_t value);
 void cmd_json_text(struct json_object *obj, const char *key, const char *value);
-/* Print and free OBJ. */
+/* Print and free OBJ; a byte that is no UTF-8 becomes U+FFFD. */
 void cmd_json_print_take(struct json_object *obj);
 
 /* TEXT as a shell takes it. */

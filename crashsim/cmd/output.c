@@ -3,6 +3,7 @@
  * output.c - JSON, the clock, a line of progress.
  */
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,11 +26,40 @@ cmd_json_text(struct json_object *obj, const char *key, const char *value)
     (void)json_object_object_add(obj, key, json_object_new_string(value));
 }
 
+/* Length of the UTF-8 sequence at P, which ends with '\0'; 0: there is none. */
+static size_t
+output_utf8(const unsigned char *p)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = *p < 0x80 ? 1 : (*p & 0xe0) == 0xc0 ? 2 : (*p & 0xf0) == 0xe0 ? 3
+               : (*p & 0xf8) == 0xf0 ? 4 : 0;
+    uint32_t code = n < 2 ? *p : *p & (0x7fu >> n);
+
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
+}
+
+/* Names, marks and what a check said may be any bytes; JSON is UTF-8. */
 void
 cmd_json_print_take(struct json_object *obj)
 {
-    (void)printf("%s\n", json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY |
-                                                                 JSON_C_TO_STRING_NOSLASHESCAPE));
+    const char *text = json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY |
+                                                               JSON_C_TO_STRING_NOSLASHESCAPE);
+
+    while (*text != '\0') {
+        size_t n = output_utf8((const unsigned char *)text);
+
+        if (n != 0)
+            (void)fwrite(text, 1, n, stdout);
+        else
+            (void)fputs("\xef\xbf\xbd", stdout); /* the replacement character */
+        text += n != 0 ? n : 1;
+    }
+    (void)fputc('\n', stdout);
     (void)json_object_put(obj);
 }
 

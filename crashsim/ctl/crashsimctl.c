@@ -42,12 +42,17 @@ static void ctl_die(int status, const char *fmt, ...)
 static void
 ctl_die(int status, const char *fmt, ...)
 {
+    char text[CTL_ANSWER_MAX];
     va_list ap;
 
-    (void)fputs("crashsimctl: ", stderr);
     va_start(ap, fmt);
-    (void)vfprintf(stderr, fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    for (char *p = text; *p != '\0'; p++) { /* whatever was said before: one line */
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    }
+    (void)fprintf(stderr, "crashsimctl: %s", text);
     (void)fputs(status == 2 ? " (--help says more)\n" : "\n", stderr);
     exit(status); // NOLINT(concurrency-mt-unsafe): one thread
 }
@@ -73,6 +78,7 @@ ctl_line(int argc, char **argv, char *line, bool *json)
 {
     bool cut = strcmp(argv[2], "cut") == 0, mark = strcmp(argv[2], "mark") == 0;
     size_t used = (size_t)snprintf(line, CTL_LINE_MAX, "%s", argv[2]);
+    const char *last = NULL; /* goes to the line's end, as it may have spaces */
 
     *json = false;
     for (int i = 3; i < argc; i++) {
@@ -86,11 +92,19 @@ ctl_line(int argc, char **argv, char *line, bool *json)
             word += 2;
         else if (!mark || i > 3)
             ctl_die(2, "%s: not understood", argv[i]);
-        if (strchr(word, '\n') != NULL || (cut && strchr(word, ' ') != NULL))
-            ctl_die(2, "'%s': no line ends here, and no spaces in an option", word);
+        if (strchr(word, '\n') != NULL)
+            ctl_die(2, "'%s': no line ends here", word);
+        if (cut && strncmp(word, "at-mark=", 8) == 0) {
+            last = word;
+            continue;
+        }
+        if (cut && strchr(word, ' ') != NULL)
+            ctl_die(2, "'%s': no spaces in an option", word);
         if (used < CTL_LINE_MAX)
             used += (size_t)snprintf(line + used, CTL_LINE_MAX - used, " %s", word);
     }
+    if (last != NULL && used < CTL_LINE_MAX)
+        used += (size_t)snprintf(line + used, CTL_LINE_MAX - used, " %s", last);
     if (used >= CTL_LINE_MAX)
         ctl_die(2, "the command is too long");
     if (mark && argc != 4)

@@ -118,7 +118,12 @@ control_cut(char *rest, char *answer)
     struct control_cut cut = {.choice = params.choice};
     char *word;
 
-    while ((word = strsep(&rest, " ")) != NULL) {
+    while (rest != NULL) {
+        word = rest; /* a mark may have spaces */
+        if (strncmp(word, "at-mark=", 8) == 0)
+            rest = NULL;
+        else
+            word = strsep(&rest, " ");
         if (*word != '\0' && control_cut_word(word, &cut, answer) < 0)
             return -1;
     }

@@ -6,7 +6,7 @@
  * key=value, and closed.
  *
  *     cut [survive=MODE] [tear=SECTOR] [seed=N]
- *         [after-writes=N] [after-flushes=N] [within=N] [at-mark=NAME]
+ *         [after-writes=N] [after-flushes=N] [within=N] [at-mark=NAME, to the line's end]
  *     power-on
  *     mark NAME
  *     stats

@@ -78,6 +78,10 @@ run 0 explore "$dir/none" --states=4 --timeout=1 -j1 --json -- sh -c "
     setsid flock '$dir/session' sleep 1000"
 [ "$(jq .slow <<<"$said")" = 1 ] || fail "hung and mounted: $said"
 
+# JSON is UTF-8, whatever a check says.
+run 1 explore "$dir/none" --shrink=0 -j1 --json -- sh -c 'printf "\303\244 \377 \300\200 \355\240\200 \360\237\230\200 \303"; exit 1'
+[ "$(iconv -f UTF-8 -t UTF-8 <<<"$said" | jq -r '.violations[0].output')" = 'ä � �� ��� 😀 �' ] || fail "not UTF-8: $said"
+
 # Each {} is the state's name.
 run 0 explore "$dir/none" --states=3 -- sh -c 'cmp {} {} && [ "$CRASHSIM_STATE{}" = {}{} ]'
 

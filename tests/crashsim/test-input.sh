@@ -75,6 +75,8 @@ ctl 2 'none of cut' "$dir/c" fly
 ctl 2 'not understood' "$dir/c" stats more
 ctl 2 'one NAME' "$dir/c" mark
 ctl 1 'No such file' "$dir/c" stats
+ctl 2 'a?b: not understood' "$dir/c" stats $'a\nb'
+ctl 2 'no spaces' "$dir/c" cut '--seed=1 tear=none'
 
 # A socket that a killed server left is replaced, one of a server that runs is not.
 cat >"$dir/live.sh" <<'LIVE'
@@ -96,6 +98,12 @@ grep -q 'another server' "$dir/said" || fail "$(cat "$dir/said")"
 ctl 0 'open=0' "$dir/c" cut
 ctl 1 'off already' "$dir/c" cut
 ctl 1 'off already' "$dir/c" mark x
+ctl 0 '' "$dir/c" power-on
+ctl 0 '' "$dir/c" cut --at-mark='two words' --survive=drop-all
+ctl 0 '' "$dir/c" mark two
+ctl 0 'power=on' "$dir/c" stats
+ctl 0 '' "$dir/c" mark 'two words'
+ctl 0 'cut_survive=drop-all' "$dir/c" stats
 ctl 0 '' "$dir/c" power-on
 LIVE
 python3 - "$dir/c" <<'PY'
