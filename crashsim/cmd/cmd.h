@@ -59,8 +59,8 @@ extern const struct cmd cmd_trace, cmd_replay, cmd_explore, cmd_run, cmd_recover
 int cmd_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same for what is no error. */
 void cmd_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Signals that ask to stop (INT, TERM, HUP): long work looks at cmd_interrupted(), cleans up and
- * returns; main then dies of the signal. */
+/* Signals that ask to stop (INT, TERM, HUP, and PIPE: nobody reads on): long work looks at
+ * cmd_interrupted(), cleans up and returns; main then dies of the signal. */
 void cmd_signals_catch(void);
 bool cmd_interrupted(void);
 

@@ -71,7 +71,7 @@ void
 cmd_signals_catch(void)
 {
     struct sigaction action = {.sa_handler = main_on_signal};
-    const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
 
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
         struct sigaction old;
@@ -163,7 +163,7 @@ main(int argc, char **argv)
     main_prepare();
     status = main_run(argc, argv);
     lost = fflush(stdout) != 0 ? errno : 0;
-    if ((lost != 0 || ferror(stdout)) && status == CMD_OK)
+    if ((lost != 0 || ferror(stdout)) && status == CMD_OK && main_signal != SIGPIPE)
         status = cmd_error("standard output: %s",
                            lost != 0 ? strerrordesc_np(lost) : "cannot be written");
     if (main_signal != 0) {

@@ -154,6 +154,12 @@ if mkdir "$dir/small" && mount -t tmpfs -o size=64k none "$dir/small" 2>/dev/nul
     [ -z "$(ls "$dir/small")" ] || fail "a full disk keeps $(ls "$dir/small")"
 fi
 
+# Nobody reads on: it stops, and takes its folder with it.
+rc=0
+{ "$crashsim" explore "$dir/none" --findings=1000 --shrink=0 -j1 -- sh -c 'seq 1000; exit 1' 2>/dev/null || rc=$?
+    [ $rc = 141 ] || echo "status $rc" >"$dir/said"; } | true
+[ ! -e "$dir/said" ] || fail "a closed pipe: $(cat "$dir/said")"
+
 # A killed run is found, with what it mounted and started, and nothing else is.
 [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
 mkfifo "$dir/go"
