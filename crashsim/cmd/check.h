@@ -11,7 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHECK_TAIL 2048 /* bytes of output that are kept */
+#define CHECK_TAIL      2048 /* bytes of output that are kept */
+#define CHECK_TIMEOUT_S 60   /* where nothing is said */
 
 struct check { /* the command, and its limit */
     char **argv;

@@ -65,6 +65,10 @@ void cmd_signals_catch(void);
 bool cmd_interrupted(void);
 
 /* --- options.c --- */
+/* Of a seed that was not given: a number that nobody will. */
+#define CMD_SEED_NONE UINT64_C(0x6e6f20736565640a)
+/* A random one in place of that, of 32 bits. */
+void cmd_seed(uint64_t *seed);
 /* Parse ARGV[1..]; *ARGS points at the positional ones.  CMD_OK, or CMD_USAGE after one line. */
 int cmd_options_parse(const struct cmd *cmd, int argc, char **argv, int *args, bool *help);
 void cmd_options_help(const struct cmd *cmd);

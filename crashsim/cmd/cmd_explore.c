@@ -18,7 +18,7 @@
 
 static struct explore_options command = {
     .states = 1000, .findings = 1, .shrink = 500,
-    .check = {.timeout_s = 60},
+    .check = {.timeout_s = CHECK_TIMEOUT_S},
 };
 static const char *command_tear = "512", *command_tmp;
 static uint64_t command_jobs;

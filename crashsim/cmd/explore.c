@@ -133,7 +133,8 @@ explore_judge(struct explore *e, struct check_job *job, const struct check_resul
 
         while (last > 0 && result->tail[last - 1] == '\n')
             last--;
-        return cmd_error("the check cannot be run: %.*s", (int)last, result->tail);
+        return cmd_error("the check cannot be run: exit status %d%s%.*s", WEXITSTATUS(result->status),
+                         last > 0 ? ": " : "", (int)last, result->tail);
     }
     if (!result->good) {
         e->failed[e->failed_count++] = (struct explore_failed){*p, *result, false};

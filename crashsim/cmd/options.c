@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "choice.h"
 #include "cmd.h"
@@ -25,6 +26,17 @@ options_list(const struct cmd *cmd, const struct cmd_option *list[OPTIONS_MAX])
         list[n++] = o;
     list[n++] = &options_help;
     return n;
+}
+
+void
+cmd_seed(uint64_t *seed)
+{
+    uint32_t some = 1; /* where there is nothing random */
+
+    if (*seed != CMD_SEED_NONE)
+        return;
+    (void)!getrandom(&some, sizeof(some), 0);
+    *seed = some;
 }
 
 static int

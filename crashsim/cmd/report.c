@@ -39,6 +39,8 @@ report_command(const struct source *s, const struct explore_options *o,
     }
     if (o->size != 0)
         (void)fprintf(out, " --size=%" PRIu64, o->size);
+    if (o->check.timeout_s != CHECK_TIMEOUT_S)
+        (void)fprintf(out, " --timeout=%" PRIu64, o->check.timeout_s);
     (void)fprintf(out, " --at=%u --choice=", f->at);
     cmd_quote(out, f->small != NULL ? f->small : "?");
     (void)fputs(" --", out);

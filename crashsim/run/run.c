@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "again.h"
@@ -26,7 +25,8 @@
 
 static const char *run_engines, *run_params, *run_findings = "crashsim-findings", *run_replay,
                                              *run_state, *run_tmp, *run_way, *run_promised;
-static uint64_t run_states = RUN_UNSET, run_seconds = RUN_UNSET, run_seed, run_jobs = RUN_UNSET,
+static uint64_t run_states = RUN_UNSET, run_seconds = RUN_UNSET, run_seed = CMD_SEED_NONE,
+                run_jobs = RUN_UNSET,
                 run_judge_ms = STATE_JUDGE_MS, run_shrink = 200;
 static bool run_json, run_quiet, run_first, run_plain, run_engines_only;
 static struct cmd_progress run_progress;
@@ -397,8 +397,10 @@ run_again(struct campaign *c)
         return cmd_error("%s", err.msg);
     if (run_json)
         run_again_json(&v);
-    else
+    else if (v.status == VERDICT_GOOD || v.status == VERDICT_VIOLATION)
         (void)printf("%s\n", v.status == VERDICT_GOOD ? "no violation" : v.text);
+    else
+        (void)cmd_error("%s", v.text);
     if (v.status == VERDICT_VIOLATION && (c->subject.caps & PROMISES) == 0)
         return CMD_OK;
     return v.status == VERDICT_GOOD        ? CMD_OK
@@ -586,7 +588,7 @@ run_check_replay(int argc)
     if (run_replay == NULL && run_state != NULL)
         (void)cmd_error("--state is a state of a kept violation: --replay=FOLDER is missing");
     else if (run_replay != NULL &&
-             (argc > 0 || run_engines != NULL || run_seed != 0 || run_way != NULL || run_plain ||
+             (argc > 0 || run_engines != NULL || run_seed != CMD_SEED_NONE || run_way != NULL || run_plain ||
               run_states != RUN_UNSET || run_seconds != RUN_UNSET))
         (void)cmd_error("--replay judges what was kept: it takes no scenario, engine, seed, way, "
                         "states or seconds");
@@ -633,8 +635,7 @@ run_run(int argc, char **argv)
         return cmd_error("%s", err.msg);
     cmd_signals_catch();
     cmd_progress_start(&run_progress, run_quiet);
-    if (run_seed == 0 && getrandom(&run_seed, 4, 0) < 0)
-        run_seed = 1;
+    cmd_seed(&run_seed);
     run_list = json_object_new_array();
     c.place = &place;
     c.subject.place = &place;

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "campaign.h"
@@ -32,7 +31,7 @@
 #define SPEED_S   10
 
 static bool selftest_json, selftest_speed;
-static uint64_t selftest_seed;
+static uint64_t selftest_seed = CMD_SEED_NONE;
 static const char *selftest_tmp;
 static struct json_object *selftest_list;
 static bool selftest_failed, selftest_unknown;
@@ -359,8 +358,7 @@ selftest_main(int argc, char **argv)
 
     (void)argc;
     (void)argv;
-    if (selftest_seed == 0 && getrandom(&selftest_seed, 4, 0) < 0)
-        selftest_seed = 1;
+    cmd_seed(&selftest_seed);
     if (place_make(&place, selftest_tmp, &err) < 0)
         return cmd_error("%s", err.msg);
     cmd_signals_catch();

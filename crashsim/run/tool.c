@@ -104,6 +104,8 @@ tool_failed(const struct place *p, const char *name, struct kvfs_error *err)
     text[n] = '\0';
     for (char *end = text; (end = strchr(end, '\n')) != NULL;)
         *end = ' ';
+    if (place_is_full(p))
+        return kvfs_error_set(err, -ENOSPC, "%s failed: %s is full", name, p->path);
     return kvfs_error_set(err, -EIO, "%s failed: %s", name, text);
 }
 

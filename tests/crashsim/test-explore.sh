@@ -60,6 +60,7 @@ cmp "$dir/sorted.1" "$dir/sorted.3" || fail "the seed does not decide"
 # A check that hangs, dies, leaves a process behind, or is none.
 run 1 explore "$dir/none" --timeout=1 --shrink=0 -j1 -- sh -c 'sleep 100 & sleep 100'
 grep -q 'time limit' <<<"$said" || fail "$said"
+grep -q 'again: .* --timeout=1 --at' <<<"$said" || fail "its command has more time: $said"
 run 1 explore "$dir/none" --shrink=0 -j1 -- sh -c 'kill -SEGV $$'
 grep -q 'signal 11' <<<"$said" || fail "$said"
 # One that takes too long once is made again alone; the others are not lost by it.
@@ -96,6 +97,7 @@ again=$(jq -r '.spoilt_failures[0].command' <<<"$said")
 run 1 ${again#crashsim }
 grep -q 'apart from these, 1 spoilt' <<<"$said" || fail "again: $said"
 refused 'cannot be run' explore "$dir/none" -j1 -q --json -- "$dir/no-such"
+refused 'cannot be run: exit status 126$' explore "$dir/none" -j1 -q -- sh -c 'exit 126'
 
 # Replay: marks, the recording's base untouched, what is there is not overwritten.
 run 0 replay "$dir/none" --at=mark:3 --choice=drop-all -o "$dir/state" --marks="$dir/marks"

@@ -73,8 +73,8 @@ status 0 selftest --seed="$seed"
 for check in model forgets bug sound memory; do
     grep -q "^$check *good" "$work/out" || fail "selftest says nothing of $check"
 done
-status 0 selftest --seed="$seed" --json
-/usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); assert o["good"] and len(o["checks"]) >= 5' \
+status 0 selftest --seed=0 --json
+/usr/bin/python3 -c 'import json, sys; o = json.load(sys.stdin); assert o["good"] and o["seed"] == 0 and len(o["checks"]) >= 5' \
     <"$work/out" || fail "selftest --json"
 
 coproc "$crashsim" selftest --seed="$seed"
@@ -157,6 +157,8 @@ cut_short() # FOLDER FILE: refused without the last line of FILE
 }
 kept=$(echo "$findings"/trace/kvfs-lmdb-*-1)
 cut_short "$kept" trace
+refused 'no such change' run --replay="$kept" --state=5,keep:99999999
+[[ -z $("$crashsim" run --replay="$kept" --state=5,keep:99999999 2>/dev/null) ]] || fail "an error on standard output"
 refused 'no instant 99999999:' run --replay="$kept" --state=99999999,drop-all,512,1
 careless=(run kvfs --way=trace --engine=lmdb --engine-params=unsafe-nosync=1 --shrink=0 --seed="$seed")
 status 1 "${careless[@]}" --states=150 --findings="$work/it's here"
@@ -277,6 +279,7 @@ if mount -t tmpfs -o size=24M none "$work/small"; then
     [[ -z $(ls "$work/small") && ! -e $findings/small ]] || fail "something was left where there was no room"
     umount "$work/small"
     mount -t tmpfs -o size=64k none "$work/small"
+    refused 'mkfs.ext4 failed: .* is full$' recovery --engines=lmdb --cuts=1 -q --tmp="$work/small"
     status 1 "${careless[@]}" --states=400 --first --findings="$work/small" --json # what was found cannot be kept
     { grep -q '"kept":false' "$work/out" && grep -q '"command":"crashsim run kvfs .*--seed=' "$work/out"; } ||
         fail "not kept, and not told so"
