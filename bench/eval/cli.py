@@ -1,4 +1,4 @@
-"""The command line: run, report, check, compare, selftest."""
+"""The command line: run, report, check, timing, compare, selftest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from . import cells, claims, judge, machine, modes, plan, report, results, selftest
+from . import cells, claims, judge, machine, modes, plan, report, results, selftest, timing
 from .drivers import DRIVERS, Bench, synthetic
 from .run import Progress, Runner, free_bytes, prepare
 from .tuning import load_tuning
 
 USAGE = """./bootstrap bench [OPTION...]
        bench/eval.py [run] [OPTION...]
-       bench/eval.py report|check DIR
+       bench/eval.py report|check|timing DIR
        bench/eval.py compare DIR DIR
        bench/eval.py selftest"""
 
@@ -321,6 +321,13 @@ def command_check(arguments: Sequence[str]) -> int:
     return 0
 
 
+def command_timing(arguments: Sequence[str]) -> int:
+    """What took longer than planned?"""
+    for argument in arguments:
+        print(timing.text(results.load(results_path(argument))))
+    return 0
+
+
 def command_compare(arguments: Sequence[str]) -> int:
     """How two evaluations agree."""
     if len(arguments) != 2:
@@ -338,7 +345,8 @@ def command_compare(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Status: 0 done, 1 cannot be done, 2 wrongly typed, 130 interrupted."""
-    others = {"report": command_report, "check": command_check, "compare": command_compare,
+    others = {"report": command_report, "check": command_check, "timing": command_timing,
+              "compare": command_compare,
               "selftest": selftest.command}
     try:
         if arguments and arguments[0] in others:

@@ -37,7 +37,9 @@ class Plan:
         return {"mode": self.mode.name, "seconds": round(self.seconds()),
                 "budget_seconds": self.mode.budget_seconds, "disk_bytes": self.disk_bytes(),
                 "cells": [{"name": cell.name, "group": group.name, "peers": group.peers_of(cell),
-                           "rounds": group.rounds or self.mode.rounds} for group, cell in self.cells()],
+                           "rounds": group.rounds or self.mode.rounds, "seconds": cell.seconds}
+                          for group, cell in self.cells()],
+                "setup_seconds": {group.name: group.setup_seconds for group in self.groups},
                 "dropped": self.dropped, "narrowed": self.narrowed}
 
 

@@ -211,9 +211,12 @@ class Runner:
         if self.failed_opens.get(peer, 0) >= OPENS_FAILED_MAX:
             errors[peer] = "its store could not be opened in the rounds before"
             return
+        clock = time.monotonic()
         try:
             sessions[peer] = self.driver(group.driver).open(group, peer, number)
             self.failed_opens[peer] = 0
+            self.data.setdefault("setup_seconds", {}).setdefault(group.name, []).append(
+                round(time.monotonic() - clock, 3))
         except (Failed, OSError) as error:
             errors[peer] = str(error)
             self.failed_opens[peer] = self.failed_opens.get(peer, 0) + 1

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from unittest import mock
 
 from .. import cells, claims, cli, entries, judge, machine, modes, plan, report, results, run, selftest, sources, stats
-from .. import tuning as tuning_file
+from .. import timing, tuning as tuning_file
 from ..drivers import Bench, Measured, kvload, synthetic
 
 PROGRAM = os.path.join(machine.TOP, "bench", "eval.py")
@@ -183,6 +183,18 @@ class Runs(Folder):
         times = sorted((v["start"], v["round"]) for c in self.load()["cells"] for v in c["visits"])
         self.assertEqual([number for _, number in times], sorted(number for _, number in times))
 
+    def test_what_took_longer_than_planned_is_told(self) -> None:
+        group = replace(synthetic.group(modes.mode_of("tiny", 5), cells=2, sleep=0.01), setup_seconds=0.5)
+        self.runner(group).run()
+        rows = {row[0]: row for row in timing.rows(self.load())}
+        times = 5 * len(group.peers)
+        stores = rows[f"making a store: {group.name}"]
+        self.assertEqual((stores[1], stores[3]), (0.5, times))
+        self.assertLess(stores[2], 0.5)
+        for cell in group.cells:
+            self.assertEqual((rows[cell.name][1], rows[cell.name][3]), (0.01, times))
+            self.assertGreaterEqual(rows[cell.name][2], 0.01)
+
     def test_noisy_rounds_are_repeated_and_counted(self) -> None:
         shares = iter([0.5, 0.0] + [0.0] * 1000)
         steal = mock.Mock(mark=lambda: None, share=lambda: next(shares))
@@ -321,7 +333,7 @@ class BadInput(Folder):
         self.refused(1, "no build there", "--tiny", "--build=" + self.top, "--out=" + self.out)
 
     def test_engine_not_built_is_said_and_in_the_report(self) -> None:
-        status, out = typed("--tiny", "--synthetic", "--engines=lmdb,jammdb", "--out=" + self.out)
+        status, out = typed("--tiny", "--synthetic", "--engines=lmdb,jammdb", "--build=" + self.top, "--out=" + self.out)
         self.assertEqual(status, 0)
         self.assertIn("not built: jammdb", out)
         with open(os.path.join(self.out, "report.md"), encoding="utf-8") as file:
