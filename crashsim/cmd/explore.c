@@ -274,7 +274,8 @@ explore_pass(struct explore *e, bool *news)
 
     if (quota < 2 * (uint64_t)PLAN_KINDS)
         quota = 2 * (uint64_t)PLAN_KINDS;
-    while (sweeps < 32 && n / sweeps > 64)
+    /* So few cuts a sweep that the first comes to the recording's end within the limit. */
+    while (sweeps < n && ((sweeps < 32 && n / sweeps > 64) || n / sweeps * quota > e->o->states))
         sweeps *= 2;
     e->report->exhausted = true;
     for (size_t k = 0; k < sweeps; k++) {

@@ -114,6 +114,12 @@ done
 "$crashsim" trace -o "$dir/many" -C "$dir/w" -- "$racers" "$dir/w" many
 said=$("$crashsim" explore "$dir/many" --states=40 --json -- true)
 [ "$(jq -c '[.states, .open_max]' <<<"$said")" = '[40,20001]' ] || fail "many: $said"
+# A limit leaves no part of a recording out, also where each cut has many states.
+"$crashsim" trace -o "$dir/parts" -C "$dir/w" -- sh -c '
+    cd "$1" && for i in $(seq 40); do for k in $(seq 10); do echo $i.$k >>parts; done; sync parts; done' sh "$dir/w"
+AT=$dir/at "$crashsim" explore "$dir/parts" --states=60 -- sh -c 'echo $CRASHSIM_AT >>"$AT"'
+awk '{ seen[int(4 * $1 / 440)] = 1 } END { exit !(seen[0] && seen[1] && seen[2] && seen[3]) }' "$dir/at" ||
+    fail "60 states of 40 cuts: only behind $(sort -nu "$dir/at" | tr '\n' ' ')"
 rc=0
 said=$("$crashsim" trace -o "$dir/long" -C "$dir/w" -- "$racers" "$dir/w" long 2>&1) || rc=$?
 [ $rc = 2 ] || fail "a long write: $rc: $said"
