@@ -26,20 +26,31 @@ crashsim_pick_free(struct crashsim_pick *p)
     *p = (struct crashsim_pick){.count = 0};
 }
 
-int
-crashsim_pick_choose(struct crashsim_pick *p, const struct crashsim_choice *choice, size_t count)
+/* Are there as many changes as CHOICE names? */
+static bool
+pick_fits(const struct crashsim_choice *choice, size_t count)
 {
     uint64_t end = choice->survive == CRASHSIM_PREFIX ? (uint64_t)count + 1 : count;
     bool one = choice->survive == CRASHSIM_PREFIX || choice->survive == CRASHSIM_LEAVE_ONE_OUT ||
                choice->survive == CRASHSIM_ONLY_ONE;
-    int r;
 
     if (choice->indexed && one && choice->index >= end && !(choice->index == 0 && count == 0))
-        return -ERANGE;
-    if (choice->indexed && choice->survive == CRASHSIM_SUBSET &&
-        (count < 64 && choice->index >> count != 0))
-        return -ERANGE;
-    r = pick_reset(p, count);
+        return false;
+    return !(choice->indexed && choice->survive == CRASHSIM_SUBSET && count < 64 &&
+             choice->index >> count != 0);
+}
+
+int
+crashsim_pick_choose(struct crashsim_pick *p, const struct crashsim_choice *choice, size_t count)
+{
+    return pick_fits(choice, count) ? crashsim_pick_of_cut(p, choice, count) : -ERANGE;
+}
+
+int
+crashsim_pick_of_cut(struct crashsim_pick *p, const struct crashsim_choice *choice, size_t count)
+{
+    int r = pick_reset(p, count);
+
     if (r < 0)
         return r;
     p->choice = *choice;

@@ -42,6 +42,10 @@ struct crashsim_pick {
 typedef void (*crashsim_pick_shape_fn)(const void *opaque, size_t i, uint64_t *offset,
                                        uint64_t *count);
 
+/* What a cut with CHOICE, which was made before it was known how many are open, did to COUNT of them: an
+ * index beyond them names none.  0 or -ENOMEM. */
+int crashsim_pick_of_cut(struct crashsim_pick *p, const struct crashsim_choice *choice,
+                         size_t count);
 /* What CHOICE says of COUNT open changes.  0 or -ENOMEM; an index beyond COUNT is -ERANGE. */
 int crashsim_pick_choose(struct crashsim_pick *p, const struct crashsim_choice *choice,
                          size_t count);

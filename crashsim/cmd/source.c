@@ -109,18 +109,18 @@ source_parse_choice(const struct source *s, const char *text, struct crashsim_pi
     if (text == NULL && s->own_cut == NULL)
         return cmd_error("%s: no cut was recorded; --choice=CHOICE is needed", s->file);
     r = text != NULL ? crashsim_pick_parse(pick, text, n, s->ops->shape, s)
-                     : source_choose(s, s->own_cut, pick);
+                     : crashsim_pick_of_cut(pick, s->own_cut, n);
     if (r == 0 && !s->spoils && pick->choice.tear >= CRASHSIM_TEAR_BYTE) {
         crashsim_pick_free(pick);
         return cmd_error("%s: the tears byte and garbage are for disks", s->file);
     }
-    if (r == 0 && text != NULL && pick->rule && s->ops->adapt != NULL)
+    if (r == 0 && pick->rule && s->ops->adapt != NULL)
         s->ops->adapt(s, pick);
     if (r == -EINVAL)
         return cmd_error("'%s' is no choice; see crashsim(1)", text);
     if (r == -ERANGE)
         return cmd_error("'%s': no such change or piece; %zu are open behind line %u",
-                         text != NULL ? text : "its cut", n, s->at);
+                         text, n, s->at);
     return r < 0 ? cmd_error("%s", strerrordesc_np(-r)) : CMD_OK;
 }
 

@@ -119,6 +119,14 @@ truncate -s 1M "$dir/small"
 "$KVFS_CRASHSIM" replay "$dir/full" -o "$dir/full.disk" >/dev/null
 cmp "$dir/small" "$dir/full.disk" || fail 'the recording of a full disk is of another'
 
+# A cut whose choice names a change that is not: none of them, and its recording says so.
+truncate -s 1M "$dir/one"
+nbdkit -f -U - --filter="$KVFS_CRASHSIM_FILTER" file "$dir/one" crashsim-survive=only-one:7 \
+    crashsim-record="$dir/one.rec" crashsim-cut-after-writes=2 \
+    --run 'export uri; ! bash "$dir/work.sh" -f raw "$uri"' 2>"$dir/said"
+"$KVFS_CRASHSIM" replay "$dir/one.rec" -o "$dir/one.disk" >/dev/null
+cmp "$dir/one" "$dir/one.disk" || fail 'a cut that names no change is another in its recording'
+
 # The same seed and the same requests of one client: the same state.  Another seed: another.
 for seed in 7 7 8; do
     rm -f "$dir/disk"
