@@ -21,7 +21,8 @@ static struct explore_options command = {
     .check = {.timeout_s = CHECK_TIMEOUT_S},
 };
 static const char *command_tear = "512", *command_tmp;
-static uint64_t command_jobs;
+#define COMMAND_UNSET UINT64_MAX
+static uint64_t command_jobs = COMMAND_UNSET, command_seconds = COMMAND_UNSET;
 
 static int
 command_check_options(int argc, char **argv)
@@ -30,15 +31,18 @@ command_check_options(int argc, char **argv)
 
     if (!crashsim_choice_parse_tear(command_tear, &command.plan.tear))
         return cmd_error("--tear takes none, 512, 4096, byte or garbage, not '%s'", command_tear);
-    if (command_jobs > COMMAND_JOBS_MAX)
+    if (command_jobs == 0 || (command_jobs != COMMAND_UNSET && command_jobs > COMMAND_JOBS_MAX))
         return cmd_error("--jobs takes a number from 1 to %d", COMMAND_JOBS_MAX);
     if (command.findings == 0 || command.findings > COMMAND_FINDINGS_MAX)
         return cmd_error("--findings takes a number from 1 to %d", COMMAND_FINDINGS_MAX);
     if (command.states == 0)
         return cmd_error("--states takes a number from 1");
+    if (command_seconds == 0)
+        return cmd_error("--seconds takes a number from 1");
     if (command.choice != NULL && command.at == NULL)
         return cmd_error("--choice is of a cut: --at=CUT is missing");
-    command.jobs = command_jobs != 0 ? command_jobs : cpus < 1 ? 1 : cpus > 64 ? 64 : (uint64_t)cpus;
+    command.seconds = command_seconds == COMMAND_UNSET ? 0 : command_seconds;
+    command.jobs = command_jobs != COMMAND_UNSET ? command_jobs : cpus < 1 ? 1 : cpus > 64 ? 64 : (uint64_t)cpus;
     if (command.choice != NULL) { /* shown again, not looked for */
         command.jobs = 1;
         command.shrink = 0;
@@ -108,7 +112,7 @@ static const struct cmd_option command_options[] = {
     {"size", CMD_SIZE, 0, "SIZE", "of the disk, where the recording does not say it",
      &command.size},
     {"states", CMD_NUMBER, 0, "N", "look at so many states; default 1000", &command.states},
-    {"seconds", CMD_NUMBER, 0, "S", "for so long; default: no limit", &command.seconds},
+    {"seconds", CMD_NUMBER, 0, "S", "for so long; default: no limit", &command_seconds},
     {"seed", CMD_NUMBER, 0, "N", "of everything random; default 0", &command.plan.seed},
     {"tear", CMD_TEXT, 0, "TEAR", "none, 512 (default), 4096, byte or garbage", &command_tear},
     {"jobs", CMD_NUMBER, 'j', "N", "checks at once; default: one a processor", &command_jobs},

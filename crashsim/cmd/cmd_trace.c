@@ -19,16 +19,17 @@
 static const char *trace_out, *trace_folder = ".";
 
 static int
-trace_command(struct calls *calls, char **argv)
+trace_command(struct calls *calls, char **argv, bool *ran)
 {
     char what[TRACE_END_MAX + 1];
     const char *unseen;
     int status = 0, r = tracer_run(calls, argv, &status);
 
+    *ran = r == 0;
     trace_record_look(calls->record);
     unseen = trace_record_what_unseen(calls->record);
     if (r < 0)
-        (void)snprintf(what, sizeof(what), "could not be traced: %s", strerrordesc_np(-r));
+        (void)snprintf(what, sizeof(what), "cannot be run or traced: %s", strerrordesc_np(-r));
     else if (unseen != NULL)
         (void)snprintf(what, sizeof(what), "did what a trace does not know: %s", unseen);
     else if (WIFSIGNALED(status))
@@ -78,8 +79,12 @@ trace_run(int argc, char **argv)
     if (r < 0) {
         status = cmd_error("%s, of %s: %s", trace_out, trace_folder, strerrordesc_np(-r));
     } else {
-        status = trace_command(&calls, argv);
+        bool ran = false;
+
+        status = trace_command(&calls, argv, &ran);
         r = trace_record_close(calls.record);
+        if (!ran)
+            (void)unlink(trace_out);
         if (r < 0)
             status = cmd_error("%s: %s", trace_out, strerrordesc_np(-r));
     }

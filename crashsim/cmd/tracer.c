@@ -19,6 +19,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
@@ -117,14 +118,20 @@ tracer_child(int (*call)(void *arg), void *arg)
     _exit(call(arg));
 }
 
+struct tracer_command {
+    char **argv;
+    int why_fd; /* of a pipe that exec closes: errno of one that failed */
+};
+
 static int
 tracer_become(void *arg)
 {
-    char **argv = arg;
+    const struct tracer_command *command = arg;
+    int why;
 
-    (void)execvp(argv[0], argv);
-    (void)cmd_error("%s: %s", argv[0], strerrordesc_np(errno));
-    return TRACER_NO_EXEC;
+    (void)execvp(command->argv[0], command->argv);
+    why = errno;
+    return write(command->why_fd, &why, sizeof(why)) < 0 ? TRACER_NO_EXEC + 1 : TRACER_NO_EXEC;
 }
 
 static struct call *
@@ -339,5 +346,16 @@ tracer_call(struct calls *calls, int (*call)(void *arg), void *arg, int *status)
 int
 tracer_run(struct calls *calls, char **argv, int *status)
 {
-    return tracer_call(calls, tracer_become, argv, status);
+    struct tracer_command command = {.argv = argv};
+    int why, fds[2], r;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -errno;
+    command.why_fd = fds[1];
+    r = tracer_call(calls, tracer_become, &command, status);
+    (void)close(fds[1]);
+    if (r == 0 && read(fds[0], &why, sizeof(why)) == (ssize_t)sizeof(why))
+        r = -why;
+    (void)close(fds[0]);
+    return r;
 }

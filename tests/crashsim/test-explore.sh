@@ -138,6 +138,9 @@ refused 'no choice' replay "$dir/none" --at=9 --choice=all -o "$dir/new"
 refused 'no such change' replay "$dir/none" --at=9 --choice=keep:7 -o "$dir/new"
 refused 'from 0 to 2^64-1' explore "$dir/none" --seed=18446744073709551616 -- true
 refused 'from 0 to 2^64-1' explore "$dir/none" --seed=-1 -- true
+for option in states jobs seconds findings; do
+    refused "$option takes a number from 1" explore "$dir/none" "--$option=0" -- true
+done
 refused 'takes a size' explore "$dir/none" --size=x -- true
 refused 'larger than the disk' explore "$dir/none" --base="$dir/large" -- true
 refused 'none, 512' explore "$dir/none" --tear=1024 -- true

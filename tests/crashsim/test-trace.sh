@@ -199,6 +199,11 @@ refused 'its own base' explore "$dir/trace" --base="$dir/short" -- true
 refused 'File exists' trace -o "$dir/short" -C "$dir/w" -- true
 refused 'No such file' trace -o "$dir/new" -C "$dir/none" -- true
 refused 'out=TRACE is missing' trace -- true
+for command in "$dir/no-such" "$dir"; do
+    rm -f "$dir/new"
+    refused 'cannot be run or traced' trace -o "$dir/new" -C "$dir/w" -- "$command"
+    [ ! -e "$dir/new" ] || fail "$command: a trace of nothing"
+done
 rm -f "$dir/new"
 rc=0
 said=$("$crashsim" trace -o "$dir/new" -C "$dir/w" -- false 2>&1) || rc=$?
